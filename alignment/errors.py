@@ -1,0 +1,25 @@
+"""What a user can get wrong, as exceptions that the command line prints without a traceback."""
+
+
+class AlignError(Exception):
+    """A mistake that the user can mend: what is wrong and where, then what to do.
+
+    Printed as one or two lines, exit code 2. Anything that is not an AlignError is a bug of ours
+    and keeps its traceback.
+    """
+
+    def __init__(self, message: str, remedy: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.remedy}" if self.remedy else self.message
+
+
+class ConfigError(AlignError):
+    """A key, a value or a recipe that cannot be meant."""
+
+
+class DataError(AlignError):
+    """A data file or a row in it that cannot be used; the message begins with file:line."""

@@ -1,0 +1,1 @@
+"""Proximal policy optimisation on TRL's RLOOTrainer: what TRL had until 1.12."""
