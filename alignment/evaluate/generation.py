@@ -1,0 +1,160 @@
+"""Answers from a model, in left-padded batches of like length.
+
+Shapes: B rows of a batch, P longest prompt in it, T longest response.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from alignment.errors import ConfigError, DataError
+from alignment.evaluate.loading import Policy
+from alignment.evaluate.records import Prompt
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Token ids of a prompt and of one response to it, the closing EOS among the latter."""
+
+    prompt_ids: list[int]
+    ids: list[int]
+    text: str
+    eos: bool
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn: greedily at temperature 0, else from the whole softmax."""
+
+    max_new_tokens: int
+    temperature: float
+    batch_size: int
+    seed: int
+
+
+def encode_prompts(
+    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], *, name: str
+) -> list[list[int]]:
+    """Token ids of each prompt: messages through the chat template, strings as they are.
+
+    Raises:
+        ConfigError: A prompt is messages and the tokenizer of model `name` has no chat template.
+    """
+    encoded = []
+    for prompt in prompts:
+        if isinstance(prompt, str):
+            encoded.append(tokenizer(prompt)["input_ids"])
+            continue
+        if tokenizer.chat_template is None:
+            raise ConfigError(
+                f"model {name!r}: its tokenizer has no chat template, and the prompts are messages",
+                "Give string prompts with as_chat=false, or a tokenizer with a template.",
+            )
+        is_open = prompt[-1]["role"] == "assistant"
+        ids = tokenizer.apply_chat_template(
+            prompt,
+            add_generation_prompt=not is_open,
+            continue_final_message=is_open,
+            return_dict=False,
+        )
+        encoded.append(ids)
+    return encoded
+
+
+def check_context(
+    prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, *, context: int | None, name: str
+) -> None:
+    """See that every prompt leaves room for its answer.
+
+    Raises:
+        DataError: The first one (counted from 1) that does not.
+    """
+    for row, ids in enumerate(prompt_ids, start=1):
+        if context is not None and len(ids) + max_new_tokens > context:
+            raise DataError(
+                f"prompt {row}: {len(ids)} tokens and {max_new_tokens} new ones exceed the "
+                f"{context} that model {name!r} can hold",
+                "Lower max_new_tokens, or leave the prompt out.",
+            )
+
+
+def generate(
+    policy: Policy,
+    prompt_ids: Sequence[list[int]],
+    sampling: Sampling,
+    *,
+    advance: Callable[[int], None] = lambda rows: None,
+) -> list[Generated]:
+    """Respond to every prompt, longest first so that a lack of memory shows at once.
+
+    Greedy answers do not depend on the batch size: padding is on the left and masked, and
+    positions are counted from the first real token. The model's own sampling habits
+    (`generation_config.json`: top-k, repetition penalty) are set aside: the model is measured.
+
+    Args:
+        policy: The model; `prompt_ids` come from its tokenizer.
+        prompt_ids: One list of token ids a prompt.
+        sampling: How to draw.
+        advance: Called with the number of rows after each batch.
+
+    Returns:
+        Responses in the order of `prompt_ids`.
+    """
+    policy.model.generation_config = _generation_config(policy, sampling)
+    torch.manual_seed(sampling.seed)
+    found: dict[int, Generated] = {}
+    for indices in batches_by_length([len(ids) for ids in prompt_ids], sampling.batch_size):
+        rows = [prompt_ids[i] for i in indices]
+        inputs, mask = _left_pad(rows, policy.tokenizer.pad_token_id)
+        with torch.inference_mode():
+            output = policy.model.generate(
+                input_ids=inputs.to(policy.device), attention_mask=mask.to(policy.device)
+            )
+        for i, ids in zip(indices, output[:, inputs.shape[1] :].tolist(), strict=True):
+            found[i] = _generated(policy, prompt_ids[i], ids)
+        advance(len(indices))
+    return [found[i] for i in range(len(prompt_ids))]
+
+
+def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Indices in batches of like length, the longest first; ties in their given order."""
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), size):
+        yield order[start : start + size]
+
+
+def _generation_config(policy: Policy, sampling: Sampling) -> GenerationConfig:
+    drawn: dict[str, Any] = {"do_sample": False}
+    if sampling.temperature > 0:
+        drawn = {
+            "do_sample": True,
+            "temperature": sampling.temperature,
+            "top_k": 0,
+            "top_p": 1.0,
+        }
+    return GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=list(policy.eos_ids),
+        pad_token_id=policy.tokenizer.pad_token_id,
+        use_cache=True,
+        **drawn,
+    )
+
+
+def _left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ids and mask (B, P), the last real token in the last column."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
+    return ids, mask
+
+
+def _generated(policy: Policy, prompt_ids: list[int], ids: list[int]) -> Generated:
+    """Cut at the first EOS, which stays; what follows it is padding."""
+    end = next((i for i, token in enumerate(ids) if token in policy.eos_ids), None)
+    kept = ids if end is None else ids[: end + 1]
+    text = policy.tokenizer.decode(kept, skip_special_tokens=True)
+    return Generated(prompt_ids, kept, str(text), end is not None)

@@ -1,0 +1,136 @@
+"""Models from their folders: whole ones, and LoRA adapters on the base that they name."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hf_logging
+
+from alignment.errors import ConfigError
+from alignment.evaluate.folders import adapter_base
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model in eval mode on its device, with its tokenizer."""
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """Where inputs belong."""
+        return self.model.device  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A sequence classifier with one logit, in eval mode, with its own tokenizer."""
+
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer in `path`, or in the adapter's base where the folder has none.
+
+    Raises:
+        ConfigError: Neither has one.
+    """
+    base = adapter_base(path)
+    own = (Path(path) / "tokenizer_config.json").is_file() or base is None
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path if own else base)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path}: no tokenizer that can be read ({str(error).splitlines()[0]})",
+            "Save the model's tokenizer beside it.",
+        ) from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """Load a language model to generate with; it ends at its own and its tokenizer's EOS."""
+    kind = AutoModelForCausalLM if adapter_base(path) is None else AutoPeftModelForCausalLM
+    model: Any = kind.from_pretrained(path, dtype=_dtype())
+    model.to(_device()).eval()
+    configured = model.generation_config.eos_token_id
+    eos = configured if isinstance(configured, list) else [configured]
+    ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
+    return Policy(name, model, tokenizer, tuple(sorted(ids)))
+
+
+def load_scorer(path: str) -> Scorer:
+    """Load a reward model with the head that was trained, its own tokenizer and template.
+
+    Raises:
+        ConfigError: The folder holds no model with one logit.
+    """
+    tokenizer = load_tokenizer(path)
+    base = adapter_base(path)
+    if base is None:
+        architectures = _read(Path(path) / "config.json").get("architectures") or [""]
+        if "SequenceClassification" not in architectures[0]:
+            raise ConfigError(
+                f"{path}: {architectures[0] or 'the model'} is no reward model",
+                "Give the output folder of `align rm`.",
+            )
+        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=_dtype())
+    else:
+        with _quiet():  # the base has no head; the adapter brings it
+            model = AutoPeftModelForSequenceClassification.from_pretrained(
+                path, num_labels=1, dtype=_dtype()
+            )
+    if model.config.num_labels != 1:
+        raise ConfigError(
+            f"{path}: a classifier with {model.config.num_labels} labels is no reward model",
+            "A reward model has one.",
+        )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return Scorer(model.to(_device()).eval(), tokenizer)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide transformers' report of weights that the base model lacks."""
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        hf_logging.set_verbosity(verbosity)
+
+
+def describe_device() -> str:
+    """The accelerator's name, or `cpu`."""
+    device = _device()
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def _device() -> torch.device:
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return found if found is not None else torch.device("cpu")
+
+
+def _dtype() -> torch.dtype | str:
+    """float32 on a CPU, where it is fast and answers do not hang on rounding; else as saved."""
+    return torch.float32 if _device().type == "cpu" else "auto"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -1,0 +1,163 @@
+"""What is to be evaluated, checked whole before anything heavy is imported."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import ConfigError, DataError
+from alignment.evaluate.folders import check_model, has_chat_template
+from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
+from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
+from alignment.runs import digest_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How answers are made.
+
+    Attributes:
+        max_new_tokens: Answers are cut there; a cut answer has no EOS.
+        batch_size: Rows generated, scored or compared at a time.
+        temperature: 0 is greedy; KL is always taken on samples at temperature 1.
+        seed: For sampling.
+        limit: Only the first prompts.
+        as_chat: Put string prompts through the chat template as a user message; by default
+            wherever every model's tokenizer has one, as the stages do.
+        overwrite: Replace an evaluation that the output folder holds.
+    """
+
+    max_new_tokens: int = 128
+    batch_size: int = 16
+    temperature: float = 0.0
+    seed: int = 0
+    limit: int | None = None
+    as_chat: bool | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked evaluation: rows are read, rules are loaded, folders hold models.
+
+    `prompts` are as models and rules will see them, `columns` what else the rows held.
+    """
+
+    models: list[NamedModel]
+    reference: str | None
+    rules: list[LoadedRule]
+    reward_model: str | None
+    prompts: list[Prompt]
+    columns: dict[str, list[Any]]
+    source: dict[str, Any]
+    options: Options
+
+
+def make_plan(
+    models: Sequence[NamedModel],
+    *,
+    prompts: Path,
+    output_dir: Path,
+    rules: Sequence[str],
+    reward_model: Path | str | None,
+    reference: str | None,
+    options: Options,
+) -> Plan:
+    """Check every argument against the files.
+
+    Raises:
+        ConfigError: An option, a model, a rule or the output folder cannot be used.
+        DataError: The prompts cannot be used.
+    """
+    _check_options(options)
+    _check_output(output_dir, overwrite=options.overwrite)
+    _check_names(models, reference)
+    for model in models:
+        check_model(model.path, role=f"model {model.name!r}")
+    if reward_model is not None:
+        check_model(str(reward_model), role="reward_model")
+    loaded = load_rules(rules)
+    rows = _read_prompts(prompts, options.limit)
+    columns = columns_of(rows, prompts)
+    texts = _as_asked([row["prompt"] for row in rows], models, options.as_chat)
+    for rule in loaded:
+        check_rule(rule, texts, columns)
+    return Plan(
+        models=list(models),
+        reference=reference,
+        rules=loaded,
+        reward_model=None if reward_model is None else str(reward_model),
+        prompts=texts,
+        columns=columns,
+        source={"path": str(prompts), "sha256": digest_file(prompts), "rows": len(rows)},
+        options=options,
+    )
+
+
+def _as_asked(
+    prompts: list[Prompt], models: Sequence[NamedModel], as_chat: bool | None
+) -> list[Prompt]:
+    """Prompts as every model and rule will see them: strings wrapped as the stages wrap them."""
+    if as_chat is None:
+        as_chat = all(has_chat_template(model.path) for model in models)
+    if not as_chat:
+        return prompts
+    return [
+        [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        for prompt in prompts
+    ]
+
+
+def _check_options(options: Options) -> None:
+    for key, low in (("max_new_tokens", 1), ("batch_size", 1), ("temperature", 0), ("seed", 0)):
+        value = vars(options)[key]
+        if value < low:
+            raise ConfigError(f"{key}: {value} is below {low}")
+    if options.limit is not None and options.limit < 1:
+        raise ConfigError(f"limit: {options.limit} is below 1")
+
+
+def _check_output(folder: Path, *, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder}: is a file", "Name a folder.")
+    if (folder / EVALUATION_FILE).exists() and not overwrite:
+        raise ConfigError(
+            f"output_dir: {folder}: holds an evaluation",
+            "Start anew with --overwrite, or choose another output_dir.",
+        )
+
+
+def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
+    names = [model.name for model in models]
+    if not names:
+        raise ConfigError("models: none is named", "Give name=FOLDER, several if you like.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"models: two are called {twice!r}", "Give each a name: name=FOLDER")
+    if reference is not None and reference not in names:
+        raise ConfigError(
+            f"reference: {reference!r} is none of the models", f"They are: {', '.join(names)}."
+        )
+
+
+def _read_prompts(path: Path, limit: int | None) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise DataError(f"prompts: {path}: no such file", f"Looked from {Path.cwd()}.")
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.strip() and (limit is None or len(rows) < limit):
+            rows.append(_prompt_row(path, number, line))
+    if not rows:
+        raise DataError(f"{path}: no prompt in it", 'A row reads {"prompt": "..."}.')
+    return rows
+
+
+def _prompt_row(path: Path, number: int, line: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise DataError(f"{path}:{number}: not JSON ({error})") from None
+    if not isinstance(row, dict) or not row.get("prompt"):
+        raise DataError(f"{path}:{number}: no prompt", 'A row reads {"prompt": "..."}.')
+    return row

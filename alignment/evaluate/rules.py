@@ -1,0 +1,182 @@
+"""Rules that tell right from wrong: any TRL reward function, named `module:function`.
+
+A rule is called as TRL's trainers call it: `rule(prompts=..., completions=..., completion_ids=...,
+**columns) -> list[float | None]`, prompts and completions as strings or as lists of messages. So
+one function can be the reward of `align ppo` and the measure here, and the hidden rule of a demo
+is an ordinary function that training never sees.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from alignment.errors import ConfigError, DataError
+
+_GIVEN = ("prompts", "completions", "completion_ids")
+
+
+@dataclass(frozen=True)
+class LoadedRule:
+    """A rule ready to be called; `name` is what tables show: the function's unless one is given."""
+
+    name: str
+    spec: str
+    function: Callable[..., Any]
+
+
+def load_rules(specs: Sequence[str]) -> list[LoadedRule]:
+    """Import each `module:function`, `path/to/file.py:function` or `name=module:function`.
+
+    Raises:
+        ConfigError: A spec is malformed, nothing callable has that name, or two share a name.
+    """
+    rules: dict[str, LoadedRule] = {}
+    for spec in specs:
+        name, equals, target = spec.rpartition("=")
+        rule = LoadedRule(name if equals else target.rpartition(":")[2], target, _load(target))
+        if rule.name in rules:
+            raise ConfigError(
+                f"rules {rules[rule.name].spec!r} and {target!r} are both called {rule.name!r}",
+                f"Give one a name: other_name={target}",
+            )
+        rules[rule.name] = rule
+    return list(rules.values())
+
+
+def check_rule(rule: LoadedRule, prompts: Sequence[Any], columns: dict[str, list[Any]]) -> None:
+    """Call `rule` on empty answers to the first prompts, so that a mistake shows in a second.
+
+    Raises:
+        ConfigError: It asks for a column that is not there, or returns what `apply_rule` refuses.
+    """
+    missing = [name for name in _required(rule.function) if name not in (*_GIVEN, *columns)]
+    if missing:
+        raise ConfigError(
+            f"rule {rule.spec}: the prompt rows have no column {missing[0]!r}",
+            f"They have: {', '.join(sorted(columns)) or 'nothing beside prompt'}.",
+        )
+    few = prompts[:2]
+    empty = ["" if isinstance(p, str) else [{"role": "assistant", "content": ""}] for p in few]
+    apply_rule(rule, few, empty, columns={key: value[:2] for key, value in columns.items()})
+
+
+def apply_rule(
+    rule: LoadedRule,
+    prompts: Sequence[Any],
+    completions: Sequence[Any],
+    *,
+    columns: dict[str, list[Any]],
+    completion_ids: Sequence[list[int]] | None = None,
+) -> list[float | None]:
+    """Score every completion; None (or NaN) says that the rule does not apply to that row.
+
+    Raises:
+        ConfigError: The rule returned no list, another count than was asked, or no numbers.
+    """
+    ids = completion_ids if completion_ids is not None else [[] for _ in prompts]
+    given = {
+        **columns,
+        "prompts": list(prompts),
+        "completions": list(completions),
+        "completion_ids": list(ids),
+    }
+    scores = rule.function(**_accepted(rule.function, given))
+    if not isinstance(scores, Sequence) or len(scores) != len(prompts):
+        count = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
+        raise ConfigError(
+            f"rule {rule.spec}: returned {count} for {len(prompts)} completions",
+            "A rule returns a list with one float (or None) a completion.",
+        )
+    return [_number(rule, score) for score in scores]
+
+
+def _number(rule: LoadedRule, score: Any) -> float | None:
+    try:
+        number = math.nan if score is None else float(score)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"rule {rule.spec}: returned {score!r} as a score",
+            "A rule returns a list with one float (or None) a completion.",
+        ) from None
+    if math.isinf(number):
+        raise ConfigError(f"rule {rule.spec}: returned an infinite score", "Scores are finite.")
+    return None if math.isnan(number) else number
+
+
+def _load(spec: str) -> Callable[..., Any]:
+    module_name, colon, function_name = spec.rpartition(":")
+    if not colon or not module_name or not function_name.isidentifier():
+        raise ConfigError(f"rule {spec!r}: not of the form module:function")
+    module = _file(Path(module_name), spec) if module_name.endswith(".py") else _module(spec)
+    function = vars(module).get(function_name)
+    if not callable(function):
+        raise ConfigError(f"rule {spec!r}: {module_name} has no function {function_name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _module(spec: str) -> ModuleType:
+    """Import by name; the working directory counts, as it does for `python -m`."""
+    name = spec.rpartition(":")[0]
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise  # the module is there; something that it imports is not
+        raise ConfigError(
+            f"rule {spec!r}: no module {error.name!r}",
+            "Looked in the installed packages and in the working directory.",
+        ) from None
+    finally:
+        sys.path.remove(here)
+
+
+def _file(path: Path, spec: str) -> ModuleType:
+    found = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
+    if found is None or found.loader is None:
+        raise ConfigError(f"rule {spec!r}: no file {path}")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    return module
+
+
+def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """What `function` takes of `given`: all of it where it has `**columns`."""
+    parameters = inspect.signature(function).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return given
+    return {name: value for name, value in given.items() if name in parameters}
+
+
+def _required(function: Callable[..., Any]) -> list[str]:
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [
+        name
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind in kinds and parameter.default is parameter.empty
+    ]
+
+
+def columns_of(rows: Sequence[dict[str, Any]], source: Path) -> dict[str, list[Any]]:
+    """Turn rows into the columns beside `prompt`; a key that only some rows have is refused.
+
+    Raises:
+        DataError: Rows differ in their keys.
+    """
+    keys = set(rows[0])
+    for number, row in enumerate(rows, start=1):
+        if set(row) != keys:
+            odd = sorted(keys ^ set(row))[0]
+            raise DataError(
+                f"{source}:{number}: column {odd!r} is in some rows only",
+                "Give every row the same keys (null where there is no value).",
+            )
+    return {key: [row[key] for row in rows] for key in sorted(keys) if key != "prompt"}
