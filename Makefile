@@ -1,0 +1,36 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+# Another torch:  make demo TORCH=torch==2.12.1   or   make demo TORCH="torch --index-url URL"
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# Without a GPU the CPU build, a tenth of the size. Its index is a second look, tried once.
+CPU    := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
+GPUS   := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
+TORCH  ?= torch==2.13.0 $(if $(filter 0,$(GPUS)),$(CPU))
+
+.PHONY: demo test test-all lint clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.ready
+	@$(BIN)/python recipes/demo/run.py
+
+test: $(VENV)/.ready
+	$(BIN)/python -m pytest
+
+test-all: $(VENV)/.ready
+	$(BIN)/python -m pytest -m "not gpu"
+
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,67 @@
+"""Our own keys, beside those of TRL's and transformers' dataclasses; every stage takes them."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class DataArgs:
+    """What a stage reads."""
+
+    train_data: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Files (JSONL, JSON, CSV, Parquet, .gz, .zst), folders or hub names."
+        },
+    )
+    eval_data: list[str] | None = field(
+        default=None,
+        metadata={
+            "help": "The same for held-out rows, measured at the end and as eval_strategy says."
+        },
+    )
+    eval_fraction: float = field(
+        default=0.0,
+        metadata={
+            "help": "Without eval_data, hold out this share of the training rows, chosen by a hash "
+            "of the prompt, so that no prompt stands on both sides."
+        },
+    )
+    data_format: str | None = field(
+        default=None,
+        metadata={"help": "Name of the source shape; by default found from the keys of the rows."},
+    )
+    max_rows: int | None = field(
+        default=None, metadata={"help": "Use only the first rows of the training data."}
+    )
+    on_bad_row: str = field(
+        default="raise",
+        metadata={
+            "help": "'raise' stops at the first unusable row, 'drop' counts and names them.",
+            "choices": ["raise", "drop"],
+        },
+    )
+    as_chat: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Wrap string prompts and answers as user and assistant messages; by default "
+            "wherever the tokenizer has a chat template."
+        },
+    )
+
+
+@dataclass
+class RunArgs:
+    """Where a stage writes, and how it treats what is there."""
+
+    resume: bool = field(
+        default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."}
+    )
+    overwrite: bool = field(
+        default=False, metadata={"help": "Delete the run that output_dir holds and start anew."}
+    )
+    run_group: str | None = field(
+        default=None, metadata={"help": "W&B group; a pipeline gives its own name."}
+    )
+
+
+OWN = (DataArgs, RunArgs)

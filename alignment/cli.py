@@ -1,0 +1,155 @@
+"""The `align` command: finds what was asked for and hands over; imports nothing heavy."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import click
+
+from alignment import __version__
+from alignment.errors import AlignError
+from alignment.registry import STAGES
+
+_PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": []}
+_SECTIONS = {
+    "Stages": tuple(STAGES),
+    "Pipelines": ("run", "runs", "eval", "report"),
+    "Models and data": ("init-model", "merge", "data"),
+}
+
+
+class Align(click.Group):
+    """Commands in sections, `data` imported when it is asked for."""
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Find a command; the data tools are a group of their own."""
+        if name == "data":
+            command: click.Command = importlib.import_module("data_tools.cli").data
+            return command
+        return super().get_command(ctx, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every command, in the order of the sections."""
+        return [name for names in _SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Print the commands by section."""
+        for title, names in _SECTIONS.items():
+            rows = [(name, _summary(self, ctx, name)) for name in names]
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+def _summary(group: Align, ctx: click.Context, name: str) -> str:
+    if name == "data":
+        return "Convert, check, split and show preference data"
+    command = group.commands[name]
+    return command.get_short_help_str(limit=80)
+
+
+@click.group(cls=Align, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="align")
+def main() -> None:
+    """Preference alignment on one machine: pt, sft, rm, ppo and dpo as one pipeline.
+
+    Every stage takes recipes and flags: align dpo recipe.yaml --beta 0.3
+    """
+
+
+def _add_stage(name: str, summary: str) -> None:
+    @main.command(name, short_help=summary, context_settings=_PASS_THROUGH)
+    @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
+    def command(argv: tuple[str, ...]) -> None:
+        if {"--help", "-h"} & set(argv):
+            from alignment.help import print_help
+
+            print_help(STAGES[name], everything=False)
+            return
+        from alignment.launch import relaunch
+
+        relaunch(name, list(argv))
+        importlib.import_module("alignment.stages").main(name, list(argv))
+
+
+for _stage in STAGES.values():
+    _add_stage(_stage.name, _stage.summary)
+
+
+@main.command("run", short_help="Run a pipeline, skipping what is up to date")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Print what would run, as commands to paste.")
+@click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")
+@click.option("--from", "start", metavar="STAGE", help="Run this stage and those after it.")
+@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="STAGE.KEY=VALUE", help="Override a key."
+)
+def run_command(
+    file: Path,
+    dry_run: bool,
+    only: tuple[str, ...],
+    start: str | None,
+    force: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Run the stages of a pipeline FILE in order, each in a process of its own."""
+    from alignment.pipeline import plan_pipeline, run_pipeline
+    from alignment.pipeline_file import read_pipeline
+
+    pipeline = read_pipeline(file, overrides)
+    plans = plan_pipeline(pipeline, only=only, start=start, force=force)
+    if not dry_run:
+        sys.exit(run_pipeline(plans))
+    for plan in plans:
+        click.echo(f"# {plan.step.name}: {plan.action} ({plan.reason})")
+        if plan.action in ("run", "resume"):
+            click.echo(plan.pasteable)
+
+
+@main.command("runs", short_help="List runs with their lineage as a tree")
+@click.argument("folder", type=click.Path(path_type=Path), default=Path("runs"))
+def runs_command(folder: Path) -> None:
+    """List the runs under FOLDER, each below the model that it started from."""
+    from rich import print as rich_print
+    from rich.markup import escape
+    from rich.tree import Tree
+
+    from alignment.lineage import Node, describe_run, find_runs
+
+    def grow(tree: Tree, nodes: "tuple[Node, ...] | list[Node]") -> None:
+        for node in nodes:
+            grow(tree.add(escape(describe_run(node, folder))), node.children)
+
+    if not folder.is_dir():
+        raise AlignError(f"{folder}: no such folder", "name the folder that holds your runs")
+    tree = Tree(escape(str(folder)))
+    grow(tree, find_runs(folder))
+    rich_print(tree)
+
+
+@main.command("init-model", short_help="Make a tiny bilingual model, offline, in seconds")
+@click.argument("preset")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--corpus", type=click.Path(path_type=Path), multiple=True, help="Text for the tokenizer."
+)
+@click.option("--seed", default=0, show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace a model that is in FOLDER.")
+def init_model_command(
+    preset: str, folder: Path, corpus: tuple[Path, ...], seed: int, overwrite: bool
+) -> None:
+    """Build the model PRESET (tiny) in FOLDER with a fresh tokenizer and random weights."""
+    from alignment.presets import init_model
+
+    texts = [path.read_text(encoding="utf-8") for path in corpus] or None
+    init_model(preset, folder, corpus=texts, seed=seed, overwrite=overwrite)
+    click.echo(f"{preset}: made in {folder}")
+
+
+def entry_point() -> None:
+    """Run `align`; a user's mistake ends with 2 and without a traceback."""
+    try:
+        main(prog_name="align")
+    except AlignError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)

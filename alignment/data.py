@@ -1,0 +1,99 @@
+"""Checked rows to the ``datasets.Dataset`` that a TRL trainer takes."""
+
+import hashlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+from data_tools.shapes import load_records
+from datasets import Dataset
+
+from alignment.args import DataArgs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
+
+#: Columns that hold an answer; a string in them becomes an assistant message.
+_ANSWERS = ("chosen", "rejected", "completion")
+#: Bookkeeping of `align data convert` that no trainer may take for input.
+_NOT_FOR_TRAINING = ("source", "source_row", "group_id", "format")
+
+
+def load_datasets(
+    data: DataArgs, *, kind: str, tokenizer: "PreTrainedTokenizerBase", seed: int
+) -> tuple[Dataset, Dataset | None]:
+    """Training rows and held-out rows (None where none are named).
+
+    Strings become messages wherever the tokenizer has a chat template (or as ``as_chat`` says), so
+    that every stage of a pipeline renders a prompt in the same way.
+    """
+    chat = tokenizer.chat_template is not None if data.as_chat is None else data.as_chat
+    if chat and kind != "text":
+        logger.info("strings are wrapped as chat messages (as_chat)")
+    rows = _rows(data.train_data, data, kind, chat)
+    if data.max_rows is not None:
+        rows = rows[: data.max_rows]
+    if data.eval_data:
+        return Dataset.from_list(rows), Dataset.from_list(_rows(data.eval_data, data, kind, chat))
+    if data.eval_fraction > 0:
+        train, held_out = _hold_out(rows, data.eval_fraction, seed)
+        return Dataset.from_list(train), Dataset.from_list(held_out) if held_out else None
+    return Dataset.from_list(rows), None
+
+
+def _rows(paths: list[str], data: DataArgs, kind: str, chat: bool) -> list[dict[str, Any]]:
+    skip = (lambda _: None) if data.on_bad_row == "drop" else None  # counted in alignment.inputs
+    rows = [
+        _without_bookkeeping(row, kind)
+        for path in paths
+        for row in load_records(path, kind=kind, format=data.data_format, on_error=skip)
+    ]
+    if chat and kind != "text":
+        rows = [as_chat(row) for row in rows]
+    if kind == "sft":
+        rows = _one_shape(rows)
+    return rows
+
+
+def _without_bookkeeping(row: dict[str, Any], kind: str) -> dict[str, Any]:
+    if kind == "prompt":  # a reward function may want any column
+        return row
+    return {key: value for key, value in row.items() if key not in _NOT_FOR_TRAINING}
+
+
+def as_chat(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with its string prompt as a user message and its string answers as the assistant's."""
+    wrapped = dict(row)
+    if isinstance(row.get("prompt"), str):
+        wrapped["prompt"] = [{"role": "user", "content": row["prompt"]}]
+    for key in _ANSWERS:
+        if isinstance(row.get(key), str):
+            wrapped[key] = [{"role": "assistant", "content": row[key]}]
+    return wrapped
+
+
+def _one_shape(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Prompt with completion, and messages, do not mix in one table: where both are, messages."""
+    if not any("messages" in row for row in rows):
+        return rows
+    return [
+        row if "messages" in row else {"messages": [*row["prompt"], *row["completion"]]}
+        for row in (row if "messages" in row else as_chat(row) for row in rows)
+    ]
+
+
+def _hold_out(
+    rows: list[dict[str, Any]], fraction: float, seed: int
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Split by a hash of the prompt, so that a prompt never stands on both sides."""
+    sides: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
+    for row in rows:
+        sides[_share(row, seed) < fraction].append(row)
+    return sides
+
+
+def _share(row: dict[str, Any], seed: int) -> float:
+    prompt = row.get("prompt", row.get("text", row.get("messages")))
+    digest = hashlib.sha256(f"{seed}\n{prompt!r}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64

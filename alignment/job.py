@@ -1,0 +1,104 @@
+"""One run of one stage around its trainer: folder, record, resume, the end."""
+
+import logging
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignment import config
+from alignment.config import Settings
+from alignment.inputs import check_output, check_rows, clear_output, identify_parents
+from alignment.processes import is_main
+from alignment.runs import Run, new_run
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """What a stage function is handed: its settings, its record and the folder of both."""
+
+    settings: Settings
+    run: Run
+    folder: Path
+    resumes: bool
+
+    def dataclasses(self) -> tuple[Any, ...]:
+        """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
+        return config.build(self.settings)
+
+    def callbacks(self) -> "list[TrainerCallback]":
+        """What every trainer of ours carries."""
+        from alignment.tracking import Recorder
+
+        return [Recorder(self.run, self.folder)]
+
+    def train(self, trainer: "Trainer") -> dict[str, Any]:
+        """Train from the newest checkpoint or from the start, save, measure; the final metrics."""
+        from transformers.trainer_utils import get_last_checkpoint
+
+        checkpoint = get_last_checkpoint(str(self.folder)) if self.resumes else None
+        if self.resumes:
+            logger.warning("resuming from %s", checkpoint or "the start: no checkpoint yet")
+        metrics = dict(trainer.train(resume_from_checkpoint=checkpoint).metrics)
+        if trainer.eval_dataset is not None:
+            metrics |= trainer.evaluate()
+        trainer.save_model(str(self.folder))
+        self.run.metrics |= metrics
+        return metrics
+
+
+def open_job(settings: Settings) -> Job:
+    """Check all that can be checked without torch, and claim the output folder.
+
+    Raises:
+        ConfigError: a folder or model that cannot be used.
+        DataError: a file or row that cannot be used.
+    """
+    values = settings.values
+    folder = Path(values["output_dir"])
+    former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
+    parents = identify_parents(settings.stage, values)
+    inputs = check_rows(settings.stage, values)
+    run = new_run(
+        settings.stage, settings=values, sources=settings.sources, inputs=inputs, parents=parents
+    )
+    resumes = bool(former and values["resume"])
+    if resumes and former:
+        run.started, run.tracker_id = former.started, former.tracker_id
+    return Job(settings, run, folder, resumes)
+
+
+@contextmanager
+def recorded(job: Job) -> Iterator[Job]:
+    """Write the record at the start, and again however the run ends."""
+    import time
+
+    if is_main():
+        if not job.resumes:
+            clear_output(job.folder)
+        job.run.write(job.folder)
+    try:
+        yield job
+        job.run.status = "finished"
+    except KeyboardInterrupt:
+        job.run.status = "interrupted"
+        raise
+    except BaseException as error:
+        job.run.status, job.run.error = "failed", f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        job.run.ended = time.time()
+        job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
+        if is_main():
+            job.run.write(job.folder)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

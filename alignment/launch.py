@@ -1,0 +1,64 @@
+"""`--nproc N` and `--accelerate CONFIG`: the same stage under accelerate's launcher."""
+
+import os
+import sys
+
+from alignment.errors import ConfigError
+
+
+def take_launch_words(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line into accelerate's words and the stage's."""
+    launcher: list[str] = []
+    rest: list[str] = []
+    words = iter(argv)
+    for word in words:
+        name, equals, inline = word.partition("=")
+        if name not in ("--nproc", "--accelerate"):
+            rest.append(word)
+            continue
+        value = inline if equals else next(words, "")
+        launcher += _launch_option(name, value)
+    return launcher, rest
+
+
+def _launch_option(name: str, value: str) -> list[str]:
+    if name == "--accelerate":
+        if not value:
+            raise ConfigError("--accelerate: a value is missing", "a config file or a preset name")
+        return ["--config_file", _config_file(value)]
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"--nproc: expected a count of processes, got '{value}'", "--nproc 2")
+    return ["--num_processes", value]
+
+
+def _config_file(value: str) -> str:
+    """A path, or one of the configs that TRL ships (single_gpu, multi_gpu, fsdp1, zero1, ...)."""
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    if Path(value).is_file():
+        return value
+    spec = find_spec("trl")
+    folder = Path(spec.origin or "").parent / "accelerate_configs" if spec else Path()
+    shipped = folder / f"{value}.yaml"
+    if shipped.is_file():
+        return str(shipped)
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise ConfigError(f"--accelerate: {value}: no such file", f"or one of {known}")
+
+
+def command(stage: str, argv: list[str]) -> list[str]:
+    """The command that runs a stage in processes of its own."""
+    launcher, rest = take_launch_words(argv)
+    module = ["-m", "alignment", stage, *rest]
+    if launcher:
+        return [sys.executable, "-m", "accelerate.commands.launch", *launcher, *module]
+    return [sys.executable, *module]
+
+
+def relaunch(stage: str, argv: list[str]) -> None:
+    """Replace this process by the launcher where the words ask for it; else return."""
+    launcher, _ = take_launch_words(argv)
+    if launcher:
+        words = command(stage, argv)
+        os.execv(words[0], words)

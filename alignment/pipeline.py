@@ -1,0 +1,170 @@
+"""Plan and run a pipeline: each stage a process of its own, skipped where it is up to date.
+
+A process a stage gives memory back, lets a launcher stand in front, and leaves earlier results
+alone when one crashes. What a step's run will carry as fingerprint is known before it starts, so
+one look at the records tells which steps a change concerns.
+"""
+
+import shlex
+import subprocess
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click
+
+from alignment.config import Settings, did_you_mean, resolve
+from alignment.errors import ConfigError
+from alignment.inputs import check_rows, digest_inputs, identify_parents
+from alignment.launch import command, take_launch_words
+from alignment.pipeline_file import Pipeline, Step
+from alignment.registry import ROLES
+from alignment.runs import Parent, Run, Source, decides, fingerprint, load_run
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen to one step and why: action is run, resume, skip or leave."""
+
+    step: Step
+    action: str
+    reason: str
+    argv: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def pasteable(self) -> str:
+        """The command as a person would type it."""
+        return shlex.join(["align", self.step.stage, *self.argv])
+
+
+def run_pipeline(plans: Sequence[Plan]) -> int:
+    """Run what is planned, in order; the exit code of the first stage that fails, else 0.
+
+    Raises:
+        DataError: a row of a later stage cannot be used; nothing was started then.
+    """
+    for plan in plans:
+        if plan.action in ("run", "resume"):
+            check_rows(plan.step.stage, plan.settings.values)
+    for number, plan in enumerate(plans, 1):
+        click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
+        if plan.action not in ("run", "resume"):
+            continue
+        click.echo(f"  {plan.pasteable}")
+        code = subprocess.run(command(plan.step.stage, list(plan.argv)), check=False).returncode
+        if code != 0:
+            click.echo(
+                f"{plan.step.name} ended with exit code {code}; what was done before stays, "
+                "the same command goes on from here",
+                err=True,
+            )
+            return code if code > 0 else 128 - code
+    return 0
+
+
+def plan_pipeline(
+    pipeline: Pipeline, *, only: Sequence[str] = (), start: str | None = None, force: bool = False
+) -> list[Plan]:
+    """Decide for each step whether it must run.
+
+    Raises:
+        ConfigError: a setting of any step, or a name in ``only`` or ``start``, is wrong.
+        DataError: a data file is missing.
+    """
+    chosen = _chosen(pipeline, only, start)
+    planned: dict[str, str] = {}
+    plans = []
+    for step in pipeline.steps:
+        plan, mark = _plan(pipeline, step, planned, chosen=step.name in chosen, force=force)
+        planned[step.name] = mark
+        plans.append(plan)
+    return plans
+
+
+def _plan(
+    pipeline: Pipeline, step: Step, planned: dict[str, str], *, chosen: bool, force: bool
+) -> tuple[Plan, str]:
+    """The plan of a step and the fingerprint that its run has or will have."""
+    argv = _argv(pipeline, step)
+    settings = resolve(step.stage, take_launch_words(argv)[1])
+    found = load_run(step.folder)
+    if not chosen:
+        return _leave(step, found, argv, settings)
+    inputs = digest_inputs(settings.values)
+    parents = _parents(pipeline, step, planned, settings)
+    mark = fingerprint(step.stage, settings=settings.values, inputs=inputs, parents=parents)
+    if found is None:
+        return Plan(step, "run", "not run yet", tuple(argv), settings), mark
+    reason = _what_changed(found, settings, inputs, parents)
+    if found.fingerprint == mark and not force:
+        if found.status == "finished":
+            return Plan(step, "skip", "up to date", tuple(argv), settings), mark
+        if any(step.folder.glob("checkpoint-*")):
+            return Plan(step, "resume", found.status, (*argv, "--resume"), settings), mark
+        reason = f"{found.status} before its first checkpoint"
+    reason = "forced" if force and found.fingerprint == mark else reason
+    return Plan(step, "run", reason, (*argv, "--overwrite"), settings), mark
+
+
+def _leave(step: Step, found: Run | None, argv: list[str], settings: Settings) -> tuple[Plan, str]:
+    """A step that was not asked for; later ones take it as it is."""
+    status = f"{found.status} before" if found else "not run yet"
+    mark = found.fingerprint if found else "missing"
+    return Plan(step, "leave", f"not asked for, {status}", tuple(argv), settings), mark
+
+
+def _argv(pipeline: Pipeline, step: Step) -> list[str]:
+    roles = [
+        word
+        for role, needed in step.needs.items()
+        for word in (f"--{ROLES[role]}", str(pipeline.folder / needed))
+    ]
+    place = ["--output_dir", str(step.folder), "--run_group", pipeline.name]
+    return [*step.recipes, *step.flags, *roles, *place]
+
+
+def _parents(
+    pipeline: Pipeline, step: Step, planned: dict[str, str], settings: Settings
+) -> dict[str, Parent]:
+    """Parents as the run will record them: of earlier steps the planned fingerprint."""
+    stages = {other.name: other.stage for other in pipeline.steps}
+    ours = {
+        role: Parent(str(pipeline.folder / needed), planned[needed], stages[needed])
+        for role, needed in step.needs.items()
+    }
+    others = identify_parents(step.stage, settings.values, skip=tuple(ours))
+    return ours | others
+
+
+def _what_changed(
+    found: Run, settings: Settings, inputs: dict[str, list[Source]], parents: dict[str, Parent]
+) -> str:
+    """Why a record is stale, in words."""
+    for role, parent in parents.items():
+        if role not in found.parents or found.parents[role].fingerprint != parent.fingerprint:
+            return f"its {role.replace('_', ' ')} changed"
+    for role, sources in inputs.items():
+        before = {source.path: source.sha256 for source in found.inputs.get(role, [])}
+        changed = [s.path for s in sources if before.get(s.path) != s.sha256]
+        if changed or len(before) != len(sources):
+            return f"data changed: {', '.join(changed) or role}"
+    return f"settings changed: {', '.join(_changed_keys(found, settings)) or 'defaults of TRL'}"
+
+
+def _changed_keys(found: Run, settings: Settings) -> Iterable[str]:
+    for key in sorted({*found.settings, *settings.sources}):
+        old: Any = found.settings.get(key, {"value": settings.schema[key].default})["value"]
+        if decides(key) and key in settings.values and old != settings.values[key]:
+            yield f"{key} {old} -> {settings.values[key]}"
+
+
+def _chosen(pipeline: Pipeline, only: Sequence[str], start: str | None) -> set[str]:
+    names = [step.name for step in pipeline.steps]
+    for name in (*only, *([start] if start else [])):
+        if name not in names:
+            hint = did_you_mean(name, names) or f"its stages are {', '.join(names)}"
+            raise ConfigError(f"no stage '{name}' in this pipeline", hint)
+    if only:
+        return set(only)
+    return set(names[names.index(start) :]) if start else set(names)

@@ -1,0 +1,62 @@
+"""The five stages, and the one way to run any of them."""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+
+import click
+
+from alignment.config import resolve
+from alignment.errors import AlignError
+from alignment.inputs import describe
+from alignment.job import open_job, recorded
+from alignment.processes import is_main
+from alignment.registry import STAGES
+
+
+def main(stage: str, argv: list[str]) -> None:
+    """Run a stage from its command line, as `align`, `python -m alignment` and recipes/*.py do.
+
+    Ends the process with 2 after a user's mistake, told in one or two lines.
+    """
+    try:
+        run_stage(stage, argv)
+    except AlignError as error:
+        if is_main():
+            click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+def run_stage(stage: str, argv: list[str]) -> None:
+    """Resolve the settings, check what they name, then train.
+
+    Raises:
+        AlignError: anything that the user can mend.
+    """
+    from alignment.help import print_help
+
+    if {"--help", "-h", "--help-all"} & set(argv):
+        print_help(STAGES[stage], everything="--help-all" in argv)
+        return
+    dry = "--dry-run" in argv
+    settings = resolve(stage, [word for word in argv if word != "--dry-run"])
+    if dry:
+        click.echo(describe(settings))
+        return
+    job = open_job(settings)
+    _quieten()
+    with recorded(job):
+        importlib.import_module(f"alignment.stages.{stage}").run(job)
+    if is_main():
+        click.echo(f"{stage}: done, in {job.folder}")
+
+
+def _quieten() -> None:
+    """No telemetry, no fork warnings, one format of log lines."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # TRL 1.16 sets a key that transformers renamed; the user can do nothing about it
+    warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)

@@ -1,0 +1,24 @@
+"""Proximal policy optimisation against a reward model (arXiv 2203.02155, 2403.17031)."""
+
+from alignment.data import load_datasets
+from alignment.job import Job
+from alignment.models import load_policy, load_tokenizer
+from alignment.ppo.rewards import load_rewards
+from alignment.ppo.trainer import PPOTrainer
+
+
+def run(job: Job) -> None:
+    """Train on prompts; the reference is the model that training starts from."""
+    data, _, model, args = job.dataclasses()
+    tokenizer = load_tokenizer(model, args)
+    train, held_out = load_datasets(data, kind="prompt", tokenizer=tokenizer, seed=args.seed)
+    trainer = PPOTrainer(
+        **load_policy(model, args),
+        **load_rewards(args, tokenizer),
+        args=args,
+        train_dataset=train,
+        eval_dataset=held_out,
+        processing_class=tokenizer,
+        callbacks=job.callbacks(),
+    )
+    job.train(trainer)

@@ -1,0 +1,155 @@
+"""The house: imports point down, no cycles, a light command line, no file without a home."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+#: The first pattern that a module's name begins with gives its layer.
+LAYERS = {
+    "alignment.errors": 0,
+    "alignment.processes": 0,
+    "alignment.registry": 0,
+    "alignment.args": 0,
+    "data_tools": 1,
+    "alignment.yaml_file": 1,
+    "alignment.schema": 1,
+    "alignment.config": 1,
+    "alignment.runs": 1,
+    "alignment.inputs": 2,
+    "alignment.help": 2,
+    "alignment.launch": 2,
+    "alignment.lineage": 2,
+    "alignment.ppo": 2,
+    "alignment.presets": 2,
+    "alignment.data": 2,
+    "alignment.models": 2,
+    "alignment.tracking": 2,
+    "alignment.demo": 2,
+    "alignment.job": 3,
+    "alignment.stages": 4,
+    "alignment.evaluate": 4,
+    "alignment.pipeline_file": 4,
+    "alignment.pipeline": 5,
+    "alignment.report": 5,
+    "alignment.charts": 1,
+    "alignment.cli": 6,
+    "alignment.__main__": 7,
+    "alignment": 0,
+}
+MODULES = sorted(
+    path for name in ("alignment", "data_tools") for path in (REPOSITORY / name).rglob("*.py")
+)
+HEAVY = {
+    "torch", "transformers", "trl", "peft", "datasets", "accelerate", "wandb", "numpy", "yaml",
+    "rich", "matplotlib", "pyarrow",
+}  # fmt: skip
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def layer(name: str) -> int:
+    matches = [key for key in LAYERS if name == key or name.startswith(f"{key}.")]
+    return LAYERS[max(matches, key=len)]
+
+
+def imports(path: Path) -> list[str]:
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            known = {module_name(other) for other in MODULES}
+            below = [f"{node.module}.{alias.name}" for alias in node.names]
+            names += [name if name in known else node.module for name in below]
+    return [name for name in names if name.split(".")[0] in ("alignment", "data_tools")]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_down(path: Path) -> None:
+    name = module_name(path)
+    package = name.rsplit(".", 1)[0]
+    for target in imports(path):
+        inside = target.startswith(package) and "." in package
+        same_package = target.split(".")[:2] == name.split(".")[:2]
+        assert (
+            layer(target) < layer(name) or inside or same_package or layer(target) == layer(name)
+        ), f"{name} imports {target}, which lies above it"
+
+
+def test_no_import_cycles() -> None:
+    graph = {module_name(path): set(imports(path)) for path in MODULES}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, f"cycle: {' -> '.join((*trail, name))}"
+        if name in done:
+            return
+        for target in graph.get(name, ()):
+            visit(target, (*trail, name))
+        done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_data_tools_needs_of_alignment_only_the_errors() -> None:
+    for path in MODULES:
+        if module_name(path).startswith("data_tools"):
+            ours = {name for name in imports(path) if name.startswith("alignment")}
+            assert ours <= {"alignment.errors"}, path
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--help"], ["--version"], ["dpo", "--help"], ["ppo", "-h"], ["data", "--help"]],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(words: list[str]) -> None:
+    program = (
+        "import sys\n"
+        f"sys.argv = ['align', *{words!r}]\n"
+        "from alignment.cli import entry_point\n"
+        "try:\n    entry_point()\n"
+        "except SystemExit as end:\n    assert not end.code, end.code\n"
+        "print('HEAVY', sorted({name.split('.')[0] for name in sys.modules} & "
+        f"{HEAVY!r}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout.splitlines()[-1] == "HEAVY []", done.stdout
+    assert "align" in done.stdout
+
+
+def function_lengths(path: Path) -> dict[str, int]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return {
+        f"{module_name(path)}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    }
+
+
+def test_functions_and_files_stay_short() -> None:
+    for path in MODULES:
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 400, path
+        for name, length in function_lengths(path).items():
+            assert length <= 80, f"{name} has {length} lines"
+
+
+def test_doors_are_thin() -> None:
+    doors = sorted((REPOSITORY / "recipes").glob("*.py"))
+    assert [door.stem for door in doors] == ["dpo", "ppo", "pt", "rm", "sft"]
+    for door in doors:
+        assert len(door.read_text(encoding="utf-8").splitlines()) <= 25
+
+
+def test_no_drawers_for_odds_and_ends() -> None:
+    assert not {path.stem for path in MODULES} & {"utils", "util", "common", "helpers", "misc"}
