@@ -1,0 +1,216 @@
+"""The critic V(s_t): a value head on the policy's trunk, a model of its own, or a LoRA adapter.
+
+All three live inside the policy's module under the name `critic`, so that one wrapped forward, one
+optimizer and one checkpoint hold everything. `from_pretrained` of the saved policy never sees it:
+the weights go to `value_head.safetensors` (head, lora) or the folder `critic/` (model).
+
+Shapes: B rows, P prompt tokens, T response tokens, H hidden size.
+"""
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from alignment.errors import ConfigError
+from alignment.ppo.config import PPOConfig
+from alignment.ppo.forward import response_window
+
+CRITIC = "critic"
+HEAD_FILE = "value_head.safetensors"
+
+
+def is_critic_parameter(name: str) -> bool:
+    """Tell the critic's parameters (module or adapter) from the policy's by their names."""
+    return CRITIC in name.split(".")
+
+
+class ValueHead(nn.Module):
+    """A linear map from a hidden state to its value, in float32; zero at first.
+
+    A zero head says nothing false: until it has learned, advantages are discounted returns.
+    """
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, hidden: Tensor, **inputs: Any) -> Tensor:
+        """Value each state.
+
+        Shape:
+            hidden: `(B, T, H)`; the result: `(B, T)`.
+        """
+        with torch.autocast(hidden.device.type, enabled=False):
+            values: Tensor = self.linear(hidden.float()).squeeze(-1)
+        return values
+
+
+class ModelCritic(nn.Module):
+    """A trunk and a head of its own; reads the same tokens as the policy."""
+
+    def __init__(self, trunk: nn.Module, head: ValueHead) -> None:
+        super().__init__()
+        self.trunk: Any = trunk
+        self.head = head
+
+    def forward(self, hidden: Tensor, *, response_length: int, **inputs: Any) -> Tensor:
+        """Value each state, from the inputs; the policy's hidden states are not read.
+
+        Shape:
+            inputs: `input_ids` and `attention_mask` `(B, P + T)`; the result: `(B, T)`.
+        """
+        output = self.trunk(**inputs, use_cache=False)
+        values: Tensor = self.head(response_window(output.last_hidden_state, response_length))
+        return values
+
+
+def hidden_size(model: PreTrainedModel) -> int:
+    """Width of the last hidden state."""
+    return int(model.config.get_text_config().hidden_size)
+
+
+def critic_from_reward_model(classifier: PreTrainedModel) -> ModelCritic:
+    """Start the critic as the reward model: its trunk, and its score head as the value head.
+
+    InstructGPT (arXiv 2203.02155, appendix C.4) starts the values from the reward model.
+    """
+    classifier = copy.deepcopy(classifier)
+    classifier.requires_grad_(True)
+    score = [
+        module
+        for name, module in classifier.named_children()
+        if isinstance(module, nn.Linear) and module.out_features == 1
+    ]
+    if len(score) != 1:
+        raise ConfigError(
+            f"critic: {type(classifier).__name__} has {len(score)} linear heads with one output",
+            "set critic_init: policy",
+        )
+    head = ValueHead(score[0].in_features)
+    with torch.no_grad():
+        head.linear.weight.copy_(score[0].weight.float())
+        if score[0].bias is not None:
+            head.linear.bias.copy_(score[0].bias.float())
+    return ModelCritic(classifier.base_model, head)
+
+
+def critic_from_policy(model: PreTrainedModel) -> ModelCritic:
+    """Start the critic as a copy of the policy's trunk with a zero head."""
+    trunk = copy.deepcopy(model.base_model)
+    trunk.requires_grad_(True)
+    return ModelCritic(trunk, ValueHead(hidden_size(model)))
+
+
+def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
+    """Tell whether token ids mean the same to both, which a critic needs."""
+    return bool(one.get_vocab() == other.get_vocab())
+
+
+def save_critic(model: nn.Module, folder: Path) -> None:
+    """Write the critic beside the policy, as files that `from_pretrained` of the policy ignores.
+
+    The weights of a LoRA critic are saved by PEFT as the adapter folder `critic/`; its head is
+    written here.
+    """
+    critic = policy_of(model).critic
+    if isinstance(critic, ModelCritic):
+        target = folder / CRITIC
+        critic.trunk.save_pretrained(target)
+        _save_head(critic.head, target / HEAD_FILE)
+    else:
+        _save_head(critic if isinstance(critic, ValueHead) else critic.head, folder / HEAD_FILE)
+
+
+def load_critic(model: nn.Module, folder: Path) -> None:
+    """Read back what `save_critic` wrote.
+
+    Raises:
+        ConfigError: where the folder holds no critic of this kind.
+    """
+    critic = policy_of(model).critic
+    is_model = isinstance(critic, ModelCritic)
+    head_file = folder / CRITIC / HEAD_FILE if is_model else folder / HEAD_FILE
+    if not head_file.is_file():
+        raise ConfigError(
+            f"{folder}: the checkpoint holds no critic of this kind ({head_file.name})",
+            "keep the key `critic` as it was, or start anew",
+        )
+    head = critic if isinstance(critic, ValueHead) else critic.head
+    head.load_state_dict(load_file(head_file))
+    if is_model:
+        saved = type(critic.trunk).from_pretrained(folder / CRITIC, dtype=critic.trunk.dtype)
+        critic.trunk.load_state_dict(saved.state_dict())
+
+
+def policy_of(model: nn.Module) -> Any:
+    """Return the causal language model inside a PEFT wrapper, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def _save_head(head: ValueHead, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    state = {name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}
+    save_file(state, path, metadata={"format": "pt"})
+
+
+def make_critic(
+    policy: PreTrainedModel,
+    *,
+    args: PPOConfig,
+    classifiers: list[tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    tokenizer: PreTrainedTokenizerBase,
+) -> nn.Module:
+    """Build the critic that the keys `critic` and `critic_init` name.
+
+    Args:
+        policy: The causal language model, without its PEFT wrapper.
+        args: The keys.
+        classifiers: Reward models that a critic may start from, each with its tokenizer.
+        tokenizer: The policy's.
+
+    Raises:
+        ConfigError: where it shall start from a reward model and none reads the policy's tokens.
+    """
+    if args.critic == "head":
+        return ValueHead(hidden_size(policy))
+    if args.critic_init != "policy":
+        for classifier, words in classifiers:
+            if same_vocabulary(words, tokenizer):
+                return critic_from_reward_model(classifier)
+        if args.critic_init == "reward_model":
+            raise ConfigError(
+                "critic_init: reward_model, but no reward model has the policy's vocabulary",
+                "set critic_init: policy",
+            )
+    return critic_from_policy(policy)
+
+
+def split_groups(optimizer: torch.optim.Optimizer, critic: set[int], *, lr: float) -> None:
+    """Move the parameters with these ids to groups of their own, with their own learning rate."""
+    for group in list(optimizer.param_groups):
+        ours = [p for p in group["params"] if id(p) in critic]
+        if ours:
+            group["params"] = [p for p in group["params"] if id(p) not in critic]
+            rest = {key: value for key, value in group.items() if key not in ("params", "lr")}
+            optimizer.add_param_group({**rest, "params": ours, "lr": lr})
+
+
+def hide_critic_from_vllm(generation: Any) -> None:
+    """Keep the critic's weights out of what is sent to vLLM, which knows the policy alone."""
+    every = generation._iter_named_params
+
+    def policy_only() -> Iterator[tuple[str, Tensor]]:
+        for name, parameter in every():
+            if not is_critic_parameter(name):
+                yield name, parameter
+
+    generation._iter_named_params = policy_only

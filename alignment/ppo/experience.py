@@ -1,0 +1,172 @@
+"""From responses and scores to old log-probabilities, values, advantages and returns.
+
+Shapes: N responses of this process, T response tokens.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from trl.trainer.utils import use_adapter
+
+from alignment.errors import DataError
+from alignment.ppo import math
+from alignment.ppo.config import PPOConfig
+from alignment.ppo.forward import ResponseOutput
+from alignment.ppo.reward_functions import ScoreStats
+from alignment.ppo.rollout import Rollout
+
+Context = Callable[[], AbstractContextManager[Any]]
+
+
+def respond(model: nn.Module, rows: Rollout, **flags: bool) -> ResponseOutput:
+    """Run the policy (and the critic, on request) over some rows."""
+    output: ResponseOutput = model(
+        input_ids=rows.input_ids,
+        attention_mask=rows.attention_mask,
+        response_length=rows.response_ids.size(1),
+        **flags,
+    )
+    return output
+
+
+class TokenScores(NamedTuple):
+    """What policy, critic and reference say of each token, `(N, T)`; 0 where none counts."""
+
+    logps: Tensor
+    values: Tensor
+    ref_logps: Tensor | None
+
+
+def score_tokens(
+    model: nn.Module,
+    rollout: Rollout,
+    *,
+    reference: Callable[[Rollout], Tensor] | None,
+    plan: list[Tensor],
+    autocast: Context,
+) -> TokenScores:
+    """Compute old log-probabilities, values and the reference's log-probabilities, no gradients.
+
+    The rows go through in the micro-batches that training uses first, cut and padded alike, so the
+    ratio of the first mini-batch is exactly 1. Policy and values come from one forward.
+
+    Args:
+        model: The policy with its critic.
+        rollout: The responses.
+        reference: Gives the reference's log-probabilities of some rows; None: there is none.
+        plan: Row indices of each micro-batch.
+        autocast: The precision that training computes in.
+    """
+    logps, values, ref_logps = (torch.zeros_like(rollout.old_logps) for _ in range(3))
+    with torch.no_grad(), autocast():
+        for index in plan:
+            rows = rollout.rows(index)
+            length = rows.response_ids.size(1)
+            output = respond(model, rows, with_values=True)
+            logps[index, :length] = output.logps.float()
+            values[index, :length] = output.values.float()
+            if reference is not None:
+                ref_logps[index, :length] = reference(rows).float()
+    return TokenScores(logps, values, None if reference is None else ref_logps)
+
+
+def reference_of(policy: Any, ref_model: nn.Module | None) -> Callable[[Rollout], Tensor]:
+    """Return what gives the reference's log-probabilities of some rows.
+
+    Args:
+        policy: The policy; with PEFT it is the reference while its adapter is off.
+        ref_model: The frozen copy, where there is one.
+    """
+
+    def of_rows(rows: Rollout) -> Tensor:
+        if ref_model is not None:
+            return respond(ref_model, rows).logps
+        # An adapter that was there before PPO has its copy `ref`; a new one is switched off.
+        with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
+            return respond(policy, rows).logps
+
+    return of_rows
+
+
+def combine_scores(
+    scores: Tensor,
+    *,
+    weights: Tensor,
+    stats: list[ScoreStats | None],
+    ended: Tensor,
+    args: PPOConfig,
+) -> Tensor:
+    """Normalise, weight, sum, clip, and take the penalty off responses that did not end.
+
+    Shape:
+        scores: `(N, F)` for F reward functions, NaN where one does not apply; weights: `(F,)`;
+        ended: `(N,)`, True where the response ended by itself; the result: `(N,)`.
+
+    Raises:
+        DataError: where no reward function gave a row a score.
+    """
+    nothing = torch.isnan(scores).all(dim=1)
+    if nothing.any():
+        row = int(nothing.nonzero()[0])
+        raise DataError(
+            f"row {row} of the rollout: no reward function gave it a score",
+            "let at least one function return a number for every completion",
+        )
+    if args.normalize_reward:
+        for column, known in enumerate(stats):
+            if known is not None:
+                scores[:, column] = (scores[:, column] - known.mean) / (known.std + 1e-8)
+    total = (scores * weights).nansum(dim=1)
+    if args.score_clip is not None:
+        total = total.clamp(-args.score_clip, args.score_clip)
+    if args.missing_eos_penalty is not None:
+        total = total - args.missing_eos_penalty * (~ended).to(total.dtype)
+    return total
+
+
+class Experience(NamedTuple):
+    """A rollout ready for training, and the KL a response `(N,)` with the k1 and k3 estimates."""
+
+    rollout: Rollout
+    kl: Tensor
+    kl_k3: Tensor
+
+
+def make_experience(
+    rollout: Rollout,
+    tokens: TokenScores,
+    scores: Tensor,
+    *,
+    args: PPOConfig,
+    beta: float,
+    reduce: math.Reduce,
+) -> Experience:
+    """Turn scores into per-token rewards, advantages and returns.
+
+    Steps 4 and 5 of the N implementation details (arXiv 2403.17031): KL penalty at each token,
+    score at the last, optional whitening of rewards, GAE, whitening of advantages over all real
+    tokens of all processes.
+
+    Shape:
+        scores: `(N,)`.
+    """
+    mask = rollout.response_mask
+    logps = torch.where(mask, tokens.logps, 0.0)
+    ref_logps = logps if tokens.ref_logps is None else torch.where(mask, tokens.ref_logps, 0.0)
+    penalty = math.kl_estimate(logps, ref_logps, estimator=args.kl_estimator)
+    rewards = math.token_rewards(penalty, scores, mask, beta=beta)
+    if args.whiten_rewards:
+        rewards = math.whiten(rewards, mask, keep_mean=True, reduce=reduce)
+    advantages, returns = math.gae(rewards, tokens.values, mask, gamma=args.gamma, lam=args.lam)
+    if args.whiten_advantages:
+        advantages = math.whiten(advantages, mask, reduce=reduce)
+    return Experience(
+        rollout.with_tokens(
+            old_logps=logps, values=tokens.values, advantages=advantages, returns=returns
+        ),
+        kl=math.kl_estimate(logps, ref_logps, estimator="k1").sum(dim=1),
+        kl_k3=math.kl_estimate(logps, ref_logps, estimator="k3").sum(dim=1),
+    )

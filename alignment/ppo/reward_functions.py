@@ -1,0 +1,140 @@
+"""Rewards written in Python, with their answers checked."""
+
+import asyncio
+import importlib
+import inspect
+import math
+import numbers
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+from trl.trainer.utils import get_callable_name
+
+from alignment.errors import ConfigError, DataError
+
+
+class ScoreStats(NamedTuple):
+    """Mean and deviation of a reward model's scores on reference answers."""
+
+    mean: float
+    std: float
+
+
+class Reward:
+    """Scores completions; called as TRL calls a reward function.
+
+    `stats` are the statistics that `normalize_reward` uses, where the reward has any.
+    """
+
+    stats: ScoreStats | None = None
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+
+    def __call__(self, **columns: Any) -> list[float | None]:
+        """Score `completions` given `prompts`; None where the reward does not apply."""
+        raise NotImplementedError
+
+    def place(self, accelerator: Any) -> None:
+        """Move what it has to the device of this process."""
+
+
+class FunctionReward(Reward):
+    """A Python function with TRL's signature: (prompts, completions, completion_ids, **columns).
+
+    Other columns of the rows come as keywords. The function may be async.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str) -> None:
+        super().__init__(name)
+        self.function = function
+
+    def __call__(self, **columns: Any) -> list[float | None]:
+        """Call the function and check what it gives back.
+
+        Raises:
+            DataError: where it gives a wrong count, NaN, infinity or something that is no number.
+        """
+        answer = self.function(**columns)
+        if inspect.iscoroutine(answer):
+            answer = asyncio.run(answer)
+        return check_scores(answer, count=len(columns["completions"]), source=self.__name__)
+
+
+def check_scores(answer: Any, *, count: int, source: str) -> list[float | None]:
+    """Return the scores as floats, None where the reward does not apply.
+
+    Raises:
+        DataError: naming the source and the row.
+    """
+    if isinstance(answer, Tensor | np.ndarray):
+        answer = answer.tolist()
+    if not isinstance(answer, list | tuple):
+        raise DataError(
+            f"reward {source}: returned {type(answer).__name__}, not a list of numbers",
+            "return one number for each completion",
+        )
+    if len(answer) != count:
+        raise DataError(
+            f"reward {source}: returned {len(answer)} scores for {count} completions",
+            "return one number for each completion, None where it does not apply",
+        )
+    return [_check_score(score, row, source) for row, score in enumerate(answer)]
+
+
+def load_function(spec: str) -> Callable[..., Any]:
+    """Import `module:function`, also from the working directory.
+
+    Raises:
+        ConfigError: where there is no such module or function.
+    """
+    module_name, _, name = spec.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # the module is there, and something that it imports is not
+        raise ConfigError(
+            f"reward_model {spec}: no module {module_name!r}",
+            "name an importable module, or start from the folder that holds it",
+        ) from error
+    function = vars(module).get(name)
+    if not callable(function):
+        raise ConfigError(f"reward_model {spec}: {module_name} has no function {name!r}")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_score(score: Any, row: int, source: str) -> float | None:
+    if score is None:
+        return None
+    if isinstance(score, Tensor) and score.numel() == 1:
+        score = score.item()
+    if not isinstance(score, numbers.Real | np.generic) or isinstance(score, np.str_):
+        raise DataError(
+            f"reward {source}: row {row} is {score!r} ({type(score).__name__}), not a number",
+            "return floats, or None where it does not apply",
+        )
+    if not math.isfinite(float(score)):
+        raise DataError(
+            f"reward {source}: row {row} is {float(score)}",
+            "return a finite number, or None where it does not apply",
+        )
+    return float(score)
+
+
+def as_rewards(reward_funcs: Any) -> list[Any]:
+    """Wrap bare Python functions, so that what they return is checked."""
+    many = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    return [
+        f
+        if isinstance(f, str | nn.Module | Reward)
+        else FunctionReward(f, name=get_callable_name(f))
+        for f in many
+    ]

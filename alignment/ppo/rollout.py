@@ -1,0 +1,146 @@
+"""Responses of one rollout as padded tensors, and their order in epochs, mini- and micro-batches.
+
+Shapes: N responses of this process, B rows of a micro-batch, P prompt tokens (padded on the left),
+T response tokens (padded on the right).
+"""
+
+import hashlib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """Tokens of N responses and what PPO needs to know of each token.
+
+    `response_mask` is True where a token counts in reward, advantages and losses;
+    `response_attention` is 1 where a token is real. They differ only where truncated responses are
+    left out (`mask_truncated_completions`).
+    """
+
+    prompt_ids: Tensor  # (N, P)
+    prompt_attention: Tensor  # (N, P)
+    response_ids: Tensor  # (N, T)
+    response_attention: Tensor  # (N, T)
+    response_mask: Tensor  # (N, T), bool
+    old_logps: Tensor  # (N, T)
+    values: Tensor  # (N, T)
+    advantages: Tensor  # (N, T)
+    returns: Tensor  # (N, T)
+
+    def __len__(self) -> int:
+        return len(self.prompt_ids)
+
+    def rows(self, index: Tensor) -> "Rollout":
+        """Take some rows and cut off the padding that none of them needs."""
+        width = int(self.prompt_attention[index].sum(dim=1).max())
+        length = max(int(self.response_attention[index].sum(dim=1).max()), 1)
+        taken = {}
+        for field in fields(self):
+            x = self.__dict__[field.name][index]
+            is_prompt = field.name.startswith("prompt_")
+            taken[field.name] = x[:, x.size(1) - width :] if is_prompt else x[:, :length]
+        return Rollout(**taken)
+
+    def with_tokens(self, **columns: Tensor) -> "Rollout":
+        """Return a copy with some `(N, T)` columns replaced, 0 where a token does not count."""
+        masked = {name: torch.where(self.response_mask, x, 0.0) for name, x in columns.items()}
+        return replace(self, **masked)
+
+    @property
+    def input_ids(self) -> Tensor:
+        """Prompt and response, `(N, P + T)`."""
+        return torch.cat([self.prompt_ids, self.response_ids], dim=1)
+
+    @property
+    def attention_mask(self) -> Tensor:
+        """1 for real tokens, `(N, P + T)`."""
+        return torch.cat([self.prompt_attention, self.response_attention], dim=1)
+
+    def save(self, path: Path) -> None:
+        """Write all tensors to a safetensors file."""
+        save_file({f.name: self.__dict__[f.name].cpu().contiguous() for f in fields(self)}, path)
+
+    @classmethod
+    def load(cls, path: Path, *, device: torch.device) -> "Rollout":
+        """Read what `save` wrote."""
+        return cls(**load_file(path, device=str(device)))
+
+
+def pad_rollout(
+    prompts: list[list[int]],
+    responses: list[list[int]],
+    *,
+    pad_token_id: int,
+    counts: list[bool],
+    device: torch.device,
+) -> Rollout:
+    """Pad prompts on the left and responses on the right; nothing is scored yet.
+
+    Args:
+        prompts: Token ids of each prompt.
+        responses: Token ids of each response, with the EOS that ended it.
+        pad_token_id: May equal an EOS; masks come from lengths, never from ids.
+        counts: Whether the tokens of each response take part in the losses.
+        device: Where the tensors go.
+    """
+    prompt_ids, prompt_attention = _pad(prompts, pad_token_id, side="left")
+    response_ids, response_attention = _pad(responses, pad_token_id, side="right")
+    mask = response_attention.bool() & torch.tensor(counts).unsqueeze(1)
+    nothing = torch.zeros(response_ids.shape)
+    return Rollout(
+        prompt_ids.to(device),
+        prompt_attention.to(device),
+        response_ids.to(device),
+        response_attention.to(device),
+        mask.to(device),
+        *(nothing.to(device) for _ in range(4)),
+    )
+
+
+def plan_epoch(
+    lengths: Tensor, *, micro_size: int, mini_size: int, seed: tuple[int, ...]
+) -> list[Tensor]:
+    """Shuffle the rows of a rollout into mini-batches and cut each into micro-batches.
+
+    Within a mini-batch rows are sorted by length, so that micro-batches pad little; the loss is a
+    mean over the tokens of the mini-batch, so their order there changes nothing.
+
+    Args:
+        lengths: Tokens of each row, `(N,)`.
+        micro_size: Rows of one forward.
+        mini_size: Rows of one optimizer step.
+        seed: Numbers that the shuffle depends on, alone: a resumed run draws it again.
+
+    Returns:
+        The row indices of each micro-batch, in the order of use.
+    """
+    digest = hashlib.sha256(repr(seed).encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    order = torch.randperm(len(lengths), generator=generator)
+    plan = []
+    for start in range(0, len(order), mini_size):
+        mini = order[start : start + mini_size].sort().values
+        mini = mini[lengths.cpu()[mini].argsort(stable=True)]
+        plan += list(torch.split(mini, micro_size))
+    return plan
+
+
+def _pad(rows: list[list[int]], value: int, *, side: str) -> tuple[Tensor, Tensor]:
+    ids = pad_sequence(
+        [torch.tensor(row, dtype=torch.long) for row in rows],
+        batch_first=True,
+        padding_value=value,
+        padding_side=side,
+    )
+    attention = pad_sequence(
+        [torch.ones(len(row), dtype=torch.long) for row in rows],
+        batch_first=True,
+        padding_side=side,
+    )
+    return ids, attention

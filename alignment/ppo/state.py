@@ -1,0 +1,62 @@
+"""What a PPO run remembers besides weights and optimizer, so that a checkpoint resumes exactly.
+
+A checkpoint may fall anywhere, also in the middle of a rollout: the rollout itself is saved (one
+file a process), with the place in it, the KL coefficient and whether the rollout was given up.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from alignment.errors import ConfigError
+from alignment.ppo import math
+from alignment.ppo.config import PPOConfig
+
+STATE_FILE = "ppo_state.json"
+
+
+@dataclass
+class PPOState:
+    """Counters that change while training; equal in all processes.
+
+    `micro_steps` counts forward passes of training, `rollouts` the rollouts begun, `beta` is the
+    KL coefficient now, `stopped` tells that the rest of this rollout is left unused, and `alarms`
+    what the alarms remember.
+    """
+
+    beta: float
+    micro_steps: int = 0
+    rollouts: int = 0
+    stopped: bool = False
+    alarms: dict[str, list[float]] | None = None
+
+    def save(self, folder: Path) -> None:
+        """Write the state to a checkpoint folder."""
+        text = json.dumps(asdict(self), indent=2)
+        (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "PPOState":
+        """Read the state of a checkpoint.
+
+        Raises:
+            ConfigError: where the folder is no checkpoint of PPO.
+        """
+        path = folder / STATE_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"{folder}: no {STATE_FILE}, so this is no checkpoint of PPO", "start anew"
+            )
+        return cls(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def rollout_file(folder: Path, *, process_index: int) -> Path:
+    """Where a process keeps its rollout within a checkpoint."""
+    return folder / f"rollout-{process_index}.safetensors"
+
+
+def make_kl_control(args: PPOConfig) -> math.FixedKL | math.AdaptiveKL:
+    """Return the controller that `kl_control` names."""
+    if args.kl_control == "fixed":
+        return math.FixedKL(args.beta)
+    return math.AdaptiveKL(args.beta, target=args.target_kl, horizon=args.kl_horizon)

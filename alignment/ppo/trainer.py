@@ -1,0 +1,387 @@
+"""PPOTrainer: proximal policy optimisation on TRL's RLOOTrainer.
+
+What it takes from TRL: prompts and chat templates, generation (transformers, continuous batching,
+vLLM), reward functions, the reference (a frozen copy, or the policy with its adapter off), the
+sampler that repeats prompts, logging. What it adds is in this package: a critic (`critic`), one
+forward for log-probabilities and values (`forward`), rollouts and mini-batches (`rollout`), KL in
+the reward, GAE and whitening (`experience`, `math`) and the clipped losses (`losses`).
+
+TRL 1.16 names used that are not public; `tests/contracts/test_trl.py` holds their signatures:
+overridden: `_prepare_inputs`, `_generate_and_score_completions`, `_compute_loss`,
+`_get_train_sampler`, `_load_from_checkpoint`; called: `_generate`, `_calculate_rewards`; read:
+`_step`, `_metrics`, `_tokenizer`, `eos_token_ids`, `ref_model`, `reward_funcs`,
+`reward_func_names`, `reward_weights`, `aux_loss_enabled`, `router_aux_loss_coef`,
+`vllm_generation._iter_named_params`.
+"""
+
+import logging
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Sampler
+from trl import RLOOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from alignment.errors import ConfigError
+from alignment.ppo.checks import check_count, check_ends, check_prompts
+from alignment.ppo.config import PPOConfig
+from alignment.ppo.critic import (
+    hide_critic_from_vllm,
+    is_critic_parameter,
+    load_critic,
+    make_critic,
+    policy_of,
+    save_critic,
+    split_groups,
+)
+from alignment.ppo.experience import (
+    TokenScores,
+    combine_scores,
+    make_experience,
+    reference_of,
+    respond,
+    score_tokens,
+)
+from alignment.ppo.forward import add_response_forward
+from alignment.ppo.losses import StepSums, ppo_loss
+from alignment.ppo.metrics import rollout_metrics
+from alignment.ppo.reward_functions import Reward, as_rewards
+from alignment.ppo.reward_models import ModelReward
+from alignment.ppo.rollout import Rollout, pad_rollout, plan_epoch
+from alignment.ppo.sampler import EpochSampler
+from alignment.ppo.samples import SampleLog
+from alignment.ppo.state import PPOState, make_kl_control, rollout_file
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Rows of one forward, and the tokens of its whole mini-batch over all processes."""
+
+    rows: Rollout
+    num_tokens: float
+
+
+class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
+    """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
+
+    Takes the arguments of RLOOTrainer, `args` being a PPOConfig. `reward_funcs` may also hold what
+    `alignment.ppo.rewards.load_rewards` returns.
+
+    Raises:
+        ConfigError: before training, where a key, a model or a reward cannot be used.
+        DataError: at a rollout, where a reward function gives no usable score.
+    """
+
+    loss_is_scaled_for_ga = True  # divided by the tokens of the mini-batch, not per micro-batch
+    _tag_names = ["trl", "ppo"]  # noqa: RUF012 - a list in the parent
+    _name = "PPO"
+    _paper = {  # noqa: RUF012 - the parent's way of naming its paper
+        "title": "Proximal Policy Optimization Algorithms",
+        "id": "1707.06347",
+        "citation": "@article{schulman2017proximal,\n"
+        "    title = {{Proximal Policy Optimization Algorithms}},\n"
+        "    author = {John Schulman and Filip Wolski and Prafulla Dhariwal and Alec Radford "
+        "and Oleg Klimov},\n"
+        "    year = 2017,\n    eprint = {arXiv:1707.06347},\n}",
+    }
+
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any,
+        args: PPOConfig,
+        **kwargs: Any,
+    ) -> None:
+        model = os.fspath(model) if isinstance(model, Path) else model
+        super().__init__(model, as_rewards(reward_funcs), args, **kwargs)
+        check_ends(self.eos_token_ids, self._tokenizer)
+        per_rollout = self.args.generation_batch_size // self.num_generations
+        check_count(self.train_dataset, num_prompts=per_rollout)
+        check_prompts(
+            self.train_dataset,
+            model=self.model,
+            tokenizer=self._tokenizer,
+            max_completion_length=self.max_completion_length,
+            template=self.chat_template_kwargs,
+        )
+        self.ppo_state = PPOState(beta=args.beta)
+        self.kl_control = make_kl_control(args)
+        self._rewards = [f if isinstance(f, Reward) else None for f in self.reward_funcs]
+        self._add_critic()
+        self._rollout: Rollout | None = None
+        self._plan: list[Tensor] = []
+        self._mini_tokens: list[float] = []
+        self._sums = StepSums()
+        self._seconds: dict[str, float] = defaultdict(float)
+        self._samples = SampleLog(Path(args.output_dir), num_samples=args.num_samples)
+        if self.use_vllm:
+            hide_critic_from_vllm(self.vllm_generation)
+
+    def _add_critic(self) -> None:
+        policy = policy_of(self.accelerator.unwrap_model(self.model))
+        critic = make_critic(
+            policy,
+            args=self.args,
+            classifiers=[
+                (reward.classifier, reward.tokenizer)
+                for reward in self._rewards
+                if isinstance(reward, ModelReward)
+            ],
+            tokenizer=self._tokenizer,
+        )
+        add_response_forward(policy, critic=critic.to(self.accelerator.device))
+        policy._keys_to_ignore_on_save |= {f"critic.{name}" for name in critic.state_dict()}
+        if self.ref_model is not None:
+            add_response_forward(self.accelerator.unwrap_model(self.ref_model))
+        for reward in self._rewards:
+            if reward is not None:
+                reward.place(self.accelerator)
+
+    # Rollouts
+
+    @property
+    def _micro_steps(self) -> int:
+        return int(self.args.steps_per_generation)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
+        return EpochSampler(
+            super()._get_train_sampler(dataset), epoch=lambda: int(self.state.epoch or 0)
+        )
+
+    def _prepare_inputs(self, generation_batch: Any) -> MicroBatch:
+        """Hand out the micro-batch of this step; sample a new rollout when the last is used up."""
+        if not self.model.training:
+            rollout = self._generate_and_score_completions(generation_batch)
+            return MicroBatch(rollout, self._count(rollout.response_mask).item())
+        position = self._step % (self._micro_steps * self.args.num_ppo_epochs)
+        if position == 0 or self._rollout is None:
+            self.ppo_state.rollouts += 1
+            self.ppo_state.stopped = False
+            self._rollout = self._generate_and_score_completions(generation_batch)
+        if position % self._micro_steps == 0 or not self._plan:
+            self._start_epoch(position // self._micro_steps)
+        place = position % self._micro_steps
+        mini = place // self.args.gradient_accumulation_steps
+        return MicroBatch(self._rollout.rows(self._plan[place]), self._mini_tokens[mini])
+
+    def _start_epoch(self, epoch: int) -> None:
+        rollout = self._rollout
+        assert rollout is not None
+        self._plan = self._make_plan(rollout, epoch=epoch)
+        size = self.args.gradient_accumulation_steps
+        minis = [torch.cat(self._plan[at : at + size]) for at in range(0, len(self._plan), size)]
+        counts = torch.stack([rollout.response_mask[mini].sum() for mini in minis])
+        self._mini_tokens = self._sum(counts.float()).tolist()
+
+    def _make_plan(self, rollout: Rollout, *, epoch: int) -> list[Tensor]:
+        micro = len(rollout) // self._micro_steps if self.model.training else len(rollout)
+        args, lengths = self.args, rollout.attention_mask.sum(dim=1)
+        return plan_epoch(
+            lengths,
+            micro_size=micro,
+            mini_size=micro * args.gradient_accumulation_steps,
+            seed=(args.seed, args.process_index, self.ppo_state.rollouts, epoch),
+        )
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollout:
+        """Sample responses, score them, and compute what the losses need of each token."""
+        args, device = self.args, self.accelerator.device
+        prompts = [row["prompt"] for row in inputs]
+        with self._clock("generate"):
+            prompt_ids, response_ids, completions = self._generate(prompts)
+        with self._clock("score"):
+            rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
+            first = args.process_index * len(prompts)
+            rewards = rewards[first : first + len(prompts)]
+            ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in response_ids]
+            scores = combine_scores(
+                rewards.clone(),
+                weights=self.reward_weights.to(device),
+                stats=[reward.stats if reward is not None else None for reward in self._rewards],
+                ended=torch.tensor(ended, device=device),
+                args=args,
+            )
+            rollout = pad_rollout(
+                prompt_ids,
+                response_ids,
+                pad_token_id=self._tokenizer.pad_token_id,
+                counts=[end or not args.mask_truncated_completions for end in ended],
+                device=device,
+            )
+            experience = make_experience(
+                rollout,
+                self._score_tokens(rollout),
+                scores,
+                args=args,
+                beta=self.ppo_state.beta,
+                reduce=self._sum,
+            )
+        mode = "train" if self.model.training else "eval"
+        found = rollout_metrics(
+            experience,
+            scores,
+            rewards=dict(zip(self.reward_func_names, rewards.unbind(dim=1), strict=True)),
+            ended=torch.tensor(ended, device=device),
+            beta=self.ppo_state.beta,
+            reduce=self._sum,
+        )
+        self._note(found, mode=mode)
+        if mode == "train":
+            self._after_rollout(prompts, completions, scores, experience.kl, found)
+        return experience.rollout
+
+    def _score_tokens(self, rollout: Rollout) -> TokenScores:
+        policy = self.accelerator.unwrap_model(self.model)
+        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            return score_tokens(
+                self.model,
+                rollout,
+                reference=reference_of(policy, self.ref_model) if self.args.beta > 0 else None,
+                plan=self._make_plan(rollout, epoch=0),
+                autocast=self.accelerator.autocast,
+            )
+
+    def _after_rollout(
+        self,
+        prompts: list[Any],
+        completions: list[Any],
+        scores: Tensor,
+        kl: Tensor,
+        found: dict[str, float],
+    ) -> None:
+        every = self.args.sample_steps
+        if every and (self.ppo_state.rollouts - 1) % every == 0 and self.is_world_process_zero():
+            rows = zip(prompts, completions, scores.tolist(), kl.tolist(), strict=True)
+            names = ("prompt", "completion", "score", "kl")
+            self._samples.write(
+                self.state.global_step,
+                [dict(zip(names, row, strict=True)) for row in rows],
+                to_wandb="wandb" in self.args.report_to,
+            )
+        self.kl_control.beta = self.ppo_state.beta
+        self.kl_control.update(found["objective/kl"], len(prompts) * self.accelerator.num_processes)
+        self.ppo_state.beta = self.kl_control.beta
+
+    # Updates
+
+    def training_step(
+        self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
+    ) -> Tensor:
+        """Take one micro-step; nothing where this rollout was given up for too much KL."""
+        position = self._step % (self._micro_steps * self.args.num_ppo_epochs)
+        if self.ppo_state.stopped and position != 0:
+            self._step += 1
+            return torch.zeros((), device=self.accelerator.device)
+        before, spent = time.perf_counter(), sum(self._seconds.values())
+        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+        if self._step % self.args.gradient_accumulation_steps == 0:
+            self._finish_mini_batch(model)
+        elapsed = time.perf_counter() - before
+        self._seconds["update"] += elapsed - (sum(self._seconds.values()) - spent)
+        if position + 1 == self._micro_steps * self.args.num_ppo_epochs or self.ppo_state.stopped:
+            for name, seconds in self._seconds.items():
+                self._metrics["train"][f"time/{name}"].append(seconds)
+            self._seconds.clear()
+        return loss
+
+    def _compute_loss(self, model: nn.Module, inputs: MicroBatch) -> Tensor:
+        train_policy = self.state.global_step >= self.args.critic_warmup_steps
+        rows = inputs.rows
+        output = respond(model, rows, with_values=True, detach_trunk=not train_policy)
+        loss = ppo_loss(output, rows, args=self.args, sums=self._sums, train_policy=train_policy)
+        # DDP averages gradients over processes; the tokens are already those of all of them.
+        scale: float = self.accelerator.num_processes / max(inputs.num_tokens, 1.0)
+        if not self.model.training:
+            self._note(self._sums.finish(self._sum), mode="eval")
+        return loss.mul(scale)
+
+    def _finish_mini_batch(self, model: nn.Module) -> None:
+        found = self._sums.finish(self._sum)
+        self._note(found, mode="train")
+        limit = self.args.target_approx_kl
+        if limit is not None and found["policy/approx_kl"] > limit:
+            model.zero_grad()  # no gradient at all: the optimizer then leaves every weight alone
+            self.ppo_state.stopped = True
+        self._metrics["train"]["policy/stopped"].append(float(self.ppo_state.stopped))
+        if self.state.global_step < self.args.critic_warmup_steps:
+            for name, parameter in model.named_parameters():
+                if not is_critic_parameter(name):
+                    parameter.grad = None
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """Give the critic's parameters groups with a learning rate of their own."""
+        is_new = self.optimizer is None
+        optimizer: torch.optim.Optimizer = super().create_optimizer(model)
+        if is_new:
+            named = (self.model if model is None else model).named_parameters()
+            critic = {id(p) for name, p in named if is_critic_parameter(name)}
+            split_groups(optimizer, critic, lr=self.args.critic_learning_rate)
+        return optimizer
+
+    # Checkpoints
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy as `from_pretrained` reads it, with the critic's files beside it."""
+        super().save_model(output_dir, _internal_call=_internal_call)
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            save_critic(self.accelerator.unwrap_model(self.model), folder)
+        if not _internal_call:
+            return
+        self.ppo_state.micro_steps = self._step
+        if self.args.should_save:
+            self.ppo_state.save(folder)
+        if self._rollout is not None and self._in_rollout():
+            self._rollout.save(rollout_file(folder, process_index=self.args.process_index))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        folder = Path(resume_from_checkpoint)
+        load_critic(self.accelerator.unwrap_model(self.model), folder)
+        self.ppo_state = PPOState.load(folder)
+        self._step = self.ppo_state.micro_steps
+        if self._in_rollout():
+            path = rollout_file(folder, process_index=self.args.process_index)
+            if not path.is_file():
+                raise ConfigError(
+                    f"{folder}: {path.name} is missing, and the checkpoint is within a rollout",
+                    "resume with the number of processes that saved it",
+                )
+            self._rollout = Rollout.load(path, device=self.accelerator.device)
+            per_epoch = self._micro_steps
+            place = self._step % (per_epoch * self.args.num_ppo_epochs)
+            self._start_epoch(place // per_epoch)
+
+    def _in_rollout(self) -> bool:
+        return bool(self._step % (self._micro_steps * self.args.num_ppo_epochs))
+
+    # Small things
+
+    def _note(self, found: dict[str, float], *, mode: str) -> None:
+        for name, value in found.items():
+            self._metrics[mode][name].append(value)
+
+    def _sum(self, x: Tensor) -> Tensor:
+        total: Tensor = self.accelerator.reduce(x, reduction="sum")
+        return total
+
+    def _count(self, mask: Tensor) -> Tensor:
+        return self._sum(mask.sum().float())
+
+    @contextmanager
+    def _clock(self, name: str) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        if self.model.training:
+            self._seconds[name] += time.perf_counter() - before
