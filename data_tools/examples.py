@@ -1,0 +1,111 @@
+"""Rows of any source as records: read, told apart by format, gathered, adapted, judged sound."""
+
+import itertools
+import operator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+from data_tools.formats import Adapter, Record, Unusable, by_name, detect
+from data_tools.formats.record import Kind, Text
+from data_tools.reading import OnError, data_files, read_rows
+from data_tools.rows import Row
+from data_tools.text import is_blank
+
+Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
+
+
+class Example(NamedTuple):
+    """A row and what became of it: a sound record, or why there is none.
+
+    A row may give several. `adapter` is None where no format was found.
+    """
+
+    row: Row
+    adapter: Adapter | None
+    record: Record | Unusable
+
+
+def examples(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    on_error: OnError | None = None,
+    repair: Repair | None = None,
+) -> Iterator[Example]:
+    """Every row of a file or folder as records, in order.
+
+    Args:
+        path: A file or a folder.
+        format: The name of the format all rows are in; without it each row's is detected.
+        on_error: Told of rows that cannot even be read; without it the first one raises.
+        repair: Makes a mended copy of a row before it is adapted.
+
+    Raises:
+        DataError: Where a row or a file cannot be read.
+        ConfigError: Where there is no such format.
+    """
+    forced = by_name(format) if format else None
+    for file in data_files(path):
+        yield from adapted(read_rows(file, on_error=on_error), forced=forced, repair=repair)
+
+
+def adapted(
+    rows: Iterable[Row], *, forced: Adapter | None = None, repair: Repair | None = None
+) -> Iterator[Example]:
+    """Adapt rows of one file; a format that gathers rows is decided by the first of them."""
+    rows = iter(rows)
+    for row in rows:
+        try:
+            adapter = forced or detect(row.data)
+        except Unusable as unknown:
+            yield Example(row, None, unknown)
+            continue
+        if adapter.gather:
+            for joined in adapter.gather(itertools.chain([row], rows)):
+                yield from _records(joined, adapter, repair)
+        else:
+            yield from _records(row, adapter, repair)
+
+
+def unsound(record: Record) -> Unusable | None:
+    """What keeps a record from being an example: an empty part."""
+    for part in _PARTS[record.kind] if record.messages is None else ("messages",):
+        if is_blank(_TEXT_OF[part](record)):
+            return Unusable(f"empty_{part}", f"{part!r} is empty")
+    return None
+
+
+def _records(row: Row, adapter: Adapter, repair: Repair | None) -> Iterator[Example]:
+    try:
+        data = repair(row.data, adapter) if repair else row.data
+        records = adapter.records(data)
+    except Unusable as error:
+        yield Example(row, adapter, error)
+        return
+    except (KeyError, TypeError, IndexError, AttributeError):
+        # a forced format reads keys by name; whatever it stumbles on, the row is not of it
+        yield Example(row, adapter, _not_of(row, adapter))
+        return
+    for record in records:
+        flaw = None if isinstance(record, Unusable) else unsound(record)
+        yield Example(row, adapter, flaw or record)
+
+
+def _not_of(row: Row, adapter: Adapter) -> Unusable:
+    reason = "; ".join(adapter.lacks(row.data)) or "the values are not what this format holds"
+    return Unusable("wrong_format", f"not {adapter.name!r}: {reason}", "leave --format out")
+
+
+_PARTS: dict[Kind, tuple[str, ...]] = {
+    "text": ("text",),
+    "sft": ("prompt", "completion"),
+    "preference": ("prompt", "chosen", "rejected"),
+    "unpaired": ("prompt", "completion"),
+    "prompt": ("prompt",),
+    "ranked": ("prompt",),
+}
+_TEXT_OF: dict[str, Callable[[Record], Text]] = {
+    part: operator.attrgetter(part)
+    for part in ("text", "prompt", "completion", "chosen", "rejected", "messages")
+}

@@ -1,0 +1,158 @@
+"""Formats with several answers to a prompt, ranked or scored; a pairing policy makes the pairs."""
+
+import re
+from collections.abc import Iterable, Iterator
+
+from data_tools.formats.adapter import Adapter
+from data_tools.formats.record import Data, Record, Text, Unusable, fields, members, number, text
+from data_tools.formats.supervised import with_input
+from data_tools.formats.turns import ANSWER_MARKERS, answer, context, ranked_of
+from data_tools.rows import Row
+
+ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
+ALPACA_TEMPLATE = re.compile(
+    r"Below is an instruction.*?### Instruction:\s*(.*?)"
+    r"(?:\s*### Input:\s*(.*?))?\s*### Response:\s*$",
+    re.DOTALL,
+)
+
+
+def alpaca_ranked(data: Data) -> Record:
+    """Alpaca keys with `output` a list, best first."""
+    answers = [answer(member, "output") for member in members(data, "output")]
+    return ranked_of(context(data, with_input(data)), answers)
+
+
+def ultrafeedback(data: Data) -> list[Record | Unusable]:
+    """UltraFeedback raw: the mean of four ratings; an answer without any is passed over."""
+    answers: list[Text] = []
+    scores: list[float] = []
+    passed: list[Unusable] = []
+    for i, member in enumerate(members(data, "completions")):
+        completion = fields(member, f"completions[{i}]")
+        score = _mean_rating(
+            fields(completion.get("annotations", {}), f"completions[{i}].annotations")
+        )
+        if score is None:
+            passed.append(Unusable("unrated", f"completions[{i}] has no rating"))
+        else:
+            answers.append(text(completion, "response"))
+            scores.append(score)
+    return [ranked_of(text(data, "instruction"), answers, scores), *passed]
+
+
+def webgpt(data: Data) -> Record:
+    """WebGPT comparisons: two answers and their scores."""
+    question = data["question"]
+    prompt = (
+        text(fields(question, "question"), "full_text") if type(question) is not str else question
+    )
+    answers: list[Text] = [text(data, "answer_0"), text(data, "answer_1")]
+    return ranked_of(prompt, answers, [number(data, "score_0"), number(data, "score_1")])
+
+
+def helpsteer(data: Data) -> Record:
+    """HelpSteer 1 and 2: one answer a row, adjacent rows of one prompt gathered."""
+    rows = data.get("rows", [data])
+    answers: list[Text] = [text(row, "response") for row in rows]
+    return ranked_of(text(data, "prompt"), answers, [number(row, "helpfulness") for row in rows])
+
+
+def gather_prompts(rows: Iterable[Row]) -> Iterator[Row]:
+    """Join adjacent rows of one prompt into one row that holds them under `rows`."""
+    held: list[Row] = []
+    for row in rows:
+        if held and held[0].data.get("prompt") != row.data.get("prompt"):
+            yield _joined(held)
+            held = []
+        held.append(row)
+    if held:
+        yield _joined(held)
+
+
+def text_and_score(data: Data) -> Record:
+    """APO, DSP, RRHF: whole dialogues in `text`, a number each in `score`."""
+    dialogues, scores = members(data, "text"), members(data, "score")
+    if len(dialogues) != len(scores) or not all(isinstance(d, str) for d in dialogues):
+        raise Unusable("wrong_type", f"{len(dialogues)} texts and {len(scores)} scores")
+    marker = next((m for m in ANSWER_MARKERS if dialogues and m in dialogues[0]), None)
+    if marker is None:
+        raise Unusable("no_markers", "no marker of an answer in 'text'")
+    parts = [one.rpartition(marker) for one in dialogues]
+    if len({head for head, _, _ in parts}) != 1:
+        raise Unusable("prompt_mismatch", "the texts do not share one prompt")
+    values = [number({"score": score}, "score") for score in scores]
+    answers: list[Text] = [tail.removeprefix(" ") for _, _, tail in parts]
+    return ranked_of(parts[0][0] + marker, answers, values)
+
+
+def gpt4llm(data: Data) -> Record:
+    """GPT-4-LLM comparison: `user_input` in the alpaca template, scored responses."""
+    wrapped = text(data, "user_input")
+    match = ALPACA_TEMPLATE.match(wrapped)
+    prompt = with_input({"instruction": match[1], "input": match[2]}) if match else wrapped
+    rated = [
+        fields(member, f"responses_and_scores[{i}]")
+        for i, member in enumerate(members(data, "responses_and_scores"))
+    ]
+    return ranked_of(
+        prompt, [text(r, "response") for r in rated], [number(r, "score") for r in rated]
+    )
+
+
+def scored_answers(data: Data) -> Record:
+    """`prompt, responses, scores`: a list of answers and a number each."""
+    answers: list[Text] = [answer(member, "responses") for member in members(data, "responses")]
+    scores = [number({"scores": score}, "scores") for score in members(data, "scores")]
+    if len(scores) != len(answers):
+        raise Unusable("wrong_type", f"{len(answers)} responses and {len(scores)} scores")
+    return ranked_of(context(data, text(data, "prompt")), answers, scores)
+
+
+def ranked_answers(data: Data) -> Record:
+    """`prompt, responses`: a list of answers, best first."""
+    answers: list[Text] = [answer(member, "responses") for member in members(data, "responses")]
+    return ranked_of(context(data, text(data, "prompt")), answers)
+
+
+def _mean_rating(annotations: Data) -> float | None:
+    """Mean of the ratings that are numbers (real files write some as `N/A`)."""
+    ratings = [annotations.get(aspect) for aspect in ASPECTS]
+    values = [r.get("Rating") for r in ratings if isinstance(r, dict)]
+    numbers = [float(v) for v in values if isinstance(v, str | int) and str(v).isdigit()]
+    return sum(numbers) / len(numbers) if numbers else None
+
+
+def _joined(rows: list[Row]) -> Row:
+    first = rows[0]
+    data = {"prompt": first.data.get("prompt"), "rows": [row.data for row in rows]}
+    return Row(first.source, first.number, first.line, data)
+
+
+FORMATS = (
+    Adapter("alpaca-ranked", {"instruction": "text", "output": "texts"}, alpaca_ranked),
+    Adapter("ultrafeedback", {"instruction": "text", "completions": "turns"}, ultrafeedback),
+    Adapter(
+        "webgpt",
+        {
+            "question": "text|object",
+            "answer_0": "text",
+            "answer_1": "text",
+            "score_0": "number",
+            "score_1": "number",
+        },
+        webgpt,
+    ),
+    Adapter(
+        "helpsteer",
+        {"prompt": "text", "response": "text", "helpfulness": "number", "correctness": "number"},
+        helpsteer,
+        gather=gather_prompts,
+    ),
+    Adapter("text-score", {"text": "texts", "score": "numbers"}, text_and_score),
+    Adapter("gpt4llm", {"user_input": "text", "responses_and_scores": "turns"}, gpt4llm),
+    Adapter(
+        "scored", {"prompt": "text", "responses": "texts", "scores": "numbers"}, scored_answers
+    ),
+    Adapter("ranked", {"prompt": "text", "responses": "texts"}, ranked_answers, strength=1),
+)

@@ -1,0 +1,131 @@
+"""Formats with one answer to a prompt, one text, or a prompt alone."""
+
+from data_tools.formats.adapter import Adapter
+from data_tools.formats.record import Data, Record, Unusable, alias, members, text
+from data_tools.formats.turns import (
+    answer,
+    context,
+    flattened,
+    messages,
+    supervised,
+)
+
+
+def with_input(data: Data) -> str:
+    """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
+    instruction, given = text(data, "instruction"), text(data, "input", default="")
+    return f"{instruction}\n{given}" if given and not given.isspace() else instruction
+
+
+def alpaca(data: Data) -> Record:
+    """`instruction, input, output`, with `system` and `history` where they are."""
+    return supervised(context(data, with_input(data)), text(data, "output"))
+
+
+def belle(data: Data) -> Record:
+    """BELLE multi-turn: the turns flattened into `instruction`, ending in `Assistant:`."""
+    turns = flattened(text(data, "instruction"))
+    if turns is None:
+        raise Unusable("no_markers", "'instruction' is not 'Human:… Assistant:'")
+    return supervised(turns, text(data, "output"))
+
+
+def sharegpt(data: Data) -> Record:
+    """`conversations: [{from, value}]`, ending in an answer."""
+    turns = messages(data["conversations"], "conversations")
+    system = text(data, "system", default="")
+    return conversation([{"role": "system", "content": system}, *turns] if system else turns)
+
+
+def chat(data: Data) -> Record:
+    """`messages: [{role, content}]`, ending in an answer."""
+    return conversation(messages(data["messages"], "messages"))
+
+
+def conversation(turns: list[dict[str, str]]) -> Record:
+    """An SFT record from a conversation that holds an answer."""
+    if all(turn["role"] != "assistant" for turn in turns):
+        raise Unusable("no_answer", "no turn of the assistant: nothing to learn")
+    return Record("sft", messages=turns)
+
+
+def prompt_completion(data: Data) -> Record:
+    """`prompt, completion`, as text or messages."""
+    question = answer(data[alias(data, "prompt")], "prompt")
+    return supervised(question, answer(data[alias(data, "completion")], "completion"))
+
+
+def unpaired(data: Data) -> Record:
+    """TRL's KTO rows: `prompt, completion, label`."""
+    record = prompt_completion(data)
+    if record.messages is not None:
+        return _labelled(record.messages, data["label"])
+    return record._replace(kind="unpaired", label=data["label"])
+
+
+def kto_messages(data: Data) -> Record:
+    """LLaMA-Factory's KTO rows: `messages, label`."""
+    return _labelled(messages(data["messages"], "messages"), data["label"])
+
+
+def kto_alpaca(data: Data) -> Record:
+    """LLaMA-Factory's KTO rows in alpaca keys: `instruction, input, output, kto_tag`."""
+    record = alpaca(data)
+    if record.messages is not None:
+        return _labelled(record.messages, data["kto_tag"])
+    return record._replace(kind="unpaired", label=data["kto_tag"])
+
+
+def _labelled(turns: list[dict[str, str]], label: bool) -> Record:
+    if len(turns) < 2 or turns[-1]["role"] != "assistant":
+        raise Unusable("no_answer", "the last turn is not the assistant's: nothing to judge")
+    return Record("unpaired", turns[:-1], completion=turns[-1:], label=label)
+
+
+def prompt_only(data: Data) -> Record:
+    """A prompt alone, as text or messages."""
+    return Record("prompt", answer(data[alias(data, "prompt")], "prompt"))
+
+
+def bench_turns(data: Data) -> Record:
+    """MT-Bench questions: `question_id, turns`; the first turn is the prompt."""
+    first = members(data, "turns")[0]
+    if not isinstance(first, str):
+        raise Unusable("wrong_type", "'turns' holds no text")
+    return Record("prompt", first)
+
+
+def plain_text(data: Data) -> Record:
+    """`text`: continued pre-training."""
+    return Record("text", text=text(data, "text"))
+
+
+def is_flattened(data: Data) -> bool:
+    """Whether an instruction is a whole conversation, as BELLE writes it."""
+    return flattened(data["instruction"]) is not None
+
+
+TEXT_OR_TURNS = "text|turns"
+FORMATS = (
+    Adapter("alpaca", {"instruction": "text", "output": "text"}, alpaca),
+    Adapter("belle", {"instruction": "text", "output": "text"}, belle, when=is_flattened),
+    Adapter("sharegpt", {"conversations": "turns"}, sharegpt),
+    Adapter("kto-messages", {"messages": "turns", "label": "flag"}, kto_messages),
+    Adapter("kto-alpaca", {"instruction": "text", "output": "text", "kto_tag": "flag"}, kto_alpaca),
+    Adapter("mt-bench", {"question_id": "number|text", "turns": "texts"}, bench_turns),
+    Adapter(
+        "unpaired",
+        {"prompt": TEXT_OR_TURNS, "completion": TEXT_OR_TURNS, "label": "flag"},
+        unpaired,
+    ),
+    Adapter("messages", {"messages": "turns"}, chat, strength=1),
+    Adapter(
+        "prompt-completion",
+        {"prompt": TEXT_OR_TURNS, "completion": TEXT_OR_TURNS},
+        prompt_completion,
+        aliased=True,
+        strength=1,
+    ),
+    Adapter("text", {"text": "text"}, plain_text, strength=0),
+    Adapter("prompt", {"prompt": TEXT_OR_TURNS}, prompt_only, aliased=True, strength=0),
+)

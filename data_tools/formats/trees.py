@@ -1,0 +1,74 @@
+"""Open Assistant: trees of messages in which people ranked the siblings, nested or flat."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from data_tools.formats.adapter import Adapter
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, fields, text
+from data_tools.formats.turns import ROLES, ranked_of
+from data_tools.rows import Row
+
+
+def tree(data: Data) -> list[Record | Unusable]:
+    """A record for every message whose answers were ranked; the prompt is the path to it."""
+    records: list[Record | Unusable] = []
+    stack: list[tuple[dict[str, Any], list[Message]]] = [(fields(data["prompt"], "prompt"), [])]
+    while stack:
+        node, before = stack.pop()
+        role = ROLES.get(text(node, "role"), "")
+        path = [*before, {"role": role, "content": text(node, "text")}]
+        replies = [fields(r, "replies") for r in node.get("replies") or [] if _kept(r)]
+        if role == "user" and len(replies) > 1:
+            records.append(_ranked(path, replies))
+        stack.extend((reply, path) for reply in reversed(replies))
+    if not records:
+        raise Unusable("one_answer", "no message of this tree has two answers")
+    return records
+
+
+def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
+    """Join the flat messages of every tree into one nested row, where the tree's first row stood.
+
+    A tree's messages need not be adjacent, so the whole file is held.
+    """
+    nodes: dict[str, dict[str, Any]] = {}
+    roots: list[Row] = []
+    for row in rows:
+        node = {**row.data, "replies": []}
+        nodes[str(node.get("message_id"))] = node
+        if node.get("parent_id") is None:
+            roots.append(Row(row.source, row.number, row.line, {"prompt": node}))
+    for node in nodes.values():
+        parent = nodes.get(str(node.get("parent_id")))
+        if parent is not None and parent is not node:
+            parent["replies"].append(node)
+    yield from roots
+
+
+def _kept(reply: object) -> bool:
+    """Whether a message passed its review and still stands."""
+    if not isinstance(reply, dict):
+        return True
+    return not reply.get("deleted") and reply.get("review_result") is not False
+
+
+def _ranked(path: list[Message], replies: list[dict[str, Any]]) -> Record | Unusable:
+    """The ranked ones of several answers, best first (rank 0)."""
+    ranked = sorted(
+        (r for r in replies if type(r.get("rank")) in (int, float)), key=lambda r: float(r["rank"])
+    )
+    if len(ranked) < 2:
+        return Unusable("unranked", f"{len(replies)} answers, of which {len(ranked)} ranked")
+    answers: list[Text] = [[{"role": "assistant", "content": text(r, "text")}] for r in ranked]
+    return ranked_of(path, answers)
+
+
+FORMATS = (
+    Adapter("oasst-tree", {"message_tree_id": "text", "prompt": "object"}, tree),
+    Adapter(
+        "oasst-flat",
+        {"message_id": "text", "text": "text", "role": "text", "parent_id": "text|null"},
+        tree,
+        gather=gather_trees,
+    ),
+)

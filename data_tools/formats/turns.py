@@ -1,0 +1,242 @@
+"""Conversations: the ways files write turns, read into `{role, content}` messages."""
+
+import re
+from typing import Any
+
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, shown
+
+ROLES = {
+    "human": "user",
+    "prompter": "user",
+    "gpt": "assistant",
+    "bot": "assistant",
+    "model": "assistant",
+    "chatgpt": "assistant",
+    "function_call": "assistant",
+    "observation": "tool",
+    "function": "tool",
+}
+KNOWN_ROLES = {"system", "developer", "user", "assistant", "tool"}
+KEPT_FIELDS = ("tool_calls", "tool_call_id", "name")
+
+HH_MARKER = re.compile(r"\n\n(Human|Assistant):")
+ANSWER_MARKERS = (
+    "\n\nAssistant:",
+    "<|im_start|>assistant\n",
+    "<|assistant|>\n",
+    "<|start_header_id|>assistant<|end_header_id|>\n\n",
+    "[/INST]",
+    "### Response:",
+    "## Assistant:",
+    "\nAssistant:",
+)
+
+
+def messages(value: Any, name: str) -> list[Message]:
+    """Read a list of turns: `{role, content}`, `{from, value}` or `{role, text}`.
+
+    Raises:
+        Unusable: If it is no list of turns, or a turn has no known role or no text.
+    """
+    if not isinstance(value, list):
+        raise Unusable("wrong_type", f"{name!r} is {shown(value)}, wanted a list of messages")
+    if not value:
+        raise Unusable("empty", f"{name!r} is an empty list")
+    return [_message(turn, f"{name}[{i}]") for i, turn in enumerate(value)]
+
+
+def _message(turn: Any, name: str) -> Message:
+    if not isinstance(turn, dict):
+        raise Unusable("wrong_type", f"{name} is {shown(turn)}, wanted a message")
+    role = turn.get("role", turn.get("from"))
+    if not isinstance(role, str):
+        raise Unusable("role", f"{name} has no role")
+    role = ROLES.get(role.lower(), role.lower())
+    if role not in KNOWN_ROLES:
+        raise Unusable(
+            "role", f"{name} has the role {role!r}", f"known: {', '.join(sorted(KNOWN_ROLES))}"
+        )
+    content = turn.get("content", turn.get("value", turn.get("text")))
+    if isinstance(content, list):
+        content = _joined_parts(content, name)
+    kept = {key: turn[key] for key in KEPT_FIELDS if turn.get(key)}
+    if content is None and "tool_calls" in kept:
+        content = ""
+    if not isinstance(content, str):
+        code = "null" if content is None else "wrong_type"
+        raise Unusable(code, f"{name} holds {shown(content)}, wanted text")
+    return {"role": role, "content": content, **kept}
+
+
+def _joined_parts(parts: list[Any], name: str) -> str:
+    """Text of content given as parts; anything but text is refused rather than lost."""
+    texts = []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, dict) else None
+        value = part.get("text", part.get("value")) if kind == "text" else None
+        if not isinstance(value, str):
+            raise Unusable("not_text", f"{name} holds a part of type {kind!r}; only text is read")
+        texts.append(value)
+    return "".join(texts)
+
+
+def answer(value: Any, name: str) -> Text:
+    """An answer: a string, a single turn, or messages."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, dict):
+        return [_message(value, name)]
+    return messages(value, name)
+
+
+def history(value: Any) -> list[Message]:
+    """Earlier `[question, answer]` pairs as messages; none where null, empty or an empty string."""
+    turns: list[Message] = []
+    for i, pair in enumerate(value or []):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+        ):
+            raise Unusable(
+                "wrong_type", f"history[{i}] is {shown(pair)}, wanted [question, answer]"
+            )
+        turns += user(pair[0]) + assistant(pair[1])
+    return turns
+
+
+def context(data: Data, question: str) -> Text:
+    """A prompt with the row's `system` and `history` before it: plain text where it has neither."""
+    system = data.get("system")
+    if not system and not data.get("history"):
+        return question
+    if system and not isinstance(system, str):
+        raise Unusable("wrong_type", f"'system' is {shown(system)}, wanted text")
+    earlier = data.get("history")
+    if isinstance(earlier, str):
+        earlier = [] if not earlier.strip() else [earlier]
+    if earlier is not None and not isinstance(earlier, list):
+        raise Unusable("wrong_type", f"'history' is {shown(earlier)}, wanted a list")
+    first = [{"role": "system", "content": system}] if system else []
+    return first + history(earlier) + user(question)
+
+
+def dialogue(source: str) -> list[Message]:
+    """Turns of an HH dialogue; only its exact marker (blank line, role, colon) parts turns.
+
+    Raises:
+        Unusable: If the text does not begin with a marker; `no_markers`.
+    """
+    parts = HH_MARKER.split(source)
+    if parts[0].strip() or len(parts) == 1:
+        raise Unusable("no_markers", "the text does not begin with '\\n\\nHuman:'")
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [
+        {"role": roles[parts[i]], "content": parts[i + 1].removeprefix(" ")}
+        for i in range(1, len(parts), 2)
+    ]
+
+
+def flattened(source: str) -> list[Message] | None:
+    """Turns of a prompt whose lines begin with `Human:` and `Assistant:` in turn, else None."""
+    if not source.startswith("Human:") or not source.rstrip().endswith("Assistant:"):
+        return None
+    parts = re.split(r"(?:^|\n)(Human|Assistant):", source.rstrip())
+    roles = {"Human": "user", "Assistant": "assistant"}
+    turns = [
+        {"role": roles[parts[i]], "content": parts[i + 1].removeprefix(" ")}
+        for i in range(1, len(parts), 2)
+    ]
+    return turns[:-1] if not turns[-1]["content"] else None
+
+
+def user(content: str) -> list[Message]:
+    """One turn of the user."""
+    return [{"role": "user", "content": content}]
+
+
+def assistant(content: str) -> list[Message]:
+    """One turn of the assistant."""
+    return [{"role": "assistant", "content": content}]
+
+
+def as_messages(value: Text, role: str) -> list[Message]:
+    """Messages as they are, text as one turn of `role`."""
+    return [{"role": role, "content": value}] if isinstance(value, str) else value
+
+
+def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None = None) -> Record:
+    """A preference record whose three parts are all text or all messages."""
+    if type(prompt) is not str or type(chosen) is not str or type(rejected) is not str:
+        prompt = as_messages(prompt, "user")
+        chosen = as_messages(chosen, "assistant")
+        rejected = as_messages(rejected, "assistant")
+    return Record("preference", prompt, chosen, rejected, margin=margin)
+
+
+def ranked_of(
+    prompt: Text, answers: list[Text], scores: list[float] | None = None, *, needed: int = 2
+) -> Record:
+    """A record of several answers to one prompt, in the source's order.
+
+    Raises:
+        Unusable: If there are fewer than `needed` answers; `one_answer`.
+    """
+    if len(answers) < needed:
+        raise Unusable("one_answer", f"{len(answers)} answer(s), a pair needs two")
+    if type(prompt) is not str or any(type(a) is not str for a in answers):
+        prompt = as_messages(prompt, "user")
+        answers = [as_messages(a, "assistant") for a in answers]
+    return Record(
+        "ranked", prompt, answers=tuple(answers), scores=None if scores is None else tuple(scores)
+    )
+
+
+def supervised(prompt: Text, completion: Text) -> Record:
+    """An SFT record: prompt and completion where both are text, else one conversation."""
+    if isinstance(prompt, str) and isinstance(completion, str):
+        return Record("sft", prompt, completion=completion)
+    turns = as_messages(prompt, "user") + as_messages(completion, "assistant")
+    return Record("sft", messages=turns)
+
+
+def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None) -> Record:
+    """A pair whose prompt is what both sides begin with: whole turns, never raw characters.
+
+    Raises:
+        Unusable: If they share no prompt, or one side is nothing but the prompt.
+    """
+    if isinstance(chosen, str) and isinstance(rejected, str):
+        return _split_text(chosen, rejected, margin)
+    chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+    shared = 0
+    for one, other in zip(chosen, rejected, strict=False):
+        if one != other:
+            break
+        shared += 1
+    if chosen == rejected and shared:
+        shared -= 1  # equal answers are for the checks to name, not a fault of the format
+    prompt, sides = chosen[:shared], (chosen[shared:], rejected[shared:])
+    if not prompt or prompt[-1]["role"] == "assistant" or not all(sides):
+        raise Unusable(
+            "prompt_mismatch", "chosen and rejected do not share a prompt of whole turns"
+        )
+    if any(side[0]["role"] != "assistant" for side in sides):
+        raise Unusable("prompt_mismatch", "chosen and rejected part before the answer")
+    return pair_of(prompt, *sides, margin=margin)
+
+
+def _split_text(chosen: str, rejected: str, margin: float | None) -> Record:
+    """Split two texts at the last answer marker they share."""
+    for marker in ANSWER_MARKERS:
+        at = chosen.rfind(marker)
+        if at >= 0:
+            end = at + len(marker)
+            if chosen[:end] != rejected[:end]:
+                break
+            return pair_of(chosen[:end], chosen[end:], rejected[end:], margin=margin)
+    else:
+        raise Unusable(
+            "no_prompt",
+            "no 'prompt', and no marker of an answer in the texts",
+            "add a 'prompt' column",
+        )
+    raise Unusable("prompt_mismatch", "chosen and rejected do not share the prompt")

@@ -1,0 +1,179 @@
+"""Rows out of files: JSON arrays, JSON lines, CSV, TSV and Parquet, plain or compressed, streamed.
+
+What a file holds is told by its first bytes, and by its name only where bytes cannot tell (CSV).
+"""
+
+import gzip
+import io
+import re
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+
+import zstandard
+
+from alignment.errors import DataError
+from data_tools.json_rows import Parsed, array_rows, line_rows
+from data_tools.rows import Fault, Row, RowError, place
+from data_tools.tables import csv_rows, parquet_rows
+
+FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
+OnError: TypeAlias = Callable[[DataError], None]
+
+KIND_NAMES: dict[FileKind, str] = {
+    "array": "JSON array",
+    "lines": "JSON lines",
+    "csv": "CSV",
+    "tsv": "TSV",
+    "parquet": "Parquet",
+}
+SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+STRANGERS = (
+    (re.compile(rb"version https://git-lfs"), "a git-lfs pointer", "run `git lfs pull` first"),
+    (re.compile(rb"(?i)<(!doctype|html|\?xml)"), "a web page", "download the file itself"),
+    (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16 text", "save it as UTF-8"),
+    (re.compile(rb"PK\x03\x04"), "a zip archive", "unpack it first"),
+)
+
+
+def read_rows(path: str | Path, *, on_error: OnError | None = None) -> Iterator[Row]:
+    """Stream the rows of a file, or of every file of a folder in the order of their names.
+
+    A file that breaks off or cannot be parsed further raises even with `on_error`, since nothing
+    can be said of the rows behind the break; a single bad row is handed to it and passed over.
+
+    Args:
+        path: A file, or a folder whose files are all of one kind.
+        on_error: Told of every bad row; without it the first one raises.
+
+    Raises:
+        DataError: At the first bad row, or where the file itself cannot be read.
+    """
+    for file in data_files(path):
+        yield from _file_rows(file, on_error)
+
+
+def data_files(path: str | Path) -> list[Path]:
+    """The data files behind a path: itself, or a folder's, sorted and all of one kind."""
+    path = Path(path)
+    if not path.exists():
+        raise DataError(f"{path}: no such file or folder", "check the path; hub names: owner/name")
+    if not path.is_dir():
+        return [path]
+    files = sorted(f for f in path.rglob("*") if f.is_file() and _bare_suffix(f) in SUFFIXES)
+    if not files:
+        raise DataError(f"{path}: no data file in this folder", f"wanted one of {_listed()}")
+    kinds: dict[FileKind, Path] = {}
+    for file in files:
+        kinds.setdefault(file_kind(file), file)
+    if len(kinds) > 1:
+        (first, one), (second, other) = sorted(kinds.items())[:2]
+        raise DataError(
+            f"{path}: this folder mixes {KIND_NAMES[first]} ({one.name}) and "
+            f"{KIND_NAMES[second]} ({other.name})",
+            "name the files one by one, or keep one kind a folder",
+        )
+    return files
+
+
+def file_kind(path: Path) -> FileKind:
+    """What a file holds, by its first bytes.
+
+    Raises:
+        DataError: Where it is empty or not a data file, saying what it looks like.
+    """
+    with open_plain(path) as stream:
+        head = stream.read(4096)
+    suffix = _bare_suffix(path)
+    if head.startswith(PARQUET):
+        return "parquet"
+    for pattern, what, remedy in STRANGERS:
+        if pattern.match(head.lstrip()):
+            raise DataError(f"{path}:1: this is {what}, not data", remedy)
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not text:
+        raise DataError(f"{path}:1: the file is empty", "wanted at least one row")
+    if suffix in (".csv", ".tsv"):
+        return "csv" if suffix == ".csv" else "tsv"
+    if text.startswith(b"["):
+        return "array"
+    if text.startswith(b"{") or suffix in (".jsonl", ".ndjson", ".json"):
+        return "lines"
+    raise DataError(
+        f"{path}:1:1: wanted rows, found {text[:20].decode('utf-8', 'replace')!r}",
+        f"data files end in one of {_listed()}, or begin with [ or {{",
+    )
+
+
+def open_plain(path: Path) -> IO[bytes]:
+    """Open a file for reading bytes, unpacking gzip and zstandard whatever its name says."""
+    stream = path.open("rb")
+    magic = stream.read(4)
+    stream.seek(0)
+    if magic.startswith(GZIP):
+        return io.BufferedReader(gzip.GzipFile(fileobj=stream))
+    if magic == ZSTD:
+        plain = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+        return io.BufferedReader(plain)
+    return stream
+
+
+def _file_rows(path: Path, on_error: OnError | None) -> Iterator[Row]:
+    """The rows of one file; faults of the packing around it become errors of the data."""
+    source = str(path)
+    try:
+        kind = file_kind(path)
+        with open_plain(path) as stream:
+            for number, (line, value) in enumerate(_parsed(kind, stream), start=1):
+                if type(value) is dict:
+                    yield Row(source, number, line if kind != "array" else None, value)
+                    continue
+                fault = value if isinstance(value, Fault) else _not_an_object(value)
+                where = place(source, number, line, fault.column)
+                error = RowError(where, fault, source=source, row=number)
+                if on_error is None:
+                    raise error
+                on_error(error)
+    except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
+        raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
+
+
+def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Parsed]:
+    """Line and value of every row, by the reader for this kind of file."""
+    if kind == "array":
+        return array_rows(stream)
+    if kind == "lines":
+        return line_rows(stream)
+    if kind == "parquet":
+        return parquet_rows(_seekable(stream))
+    return csv_rows(stream, delimiter="," if kind == "csv" else "\t")
+
+
+def _seekable(stream: IO[bytes]) -> IO[bytes]:
+    """The stream itself where it is a plain file, else a temporary copy: Parquet needs to seek."""
+    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
+        return stream
+    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
+    while block := stream.read(1 << 20):
+        copy.write(block)
+    copy.seek(0)
+    return copy
+
+
+def _not_an_object(value: object) -> Fault:
+    names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
+    found = names.get(type(value), "a number")
+    return Fault(f"this row is {found}, wanted an object with named fields", code="row_type")
+
+
+def _bare_suffix(path: Path) -> str:
+    """The suffix that names the content: `.jsonl` of `a.jsonl.gz`."""
+    bare = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    return bare.suffix.lower()
+
+
+def _listed() -> str:
+    return ", ".join(SUFFIXES) + " (or those with .gz, .zst)"

@@ -1,0 +1,44 @@
+"""Text of prompts and answers: flattened for comparison, normalised, hashed."""
+
+import re
+import unicodedata
+from typing import Any
+
+import xxhash
+
+INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
+"""Zero-width and formatting characters that a reader does not see."""
+_DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
+_SPACE = re.compile(r"\s+")
+
+
+def plain(value: str | list[dict[str, Any]]) -> str:
+    """A prompt or an answer as one string; turns keep their roles, a lone turn its bare text."""
+    if isinstance(value, str):
+        return value
+    if len(value) == 1:
+        return str(value[0]["content"])
+    return "\n\n".join(f"{turn['role']}: {turn['content']}" for turn in value)
+
+
+def contents(value: str | list[dict[str, Any]]) -> list[str]:
+    """The texts of a prompt or an answer, one a turn."""
+    return [value] if isinstance(value, str) else [str(turn["content"]) for turn in value]
+
+
+def is_blank(value: str | list[dict[str, Any]]) -> bool:
+    """Whether nothing can be seen of a text, or of the last of some turns."""
+    if isinstance(value, str):
+        return not value or value.isspace() or not value.translate(_DROP_INVISIBLE).strip()
+    return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
+
+
+def normalised(value: str) -> str:
+    """A key for comparison only: NFKC, no invisible characters, single spaces, case folded."""
+    folded = unicodedata.normalize("NFKC", value).translate(_DROP_INVISIBLE).casefold()
+    return _SPACE.sub(" ", folded).strip()
+
+
+def digest(value: str) -> str:
+    """The 128-bit xxh3 of a text, in hex."""
+    return xxhash.xxh3_128_hexdigest(value.encode("utf-8", "surrogatepass"))
