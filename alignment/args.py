@@ -9,9 +9,7 @@ class DataArgs:
 
     train_data: list[str] = field(
         default_factory=list,
-        metadata={
-            "help": "Files (JSONL, JSON, CSV, Parquet, .gz, .zst), folders or hub names."
-        },
+        metadata={"help": "Files (JSONL, JSON, CSV, Parquet, .gz, .zst), folders or hub names."},
     )
     eval_data: list[str] | None = field(
         default=None,
@@ -55,6 +53,10 @@ class RunArgs:
 
     resume: bool = field(
         default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."}
+    )
+    resume_anyway: bool = field(
+        default=False,
+        metadata={"help": "With resume: go on although settings, data or the model changed."},
     )
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the run that output_dir holds and start anew."}

@@ -146,6 +146,18 @@ def init_model_command(
     click.echo(f"{preset}: made in {folder}")
 
 
+@main.command("merge", short_help="Merge a LoRA adapter into a whole model")
+@click.argument("adapter", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Write into a FOLDER that is not empty.")
+def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
+    """Write ADAPTER and its base as one model into FOLDER, checked to answer as the two did."""
+    from alignment.merge import merge
+
+    change = merge(adapter, folder, overwrite=overwrite)
+    click.echo(f"merged into {folder}; logits moved by at most {change:.1e} of their size")
+
+
 def entry_point() -> None:
     """Run `align`; a user's mistake ends with 2 and without a traceback."""
     try:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment import config
+from alignment.changes import changes
 from alignment.config import Settings
+from alignment.errors import ConfigError
 from alignment.inputs import check_output, check_rows, clear_output, identify_parents
 from alignment.processes import is_main
 from alignment.runs import Run, new_run
@@ -22,12 +25,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """What a stage function is handed: its settings, its record and the folder of both."""
+    """What a stage function is handed: its settings, its record and the folder of both.
+
+    ``resumes`` where a run is in the folder to go on with, ``finished`` where that one is complete.
+    """
 
     settings: Settings
     run: Run
     folder: Path
     resumes: bool
+    finished: bool = False
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
@@ -69,17 +76,27 @@ def open_job(settings: Settings) -> Job:
     run = new_run(
         settings.stage, settings=values, sources=settings.sources, inputs=inputs, parents=parents
     )
-    resumes = bool(former and values["resume"])
-    if resumes and former:
-        run.started, run.tracker_id = former.started, former.tracker_id
-    return Job(settings, run, folder, resumes)
+    if former is None or not values["resume"]:
+        return Job(settings, run, folder, resumes=False)
+    if not values["resume_anyway"]:
+        _refuse_changes(folder, former, settings, run)
+    run.started, run.tracker_id = former.started, former.tracker_id
+    return Job(settings, run, folder, resumes=True, finished=former.status == "finished")
+
+
+def _refuse_changes(folder: Path, former: Run, settings: Settings, run: Run) -> None:
+    """A resumed run must be the run that was begun."""
+    found = "; ".join(changes(former, settings=settings, inputs=run.inputs, parents=run.parents))
+    if found:
+        raise ConfigError(
+            f"output_dir: {folder}: cannot resume another run: {found}",
+            "take these back, go on with --resume_anyway, or start anew with --overwrite",
+        )
 
 
 @contextmanager
 def recorded(job: Job) -> Iterator[Job]:
     """Write the record at the start, and again however the run ends."""
-    import time
-
     if is_main():
         if not job.resumes:
             clear_output(job.folder)

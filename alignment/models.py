@@ -16,8 +16,6 @@ from alignment.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Loaded = "str | PreTrainedModel"
-
 
 def load_tokenizer(model: ModelConfig, args: Any) -> "PreTrainedTokenizerBase":
     """The tokenizer beside a model.
@@ -79,20 +77,25 @@ def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     from peft import (
         PeftConfig,
         get_peft_model,
+        get_peft_model_state_dict,
         load_peft_weights,
         set_peft_model_state_dict,
     )
     from transformers import AutoModelForSequenceClassification, set_seed
+    from trl.trainer.reward_trainer import suppress_seqcls_warning
 
     set_seed(args.seed)  # the score head is random
-    base = AutoModelForSequenceClassification.from_pretrained(
-        _base_of(path, model), num_labels=1, **_init_kwargs(model, args)
-    )
-    config: PeftConfig = copy.deepcopy(PeftConfig.from_pretrained(path))
+    with suppress_seqcls_warning():
+        base = AutoModelForSequenceClassification.from_pretrained(
+            _base_of(path, model), num_labels=1, **_init_kwargs(model, args)
+        )
+    config: Any = copy.deepcopy(PeftConfig.from_pretrained(path))
     config.task_type, config.inference_mode = "SEQ_CLS", False
     config.modules_to_save = ["score"]
     policy = get_peft_model(base, config)
-    set_peft_model_state_dict(policy, load_peft_weights(path))
+    # peft asks for every key, and the earlier adapter has no score head
+    weights = get_peft_model_state_dict(policy) | load_peft_weights(path)
+    set_peft_model_state_dict(policy, weights)
     return {"model": policy}
 
 

@@ -7,19 +7,19 @@ one look at the records tells which steps a change concerns.
 
 import shlex
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import click
 
+from alignment.changes import changes
 from alignment.config import Settings, did_you_mean, resolve
 from alignment.errors import ConfigError
 from alignment.inputs import check_rows, digest_inputs, identify_parents
 from alignment.launch import command, take_launch_words
 from alignment.pipeline_file import Pipeline, Step
 from alignment.registry import ROLES
-from alignment.runs import Parent, Run, Source, decides, fingerprint, load_run
+from alignment.runs import Parent, Run, fingerprint, load_run
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,8 @@ def _plan(
     mark = fingerprint(step.stage, settings=settings.values, inputs=inputs, parents=parents)
     if found is None:
         return Plan(step, "run", "not run yet", tuple(argv), settings), mark
-    reason = _what_changed(found, settings, inputs, parents)
+    found_changes = changes(found, settings=settings, inputs=inputs, parents=parents)
+    reason = "; ".join(found_changes) or "a new version of TRL has other defaults"
     if found.fingerprint == mark and not force:
         if found.status == "finished":
             return Plan(step, "skip", "up to date", tuple(argv), settings), mark
@@ -135,28 +136,6 @@ def _parents(
     }
     others = identify_parents(step.stage, settings.values, skip=tuple(ours))
     return ours | others
-
-
-def _what_changed(
-    found: Run, settings: Settings, inputs: dict[str, list[Source]], parents: dict[str, Parent]
-) -> str:
-    """Why a record is stale, in words."""
-    for role, parent in parents.items():
-        if role not in found.parents or found.parents[role].fingerprint != parent.fingerprint:
-            return f"its {role.replace('_', ' ')} changed"
-    for role, sources in inputs.items():
-        before = {source.path: source.sha256 for source in found.inputs.get(role, [])}
-        changed = [s.path for s in sources if before.get(s.path) != s.sha256]
-        if changed or len(before) != len(sources):
-            return f"data changed: {', '.join(changed) or role}"
-    return f"settings changed: {', '.join(_changed_keys(found, settings)) or 'defaults of TRL'}"
-
-
-def _changed_keys(found: Run, settings: Settings) -> Iterable[str]:
-    for key in sorted({*found.settings, *settings.sources}):
-        old: Any = found.settings.get(key, {"value": settings.schema[key].default})["value"]
-        if decides(key) and key in settings.values and old != settings.values[key]:
-            yield f"{key} {old} -> {settings.values[key]}"
 
 
 def _chosen(pipeline: Pipeline, only: Sequence[str], start: str | None) -> set[str]:

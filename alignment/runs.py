@@ -26,8 +26,9 @@ METRICS = "metrics.jsonl"
 
 #: Keys that say where and how loudly to work, not what comes out.
 _NOT_DECIDING = {
-    "output_dir", "overwrite", "resume", "resume_from_checkpoint", "run_group", "run_name",
-    "report_to", "project", "logging_dir", "logging_steps", "logging_strategy",
+    "output_dir", "overwrite", "resume", "resume_anyway", "resume_from_checkpoint",
+    "run_group", "run_name", "report_to", "project", "logging_dir", "logging_steps",
+    "logging_strategy",
     "logging_first_step", "log_level", "log_level_replica", "log_on_each_node", "disable_tqdm",
     "save_steps", "save_strategy", "save_total_limit", "push_to_hub", "hub_model_id", "hub_token",
     "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id",

@@ -46,6 +46,9 @@ def run_stage(stage: str, argv: list[str]) -> None:
         click.echo(describe(settings))
         return
     job = open_job(settings)
+    if job.finished:
+        click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
+        return
     _quieten()
     with recorded(job):
         importlib.import_module(f"alignment.stages.{stage}").run(job)
@@ -57,6 +60,6 @@ def _quieten() -> None:
     """No telemetry, no fork warnings, one format of log lines."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # TRL 1.16 sets a key that transformers renamed; the user can do nothing about it
-    warnings.filterwarnings("ignore", "`gradient_checkpointing", FutureWarning)
+    # TRL 1.16 uses words that transformers renamed; a user can do nothing about it
+    warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
