@@ -3,6 +3,7 @@
 import importlib
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -125,6 +126,67 @@ def runs_command(folder: Path) -> None:
     tree = Tree(escape(str(folder)))
     grow(tree, find_runs(folder))
     rich_print(tree)
+
+
+@main.command("eval", short_help="Compare models on held-out prompts, with one page")
+@click.argument("models", nargs=-1, required=True, metavar="NAME=FOLDER...")
+@click.option("--prompts", type=click.Path(path_type=Path), required=True, help="Held-out rows.")
+@click.option("--rule", "rules", multiple=True, metavar="MODULE:FUNCTION", help="Scores an answer.")
+@click.option("--reward-model", metavar="FOLDER", help="Scores the answers, decides win rates.")
+@click.option("--reference", metavar="NAME", help="The model that others are compared with.")
+@click.option("--runs", type=click.Path(path_type=Path), help="Runs to draw on the page.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
+@click.option("--max-new-tokens", default=128, show_default=True)
+@click.option("--batch-size", default=16, show_default=True)
+@click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--limit", type=int, help="Use only the first prompts.")
+@click.option("--overwrite", is_flag=True, help="Replace an evaluation that is in the folder.")
+def eval_command(
+    models: tuple[str, ...],
+    prompts: Path,
+    rules: tuple[str, ...],
+    reward_model: str | None,
+    reference: str | None,
+    runs: Path | None,
+    output: Path,
+    **how: Any,
+) -> None:
+    """Let every model answer held-out prompts; score, compare, and write a table and a page.
+
+    NAME=FOLDER names a model for the tables; FOLDER alone is named by its last part.
+    """
+    from alignment.evaluate import NamedModel, Options, evaluate
+    from alignment.report import render_table, write_report
+
+    pairs = [word.partition("=") if "=" in word else (Path(word).name, "", word) for word in models]
+    evaluation = evaluate(
+        [NamedModel(name, folder) for name, _, folder in pairs],
+        prompts=prompts,
+        output_dir=output,
+        rules=rules,
+        reward_model=reward_model,
+        reference=reference,
+        options=Options(**how),
+    )
+    page = write_report(output / "report.html", evaluation=evaluation, runs=runs)
+    click.echo(render_table(evaluation))
+    click.echo(f"page: {page}")
+
+
+@main.command("report", short_help="Draw one page from runs and an evaluation")
+@click.argument("runs", type=click.Path(path_type=Path))
+@click.option(
+    "--eval", "evaluation", type=click.Path(path_type=Path), help="Folder of `align eval`."
+)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The page; RUNS/report.html.")
+def report_command(runs: Path, evaluation: Path | None, output: Path | None) -> None:
+    """Draw the page of the runs under RUNS: lineage, curves, settings, and an evaluation."""
+    from alignment.evaluate import load_evaluation
+    from alignment.report import write_report
+
+    found = load_evaluation(evaluation) if evaluation else None
+    click.echo(f"page: {write_report(output or runs / 'report.html', evaluation=found, runs=runs)}")
 
 
 @main.command("init-model", short_help="Make a tiny bilingual model, offline, in seconds")

@@ -14,7 +14,7 @@ from alignment.registry import ROLES, STAGES
 from alignment.runs import METRICS, RECORD, Parent, Run, Source, digest_file, identify, load_run
 
 #: An owner and a name, as on a model hub.
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
+_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 _A_MODEL = "give the folder of a model, or a hub name (behind a slow network set HF_ENDPOINT)"
 #: How many bad rows are named one by one; the rest is counted.
 _NAMED_ROWS = 5
