@@ -1,0 +1,158 @@
+"""Where values come from, and that saving, loading and resuming keep the critic."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_rewards import save_adapter, save_classifier
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from alignment.errors import ConfigError
+from alignment.ppo.critic import ModelCritic
+from alignment.ppo.experience import respond
+from alignment.ppo.reward_models import ModelReward
+from alignment.ppo.trainer import PPOTrainer
+
+Make = Callable[..., PPOTrainer]
+
+
+def reward_model(folder: Path) -> ModelReward:
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    return ModelReward(model, AutoTokenizer.from_pretrained(folder), name="rm")
+
+
+def rollout_of(trainer: PPOTrainer) -> Any:
+    trainer.model.train()
+    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))).rows
+
+
+def test_a_head_starts_at_zero_and_reads_the_state_before_each_token(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    rows = rollout_of(trainer)
+    assert rows.values.abs().max() == 0
+    torch.nn.init.normal_(trainer.model.critic.linear.weight)
+    values = respond(trainer.model, rows, with_values=True).values
+    prompt = rows.prompt_ids[0][rows.prompt_attention[0].bool()]
+    response = rows.response_ids[0][rows.response_mask[0]]
+    output = trainer.model(input_ids=torch.cat([prompt, response])[None], output_hidden_states=True)
+    states = output.hidden_states[-1][0, len(prompt) - 1 : -1]
+    expected = trainer.model.critic.linear(states)[:, 0]
+    torch.testing.assert_close(values[0][rows.response_mask[0]], expected, atol=1e-5, rtol=0)
+
+
+def test_a_critic_from_the_reward_model_begins_with_its_scores(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    trainer = make_trainer(reward_funcs=reward, critic="model")
+    rows = rollout_of(trainer)
+    length = rows.response_mask[0].sum()
+    ids = torch.cat(
+        [rows.prompt_ids[0][rows.prompt_attention[0].bool()], rows.response_ids[0][: length - 1]]
+    )
+    with torch.no_grad():
+        hidden = reward.classifier.model(input_ids=ids[None]).last_hidden_state[0, -1]
+        expected = reward.classifier.score(hidden).item()
+    assert rows.values[0, length - 1].item() == pytest.approx(expected, abs=1e-5)
+    assert expected != 0
+
+
+def test_the_reward_model_itself_stays_as_it_was(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    before = {name: x.clone() for name, x in reward.classifier.state_dict().items()}
+    trainer = make_trainer(reward_funcs=reward, critic="model", critic_learning_rate=1e-2)
+    start = {name: x.clone() for name, x in trainer.model.critic.state_dict().items()}
+    trainer.train()
+    for name, x in reward.classifier.state_dict().items():
+        assert torch.equal(x, before[name])
+    moved = [not torch.equal(x, start[n]) for n, x in trainer.model.critic.state_dict().items()]
+    assert sum(moved) > 10
+
+
+def test_a_critic_from_a_lora_reward_model(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    from alignment.ppo.rewards import load_rewards
+
+    save_adapter(tiny_dir, tmp_path / "rm")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
+    rewards, _ = load_rewards([str(tmp_path / "rm")], policy_tokenizer=tokenizer)
+    trainer = make_trainer(reward_funcs=rewards, critic="model", max_steps=2)
+    assert rollout_of(trainer).values.abs().max() > 0
+    trainer.train()
+
+
+def test_a_critic_from_the_policy_begins_at_zero(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    trainer = make_trainer(reward_funcs=reward, critic="model", critic_init="policy")
+    assert isinstance(trainer.model.critic, ModelCritic)
+    assert rollout_of(trainer).values.abs().max() == 0
+    own = {id(p) for p in trainer.model.critic.parameters()}
+    shared = [n for n, p in trainer.model.named_parameters() if id(p) in own]
+    assert all(name.startswith("critic.") for name in shared)
+
+
+def test_a_reward_model_with_another_vocabulary_is_no_critic(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    reward.tokenizer.add_tokens(["one more"])
+    with pytest.raises(ConfigError, match="no reward model has the policy's vocabulary"):
+        make_trainer(reward_funcs=reward, critic="model", critic_init="reward_model")
+    trainer = make_trainer(reward_funcs=reward, critic="model")
+    assert rollout_of(trainer).values.abs().max() == 0
+
+
+@pytest.mark.parametrize("critic", ["head", "model"])
+def test_the_saved_policy_loads_clean_and_the_critic_stands_beside_it(
+    make_trainer: Make, tmp_path: Path, critic: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    trainer = make_trainer(critic=critic, max_steps=4)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "saved"))
+    model, found = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "saved", output_loading_info=True
+    )
+    assert not found["unexpected_keys"]
+    assert not found["missing_keys"]
+    for name, x in model.state_dict().items():
+        assert torch.equal(x, trainer.model.state_dict()[name])
+    head = {"head": "value_head.safetensors", "model": "critic/value_head.safetensors"}[critic]
+    weight = load_file(tmp_path / "saved" / head)["linear.weight"]
+    assert weight.abs().max() > 0
+    assert (tmp_path / "saved/critic/model.safetensors").exists() == (critic == "model")
+
+
+@pytest.mark.parametrize("critic", ["model", "lora"])
+def test_resuming_keeps_the_critic_bit_for_bit(
+    make_trainer: Make, tmp_path: Path, critic: str
+) -> None:
+    from peft import LoraConfig
+
+    keys: dict[str, Any] = {"critic": critic, "save_strategy": "steps", "save_steps": 3}
+    if critic == "lora":
+        keys["trainer"] = {
+            "peft_config": LoraConfig(r=4, target_modules=["q_proj", "v_proj"], lora_dropout=0.1)
+        }
+    whole = make_trainer(**keys, max_steps=6, folder=tmp_path / "whole")
+    whole.train()
+    resumed = make_trainer(**keys, max_steps=6, folder=tmp_path / "resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-3"))
+    ours = resumed.model.state_dict()
+    for name, x in whole.model.state_dict().items():
+        assert torch.equal(x, ours[name]), name
+    assert any("critic" in name and x.abs().max() > 0 for name, x in ours.items())
+
+
+def test_a_checkpoint_with_another_critic_is_refused(make_trainer: Make, tmp_path: Path) -> None:
+    make_trainer(save_strategy="steps", save_steps=2, max_steps=2).train()
+    other = make_trainer(critic="model", folder=tmp_path / "other")
+    with pytest.raises(ConfigError, match="no critic of this kind"):
+        other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
