@@ -1,0 +1,123 @@
+"""Records as rows of the shapes that trainers and services read (`--to`)."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+from data_tools.formats.record import Record, Text
+from data_tools.formats.turns import as_messages
+
+Json: TypeAlias = dict[str, Any]
+
+TEXT_PARTS = ("prompt", "chosen", "rejected", "completion")
+SHAREGPT = {"user": "human", "assistant": "gpt", "tool": "observation"}
+
+
+def pairs(record: Record) -> list[Json]:
+    """TRL's explicit preference rows, with the margin where it is known."""
+    row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+    return [row if record.margin is None else {**row, "margin": record.margin}]
+
+
+def sft(record: Record) -> list[Json]:
+    """TRL's SFT rows; of a pair the chosen side."""
+    if record.messages is not None:
+        return [{"messages": record.messages}]
+    answer = record.chosen if record.kind == "preference" else record.completion
+    if isinstance(record.prompt, str):
+        return [{"prompt": record.prompt, "completion": answer}]
+    return [{"messages": _conversation(record.prompt, answer)}]
+
+
+def kto(record: Record) -> list[Json]:
+    """TRL's unpaired rows; a pair gives one of each label."""
+    if record.kind == "unpaired":
+        sides = [(record.completion, bool(record.label))]
+    else:
+        sides = [(record.chosen, True), (record.rejected, False)]
+    return [{"prompt": record.prompt, "completion": c, "label": label} for c, label in sides]
+
+
+def prompts(record: Record) -> list[Json]:
+    """Prompts alone, for on-policy training."""
+    if record.messages is None:
+        return [{"prompt": record.prompt}]
+    last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
+    return [{"prompt": record.messages[:last]}]
+
+
+def texts(record: Record) -> list[Json]:
+    """Plain text."""
+    return [{"text": record.text}]
+
+
+def llamafactory(record: Record) -> list[Json]:
+    """LLaMA-Factory's sharegpt rows, with `ranking: true` where they are pairs."""
+    if record.kind == "preference":
+        turns = as_messages(record.prompt, "user")
+        sides = {
+            name: _sharegpt(as_messages(answer, "assistant")[-1])
+            for name, answer in (("chosen", record.chosen), ("rejected", record.rejected))
+        }
+    else:
+        turns = record.messages or _conversation(record.prompt, record.completion)
+        sides = {}
+    system = {"system": turns[0]["content"]} if turns[0]["role"] == "system" else {}
+    spoken = turns[1:] if system else turns
+    return [{"conversations": [_sharegpt(turn) for turn in spoken], **sides, **system}]
+
+
+def openai(record: Record) -> list[Json]:
+    """OpenAI's preference rows for pairs, its chat rows for SFT."""
+    if record.kind != "preference":
+        return [{"messages": record.messages or _conversation(record.prompt, record.completion)}]
+    asked = {"messages": as_messages(record.prompt, "user"), "tools": []}
+    return [
+        {
+            "input": {**asked, "parallel_tool_calls": True},
+            "preferred_output": as_messages(record.chosen, "assistant"),
+            "non_preferred_output": as_messages(record.rejected, "assistant"),
+        }
+    ]
+
+
+def _conversation(prompt: Text, answer: Text) -> list[Json]:
+    return as_messages(prompt, "user") + as_messages(answer, "assistant")
+
+
+def _sharegpt(turn: Json) -> Json:
+    return {"from": SHAREGPT.get(turn["role"], turn["role"]), "value": turn["content"]}
+
+
+EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[str]]] = {
+    "pairs": (pairs, frozenset({"preference"})),
+    "sft": (sft, frozenset({"sft", "preference"})),
+    "kto": (kto, frozenset({"preference", "unpaired"})),
+    "prompts": (prompts, frozenset({"preference", "sft", "unpaired", "prompt"})),
+    "text": (texts, frozenset({"text"})),
+    "llamafactory": (llamafactory, frozenset({"preference", "sft"})),
+    "openai": (openai, frozenset({"preference", "sft"})),
+}
+"""What `--to` names: the function, and the kinds of record it takes."""
+
+NATURAL = {
+    "preference": "pairs",
+    "ranked": "pairs",
+    "sft": "sft",
+    "unpaired": "kto",
+    "prompt": "prompts",
+    "text": "text",
+}
+"""The shape that keeps all of a record, which `--to auto` takes."""
+
+
+def unified(row: Json) -> Json:
+    """A row whose parts are all messages, for files in which some are."""
+    parts = {
+        name: as_messages(row[name], "user" if name == "prompt" else "assistant")
+        for name in TEXT_PARTS
+        if name in row
+    }
+    if "completion" in parts and "label" not in row:
+        rest = {key: value for key, value in row.items() if key not in parts}
+        return {"messages": parts["prompt"] + parts["completion"], **rest}
+    return {**row, **parts}
