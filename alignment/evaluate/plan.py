@@ -1,8 +1,8 @@
 """What is to be evaluated, checked whole before anything heavy is imported."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from alignment.evaluate.folders import check_model, has_chat_template
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
 from alignment.runs import digest_file
+from data_tools.shapes import load_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,20 +145,7 @@ def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
 def _read_prompts(path: Path, limit: int | None) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"prompts: {path}: no such file", f"Looked from {Path.cwd()}.")
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if line.strip() and (limit is None or len(rows) < limit):
-            rows.append(_prompt_row(path, number, line))
+    rows = list(islice(load_records(path, kind="prompt"), limit))
     if not rows:
         raise DataError(f"{path}: no prompt in it", 'A row reads {"prompt": "..."}.')
     return rows
-
-
-def _prompt_row(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise DataError(f"{path}:{number}: not JSON ({error})") from None
-    if not isinstance(row, dict) or not row.get("prompt"):
-        raise DataError(f"{path}:{number}: no prompt", 'A row reads {"prompt": "..."}.')
-    return row

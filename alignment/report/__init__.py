@@ -1,0 +1,6 @@
+"""What came out: a table for the terminal and one self-contained page for everybody else."""
+
+from alignment.report.page import write_report
+from alignment.report.table import render_table
+
+__all__ = ["render_table", "write_report"]
