@@ -294,6 +294,22 @@ def test_a_change_is_better_or_worse_only_where_its_interval_leaves_out_zero() -
     assert [cell.best for cell in changed.cells] == [False, False, True]
 
 
+def test_a_tie_has_no_best_and_an_interval_over_zero_no_clear_difference(tmp_path: Path) -> None:
+    evaluation = make_evaluation()
+    level = [
+        dataclasses.replace(
+            model,
+            rules={**model.rules, "exact": Estimate(0.5, 0.35, 0.65, 40)},
+            rule_gains={**model.rule_gains, "exact": Estimate(0.0, -0.1, 0.1, 40)},
+        )
+        for model in evaluation.models[1:]
+    ]
+    tied = dataclasses.replace(evaluation, models=[evaluation.models[0], *level])
+    assert not any(cell.best for cell in headline(tied)[0].cells)
+    _, page = write(tmp_path, evaluation=tied)
+    assert "so no clear difference" in page.text
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -211,7 +211,7 @@ def _draw_line(axes: Axes, item: Line) -> None:
 
 _CROWDED = 40
 _SHORT = FuncFormatter(lambda value, _: f"{value:.4g}".replace("-", "\u2212"))
-_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.0f} %")
+_PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 def _smooth(values: Sequence[float]) -> list[float]:

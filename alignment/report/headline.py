@@ -108,7 +108,8 @@ def _rule_verdict(evaluation: Evaluation, rule: Rule) -> str:
     base = evaluation.summary(evaluation.reference).rules[rule.name]
     change = f"{_signed_points(gain.value)} points" if rule.is_share else _signed(gain.value)
     interval = f"95\u00a0% interval {_change_interval(gain, rule.is_share)}"
-    return f"{text}, {evaluation.reference} on {write(base.value)}: {change} ({interval})."
+    doubt = "" if _direction(gain) else ", so no clear difference"
+    return f"{text}, {evaluation.reference} on {write(base.value)}: {change} ({interval}{doubt})."
 
 
 def _rule_measure(rule: Rule) -> _Measure:
@@ -143,10 +144,11 @@ def _measures(evaluation: Evaluation) -> list[_Measure]:
 
 def _column(evaluation: Evaluation, measure: _Measure) -> Column:
     estimates = [measure.pick(model) for model in evaluation.models]
-    top = max((e.value for e in estimates if e is not None), default=None)
+    values = [estimate.value for estimate in estimates if estimate is not None]
+    top = max(values) if len(values) > 1 and values.count(max(values)) == 1 else None
     cells = []
     for model, estimate in zip(evaluation.models, estimates, strict=True):
-        first = estimate is not None and estimate.value == top and len(estimates) > 1
+        first = estimate is not None and estimate.value == top
         cell = _cell(
             estimate,
             measure.change(model),

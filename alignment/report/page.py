@@ -22,9 +22,7 @@ from alignment.runs import Run, write_text
 _JUDGED_BY = (
     "eval_accuracy",
     "eval_rewards/accuracies",
-    "objective/score",
     "eval_loss",
-    "train_loss",
 )
 
 
@@ -183,6 +181,7 @@ def _flat(forest: Sequence[Node]) -> list[Node]:
 
 def _section(node: Node, root: Path, index: int) -> Section:
     run = node.run
+    curves = draw_curves(node.folder, run.stage, name=f"run-{index}")
     final = [
         (key, number(value))
         for key, value in sorted(run.metrics.items())
@@ -192,17 +191,19 @@ def _section(node: Node, root: Path, index: int) -> Section:
         anchor=f"run-{index}",
         folder=_relative(node.folder, root),
         run=run,
-        summary=_summary(run),
+        summary=_summary(run, curves),
         facts=_facts(run),
         final=final,
-        curves=draw_curves(node.folder, run.stage, name=f"run-{index}"),
+        curves=curves,
     )
 
 
-def _summary(run: Run) -> str:
-    """The metric that the stage is judged by, and how long it took."""
+def _summary(run: Run, curves: Sequence[Curve]) -> str:
+    """What the run is judged by, on held-out rows if it can be, and how long it took."""
     judged = next((key for key in _JUDGED_BY if isinstance(run.metrics.get(key), int | float)), "")
     parts = [f"{judged} {number(run.metrics[judged])}"] if judged else []
+    if not parts and curves:
+        parts = [f"{curves[0].title.lower()} {curves[0].last}"]
     return " \u00b7 ".join([*parts, *filter(None, [_duration(run.started, run.ended)])])
 
 
