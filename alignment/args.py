@@ -29,7 +29,7 @@ class DataArgs:
         metadata={"help": "Name of the source shape; by default found from the keys of the rows."},
     )
     max_rows: int | None = field(
-        default=None, metadata={"help": "Use only the first rows of the training data."}
+        default=None, metadata={"help": "Train on this many rows, drawn by seed from all of them."}
     )
     on_bad_row: str = field(
         default="raise",

@@ -2,12 +2,13 @@
 
 import hashlib
 import logging
+import random
 from typing import TYPE_CHECKING, Any
 
-from data_tools.shapes import load_records
 from datasets import Dataset
 
 from alignment.args import DataArgs
+from data_tools.shapes import load_records
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -32,8 +33,9 @@ def load_datasets(
     if chat and kind != "text":
         logger.info("strings are wrapped as chat messages (as_chat)")
     rows = _rows(data.train_data, data, kind, chat)
-    if data.max_rows is not None:
-        rows = rows[: data.max_rows]
+    if data.max_rows is not None and data.max_rows < len(rows):
+        drawn = sorted(random.Random(seed).sample(range(len(rows)), data.max_rows))
+        rows = [rows[number] for number in drawn]
     if data.eval_data:
         return Dataset.from_list(rows), Dataset.from_list(_rows(data.eval_data, data, kind, chat))
     if data.eval_fraction > 0:

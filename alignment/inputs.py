@@ -157,7 +157,11 @@ def _check(source: Source, stage: str, settings: Mapping[str, Any]) -> Source:
         format=settings["data_format"],
         on_error=bad.append if settings["on_bad_row"] == "drop" else None,
     )
-    rows = sum(1 for _ in records)
+    try:
+        rows = sum(1 for _ in records)
+    except DataError as error:
+        remedy = error.remedy or "mend that row, or leave such rows out: --on_bad_row drop"
+        raise DataError(error.message, remedy) from None
     for error in bad[:_NAMED_ROWS]:
         click.echo(f"dropped: {error.message}", err=True)
     if bad:

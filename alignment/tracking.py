@@ -1,9 +1,7 @@
 """One callback for every stage: metrics.jsonl always, W&B where it is asked for."""
 
 import json
-import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,6 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.runs import METRICS, Run
-
-logger = logging.getLogger(__name__)
 
 
 class Recorder(TrainerCallback):
@@ -47,32 +43,6 @@ class Recorder(TrainerCallback):
         line |= {key: _number(value) for key, value in logs.items() if key != "epoch"}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
-
-
-def prepare_wandb(run: Run, group: str | None, folder: Path) -> str | None:
-    """Set what W&B reads from the environment; a line to print where the run goes offline.
-
-    What the user has set already stays as it is.
-    """
-    os.environ.setdefault("WANDB_PROJECT", "align")
-    os.environ.setdefault("WANDB_DIR", str(folder))
-    os.environ.setdefault("WANDB_JOB_TYPE", run.stage)
-    if group:
-        os.environ.setdefault("WANDB_RUN_GROUP", group)
-    if run.tracker_id is None:
-        run.tracker_id = f"{run.stage}-{run.fingerprint}-{int(run.started)}"
-    os.environ.setdefault("WANDB_RUN_ID", run.tracker_id)
-    os.environ.setdefault("WANDB_RESUME", "allow")
-    if "WANDB_MODE" in os.environ or _has_key():
-        return None
-    os.environ["WANDB_MODE"] = "offline"
-    return f"W&B: no key found, so this run stays offline; send it later: wandb sync {folder}/wandb"
-
-
-def _has_key() -> bool:
-    import wandb
-
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
 
 
 def _tell_wandb(run: Run) -> None:

@@ -30,6 +30,7 @@ LAYERS = {
     "alignment.merge": 2,
     "alignment.models": 2,
     "alignment.tracking": 2,
+    "alignment.wandb_setup": 2,
     "alignment.demo": 2,
     "alignment.job": 3,
     "alignment.stages": 4,

@@ -11,9 +11,10 @@ import click
 from alignment.config import resolve
 from alignment.errors import AlignError
 from alignment.inputs import describe
-from alignment.job import open_job, recorded
+from alignment.job import Job, open_job, recorded
 from alignment.processes import is_main
 from alignment.registry import STAGES
+from alignment.wandb_setup import prepare_wandb
 
 
 def main(stage: str, argv: list[str]) -> None:
@@ -51,9 +52,21 @@ def run_stage(stage: str, argv: list[str]) -> None:
         return
     _quieten()
     with recorded(job):
+        _prepare_trackers(job)
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
         click.echo(f"{stage}: done, in {job.folder}")
+
+
+def _prepare_trackers(job: Job) -> None:
+    """W&B reads its environment once, so it is set before a stage imports it."""
+    reporters = job.settings.values["report_to"]
+    if "wandb" not in ([reporters] if isinstance(reporters, str) else reporters or []):
+        return
+    group = job.settings.values["run_group"]
+    message = prepare_wandb(job.run, group=group, folder=job.folder)
+    if message and is_main():
+        click.echo(message)
 
 
 def _quieten() -> None:
@@ -62,4 +75,5 @@ def _quieten() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # TRL 1.16 uses words that transformers renamed; a user can do nothing about it
     warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)

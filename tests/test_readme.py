@@ -1,0 +1,83 @@
+"""The READMEs say what is there: the tree is the disk's, commands and keys exist."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY
+
+from alignment.config import resolve
+from alignment.pipeline_file import read_pipeline
+from alignment.registry import STAGES
+
+READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
+#: What the tree leaves to the README of the folder itself.
+INSIDE = ("data_tools/formats/", "benchmarks/", "recipes/demo/data/", "tests/", ".ci/", ".github/")
+
+
+def tree_of(readme: Path) -> set[str]:
+    """The paths of the layout tree: two spaces a level, a folder ends in a slash."""
+    block = re.search(r"```text\n(.*?)```", readme.read_text(encoding="utf-8"), re.S)
+    assert block, "no layout tree"
+    paths: set[str] = set()
+    trail: list[str] = []
+    for line in block.group(1).splitlines():
+        if not line.strip():
+            continue
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        trail[depth:] = [name]
+        paths.add("".join(trail))
+    return paths
+
+
+def on_disk() -> set[str]:
+    import subprocess
+
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    files = {name for name in listed if (REPOSITORY / name).exists()}
+    paths: set[str] = set()
+    for name in files:
+        parent = next((folder for folder in INSIDE if name.startswith(folder)), None)
+        paths.add(parent or name)
+        parts = (parent or name).rstrip("/").split("/")
+        paths |= {"/".join(parts[:depth]) + "/" for depth in range(1, len(parts))}
+    return {path for path in paths if not path.endswith("__init__.py")} - {".gitignore"}
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_the_tree_is_the_disk(readme: Path) -> None:
+    assert tree_of(readme) == on_disk()
+
+
+def commands(readme: Path) -> list[list[str]]:
+    """Every `align` command of the bash blocks, continued lines joined, comments dropped."""
+    text = readme.read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.S)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return [found for found in words if found[:1] == ["align"]]
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.name)
+def test_every_stage_command_is_one_that_the_parser_takes(
+    readme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPOSITORY)
+    shown = {words[1] for words in commands(readme)}
+    assert shown >= {*STAGES, "run", "runs", "eval", "data", "init-model"}
+    for words in commands(readme):
+        if words[1] in STAGES:
+            resolve(words[1], words[2:])
+        if words[1] == "run":
+            overrides = [w for flag, w in zip(words, words[1:], strict=False) if flag == "--set"]
+            read_pipeline(Path(words[2]), overrides)
+
+
+def test_both_languages_show_the_same_commands() -> None:
+    english, chinese = (commands(readme) for readme in READMES)
+    assert english == chinese
