@@ -129,6 +129,11 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         "Divide the per-token rewards by their deviation without moving their mean "
         "(arXiv 2403.17031, detail 18, where it is off).",
     )
+    share_base: bool = _key(
+        True,
+        "Put a LoRA reward model on the policy's own base where both were trained on the same, "
+        "instead of loading that base a second time.",
+    )
     reward_timeout: float = _key(30.0, "Seconds that an HTTP scorer may take to answer.")
     reward_retries: int = _key(
         3, "How often an HTTP scorer is asked again after an error, waiting longer each time."

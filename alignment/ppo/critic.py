@@ -19,8 +19,15 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError
+from alignment.ppo.adapters import (
+    active_adapter,
+    add_critic_adapter,
+    disable_dropout,
+    recomputed_with,
+)
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import response_window
+from alignment.ppo.reward_models import ModelReward
 
 CRITIC = "critic"
 HEAD_FILE = "value_head.safetensors"
@@ -73,6 +80,32 @@ class ModelCritic(nn.Module):
         return values
 
 
+class LoraCritic(nn.Module):
+    """A LoRA adapter on the policy's frozen base, with a head of its own.
+
+    A second pass through the base with the adapter `critic`; no weight is shared with the policy
+    but the frozen ones.
+    """
+
+    def __init__(self, model: PeftModel, head: ValueHead) -> None:
+        super().__init__()
+        self.head = head
+        self._model = [model]  # in a list: the policy's module holds this one, not the reverse
+
+    def forward(self, hidden: Tensor, *, response_length: int, **inputs: Any) -> Tensor:
+        """Value each state, from the inputs; the policy's hidden states are not read.
+
+        Shape:
+            inputs: `input_ids` and `attention_mask` `(B, P + T)`; the result: `(B, T)`.
+        """
+        (model,) = self._model
+        trunk = model.get_base_model().base_model
+        with active_adapter(model, CRITIC), recomputed_with(model, CRITIC):
+            output = trunk(**inputs, use_cache=False)
+        values: Tensor = self.head(response_window(output.last_hidden_state, response_length))
+        return values
+
+
 def hidden_size(model: PreTrainedModel) -> int:
     """Width of the last hidden state."""
     return int(model.config.get_text_config().hidden_size)
@@ -103,11 +136,13 @@ def critic_from_reward_model(classifier: PreTrainedModel) -> ModelCritic:
     return ModelCritic(classifier.base_model, head)
 
 
-def critic_from_policy(model: PreTrainedModel) -> ModelCritic:
-    """Start the critic as a copy of the policy's trunk with a zero head."""
-    trunk = copy.deepcopy(model.base_model)
-    trunk.requires_grad_(True)
-    return ModelCritic(trunk, ValueHead(hidden_size(model)))
+def critic_from_policy(model: nn.Module) -> ModelCritic:
+    """Start the critic as a copy of the policy's trunk (adapter merged) with a zero head."""
+    whole: Any = copy.deepcopy(model)
+    if isinstance(whole, PeftModel):
+        whole = whole.merge_and_unload()
+    whole.base_model.requires_grad_(True)
+    return ModelCritic(whole.base_model, ValueHead(hidden_size(whole)))
 
 
 def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
@@ -163,35 +198,50 @@ def _save_head(head: ValueHead, path: Path) -> None:
 
 
 def make_critic(
-    policy: PreTrainedModel,
+    model: nn.Module,
     *,
     args: PPOConfig,
-    classifiers: list[tuple[PreTrainedModel, PreTrainedTokenizerBase]],
+    rewards: list[ModelReward],
     tokenizer: PreTrainedTokenizerBase,
 ) -> nn.Module:
     """Build the critic that the keys `critic` and `critic_init` name.
 
     Args:
-        policy: The causal language model, without its PEFT wrapper.
+        model: The causal language model, or its PEFT wrapper.
         args: The keys.
-        classifiers: Reward models that a critic may start from, each with its tokenizer.
+        rewards: Reward models that a critic may start from.
         tokenizer: The policy's.
 
     Raises:
-        ConfigError: where it shall start from a reward model and none reads the policy's tokens.
+        ConfigError: where it shall start from a reward model and none reads the policy's tokens,
+            or be an adapter on a policy that has no frozen base.
     """
     if args.critic == "head":
-        return ValueHead(hidden_size(policy))
+        return ValueHead(hidden_size(policy_of(model)))
+    if args.critic == "lora":
+        return _lora_critic(model, without_dropout=args.disable_dropout)
     if args.critic_init != "policy":
-        for classifier, words in classifiers:
-            if same_vocabulary(words, tokenizer):
-                return critic_from_reward_model(classifier)
+        for reward in rewards:
+            if same_vocabulary(reward.tokenizer, tokenizer):
+                return critic_from_reward_model(reward.classifier)
         if args.critic_init == "reward_model":
             raise ConfigError(
                 "critic_init: reward_model, but no reward model has the policy's vocabulary",
                 "set critic_init: policy",
             )
-    return critic_from_policy(policy)
+    return critic_from_policy(model)
+
+
+def _lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:
+    if not isinstance(model, PeftModel):
+        raise ConfigError(
+            "critic: lora shares the frozen base of a LoRA policy, and this policy has none",
+            "set use_peft: true, or critic: head or model",
+        )
+    add_critic_adapter(model, CRITIC)
+    if without_dropout:
+        disable_dropout(model)
+    return LoraCritic(model, ValueHead(hidden_size(model.get_base_model())))
 
 
 def split_groups(optimizer: torch.optim.Optimizer, critic: set[int], *, lr: float) -> None:

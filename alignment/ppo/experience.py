@@ -13,6 +13,7 @@ from trl.trainer.utils import use_adapter
 
 from alignment.errors import DataError
 from alignment.ppo import math
+from alignment.ppo.adapters import kept_gradients
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import ResponseOutput
 from alignment.ppo.reward_functions import ScoreStats
@@ -85,7 +86,8 @@ def reference_of(policy: Any, ref_model: nn.Module | None) -> Callable[[Rollout]
         if ref_model is not None:
             return respond(ref_model, rows).logps
         # An adapter that was there before PPO has its copy `ref`; a new one is switched off.
-        with use_adapter(policy, adapter_name="ref" if "ref" in policy.peft_config else None):
+        name = "ref" if "ref" in policy.peft_config else None
+        with kept_gradients(policy), use_adapter(policy, adapter_name=name):
             return respond(policy, rows).logps
 
     return of_rows

@@ -1,13 +1,17 @@
 """A sequence classifier as a reward, read with its own tokenizer and chat template."""
 
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.models import prepare_deepspeed
 
+from alignment.ppo.adapters import active_adapter, add_saved_adapter
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
 
 logger = logging.getLogger(__name__)
@@ -22,7 +26,7 @@ class ModelReward(Reward):
 
     def __init__(
         self,
-        classifier: PreTrainedModel,
+        classifier: PreTrainedModel | None,
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
@@ -33,19 +37,32 @@ class ModelReward(Reward):
         super().__init__(name)
         if tokenizer.pad_token_id is None:
             tokenizer.pad_token = tokenizer.eos_token
-        classifier.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        self.classifier = classifier.eval().requires_grad_(False)
-        self.model: nn.Module = self.classifier
         self.tokenizer: Any = tokenizer
         self.chat_template = chat_template
         self.stats = stats
         self.batch_size = batch_size
-        limit = classifier.config.get_text_config().to_dict().get("max_position_embeddings")
-        self.max_length = limit or 10**9
+        self.max_length = 10**9
+        self.device = torch.device("cpu")
         self._has_warned = False
+        self.model: nn.Module | None = None
+        self._classifier: PreTrainedModel | None = None
+        if classifier is not None:
+            self._take(classifier)
+
+    @property
+    def classifier(self) -> PreTrainedModel:
+        """The sequence classifier."""
+        assert self._classifier is not None
+        return self._classifier
+
+    def _take(self, classifier: PreTrainedModel) -> None:
+        classifier.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
+        self._classifier = classifier.eval().requires_grad_(False)
+        self.max_length = max_positions(classifier.config)
 
     def place(self, accelerator: Any) -> None:
         """Move the model to the device, or hand it to DeepSpeed or FSDP as TRL does."""
+        self.device = accelerator.device
         if accelerator.state.deepspeed_plugin is not None:
             self.model = prepare_deepspeed(self.classifier, accelerator)
         else:
@@ -67,14 +84,16 @@ class ModelReward(Reward):
         return check_scores(scores, count=len(rows), source=self.__name__)
 
     def _score(self, rows: list[list[int]]) -> Tensor:
+        model = self.model if self.model is not None else self.classifier
+        with torch.no_grad():
+            scores: Tensor = model(**self._pad(rows)).logits[:, 0]
+        return scores
+
+    def _pad(self, rows: list[list[int]]) -> dict[str, Tensor]:
         batch = self.tokenizer.pad(
             {"input_ids": rows}, padding=True, padding_side="right", return_tensors="pt"
-        ).to(self.classifier.device)
-        with torch.no_grad():
-            scores: Tensor = self.model(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]
-            ).logits[:, 0]
-        return scores
+        ).to(self.device)
+        return {key: batch[key] for key in ("input_ids", "attention_mask")}
 
     def _token_ids(self, prompt: Any, completion: Any) -> list[int]:
         if isinstance(prompt, str):
@@ -99,3 +118,87 @@ class ModelReward(Reward):
                 self.max_length,
             )
         return list(ids[-self.max_length :])
+
+
+class AdapterReward(ModelReward):
+    """A reward model that is a LoRA adapter: on the policy's own base, or merged into its own.
+
+    Where the policy is an adapter on the same base, `share` adds this one beside it and no second
+    copy of the base is loaded. Else the base is loaded and merged when it is first needed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        base: str,
+        load: Callable[[], PreTrainedModel],
+        **keys: Any,
+    ) -> None:
+        super().__init__(None, tokenizer, **keys)
+        self.folder = folder
+        self.base = base
+        self._load = load
+        self._shared: tuple[PeftModel, str, nn.Linear] | None = None
+
+    @property
+    def classifier(self) -> PreTrainedModel:
+        """The adapter merged into a base of its own, loaded when first asked for."""
+        if self._classifier is None:
+            self._take(self._load())
+        return super().classifier
+
+    def share(self, model: nn.Module, name: str) -> bool:
+        """Put the adapter on the policy's base, where that is the base it was trained on.
+
+        Args:
+            model: The policy.
+            name: Of the adapter there; PEFT must not save it with the policy.
+        """
+        if not isinstance(model, PeftModel):
+            return False
+        config = model.get_base_model().config
+        if _place_of(config.name_or_path) != _place_of(self.base):
+            return False
+        others = add_saved_adapter(model, self.folder, name)
+        weight = next(x for key, x in others.items() if key.endswith("weight"))
+        bias = next((x for key, x in others.items() if key.endswith("bias")), None)
+        head = nn.Linear(weight.size(1), 1, bias=bias is not None)
+        head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
+        head.requires_grad_(False)
+        self.max_length = max_positions(config)
+        self._shared = (model, name, head)
+        logger.info("reward %s shares the policy's base", self.__name__)
+        return True
+
+    def place(self, accelerator: Any) -> None:
+        """Move what is its own to the device."""
+        self.device = accelerator.device
+        if self._shared is None:
+            super().place(accelerator)
+        else:
+            self._shared[2].to(accelerator.device)
+
+    def _score(self, rows: list[list[int]]) -> Tensor:
+        if self._shared is None:
+            return super()._score(rows)
+        model, name, head = self._shared
+        batch = self._pad(rows)
+        with torch.no_grad(), active_adapter(model, name):
+            hidden = model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
+        # As AutoModelForSequenceClassification reads it: at the last token that is no padding.
+        steps = torch.arange(hidden.size(1), device=hidden.device)
+        last = torch.where(batch["input_ids"] != self.tokenizer.pad_token_id, steps, 0).amax(dim=1)
+        scores: Tensor = head(hidden[torch.arange(len(rows)), last].float())[:, 0]
+        return scores
+
+
+def max_positions(config: PreTrainedConfig) -> int:
+    """Return the longest text that a model takes; very many where it does not say."""
+    return int(config.get_text_config().to_dict().get("max_position_embeddings") or 10**9)
+
+
+def _place_of(name: str) -> str:
+    """A folder by its full path, a hub name as it is."""
+    return str(Path(name).resolve()) if Path(name).is_dir() else name

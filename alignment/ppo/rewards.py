@@ -2,7 +2,9 @@
 
 import json
 import logging
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from peft import PeftConfig, PeftModel
 from safetensors import safe_open
@@ -17,7 +19,7 @@ from transformers import (
 from alignment.errors import ConfigError
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats, load_function
 from alignment.ppo.reward_http import HttpReward
-from alignment.ppo.reward_models import ModelReward
+from alignment.ppo.reward_models import AdapterReward, ModelReward
 
 logger = logging.getLogger(__name__)
 
@@ -114,22 +116,23 @@ def _load_model(
     if not is_adapter and folder.is_dir() and not (folder / "config.json").is_file():
         raise ConfigError(f"reward_model {spec}: no model in this folder", "name a run of rm")
     try:
-        load = _load_adapter if is_adapter else _load_classifier
-        classifier = load(spec, trust_remote_code)
         tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=trust_remote_code)
+        keys: dict[str, Any] = {
+            "name": folder.name,
+            "chat_template": tokenizer.chat_template or policy_tokenizer.chat_template,
+            "stats": read_stats(folder),
+        }
+        if is_adapter:
+            base = check_adapter(folder)
+            load = partial(_load_adapter, folder, base, trust_remote_code)
+            return AdapterReward(folder, tokenizer, base=base, load=load, **keys)
+        return ModelReward(_load_classifier(spec, trust_remote_code), tokenizer, **keys)
     except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
             f"reward_model {spec}: cannot be loaded ({reason})",
             "name a folder, a hub model, module:function or a URL",
         ) from error
-    return ModelReward(
-        classifier,
-        tokenizer,
-        name=folder.name,
-        chat_template=tokenizer.chat_template or policy_tokenizer.chat_template,
-        stats=read_stats(folder),
-    )
 
 
 def _load_classifier(spec: str, trust_remote_code: bool) -> PreTrainedModel:
@@ -151,34 +154,38 @@ def _load_classifier(spec: str, trust_remote_code: bool) -> PreTrainedModel:
     return model
 
 
-def _load_adapter(spec: str, trust_remote_code: bool) -> PreTrainedModel:
-    """Load base and adapter and merge them; the score head must be in the adapter."""
-    config = PeftConfig.from_pretrained(spec)
-    weights = Path(spec) / "adapter_model.safetensors"
+def check_adapter(folder: Path) -> str:
+    """Check that a LoRA reward model holds its score head, and return the name of its base.
+
+    Raises:
+        ConfigError: where the head is missing or has more than one label.
+    """
+    weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
-        raise ConfigError(f"reward_model {spec}: no {weights.name}", "run rm again")
+        raise ConfigError(f"reward_model {folder}: no {weights.name}", "run rm again")
     with safe_open(weights, framework="pt") as file:
-        names = list(file.keys())
-        heads = [name for name in names if ".score." in name or ".classifier." in name]
+        heads = [name for name in file.keys() if ".lora_" not in name]  # noqa: SIM118 - no dict
         labels = {file.get_slice(name).get_shape()[0] for name in heads if "weight" in name}
-    if not heads:
+    if not labels:
         raise ConfigError(
-            f"reward_model {spec}: the adapter was saved without its score head, so its scores "
+            f"reward_model {folder}: the adapter was saved without its score head, so its scores "
             "would be random",
             'train it with modules_to_save: ["score"], as the rm stage does',
         )
     if labels != {1}:
         raise ConfigError(
-            f"reward_model {spec}: it has {max(labels)} labels, a reward model has 1",
+            f"reward_model {folder}: it has {max(labels)} labels, a reward model has 1",
             "train one with the rm stage",
         )
-    base = AutoModelForSequenceClassification.from_pretrained(
-        config.base_model_name_or_path,
-        num_labels=1,
-        dtype="auto",
-        trust_remote_code=trust_remote_code,
+    return str(PeftConfig.from_pretrained(folder).base_model_name_or_path)
+
+
+def _load_adapter(folder: Path, base: str, trust_remote_code: bool) -> PreTrainedModel:
+    """Load the base and merge the adapter into it."""
+    classifier = AutoModelForSequenceClassification.from_pretrained(
+        base, num_labels=1, dtype="auto", trust_remote_code=trust_remote_code
     )
-    model: PreTrainedModel = PeftModel.from_pretrained(base, spec).merge_and_unload()
+    model: PreTrainedModel = PeftModel.from_pretrained(classifier, folder).merge_and_unload()
     return model
 
 

@@ -31,6 +31,7 @@ from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from alignment.errors import ConfigError
+from alignment.ppo.adapters import BORROWED, kept_gradients, unsaved_adapters
 from alignment.ppo.checks import check_count, check_ends, check_prompts
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
@@ -54,7 +55,7 @@ from alignment.ppo.forward import add_response_forward
 from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import rollout_metrics
 from alignment.ppo.reward_functions import Reward, as_rewards
-from alignment.ppo.reward_models import ModelReward
+from alignment.ppo.reward_models import AdapterReward, ModelReward
 from alignment.ppo.rollout import Rollout, pad_rollout, plan_epoch
 from alignment.ppo.sampler import EpochSampler
 from alignment.ppo.samples import SampleLog
@@ -128,15 +129,15 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             hide_critic_from_vllm(self.vllm_generation)
 
     def _add_critic(self) -> None:
-        policy = policy_of(self.accelerator.unwrap_model(self.model))
+        model = self.accelerator.unwrap_model(self.model)
+        policy = policy_of(model)
+        for number, reward in enumerate(self._rewards):
+            if isinstance(reward, AdapterReward) and self.args.share_base:
+                reward.share(model, f"{BORROWED}{number}")
         critic = make_critic(
-            policy,
+            model,
             args=self.args,
-            classifiers=[
-                (reward.classifier, reward.tokenizer)
-                for reward in self._rewards
-                if isinstance(reward, ModelReward)
-            ],
+            rewards=[reward for reward in self._rewards if isinstance(reward, ModelReward)],
             tokenizer=self._tokenizer,
         )
         add_response_forward(policy, critic=critic.to(self.accelerator.device))
@@ -184,7 +185,7 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         self._mini_tokens = self._sum(counts.float()).tolist()
 
     def _make_plan(self, rollout: Rollout, *, epoch: int) -> list[Tensor]:
-        micro = len(rollout) // self._micro_steps if self.model.training else len(rollout)
+        micro = len(rollout) // self._micro_steps
         args, lengths = self.args, rollout.attention_mask.sum(dim=1)
         return plan_epoch(
             lengths,
@@ -242,12 +243,14 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
 
     def _score_tokens(self, rollout: Rollout) -> TokenScores:
         policy = self.accelerator.unwrap_model(self.model)
+        whole = [torch.arange(len(rollout))]
+        plan = self._make_plan(rollout, epoch=0) if self.model.training else whole
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             return score_tokens(
                 self.model,
                 rollout,
                 reference=reference_of(policy, self.ref_model) if self.args.beta > 0 else None,
-                plan=self._make_plan(rollout, epoch=0),
+                plan=plan,
                 autocast=self.accelerator.autocast,
             )
 
@@ -332,11 +335,13 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Save the policy as `from_pretrained` reads it, with the critic's files beside it."""
-        super().save_model(output_dir, _internal_call=_internal_call)
+        policy = self.accelerator.unwrap_model(self.model)
+        with unsaved_adapters(policy):
+            super().save_model(output_dir, _internal_call=_internal_call)
         folder = Path(output_dir if output_dir is not None else self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.should_save:
-            save_critic(self.accelerator.unwrap_model(self.model), folder)
+            save_critic(policy, folder)
         if not _internal_call:
             return
         self.ppo_state.micro_steps = self._step
@@ -346,9 +351,10 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             self._rollout.save(rollout_file(folder, process_index=self.args.process_index))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
-        folder = Path(resume_from_checkpoint)
-        load_critic(self.accelerator.unwrap_model(self.model), folder)
+        folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
+        with kept_gradients(policy):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_critic(policy, folder)
         self.ppo_state = PPOState.load(folder)
         self._step = self.ppo_state.micro_steps
         if self._in_rollout():

@@ -1,0 +1,117 @@
+"""Several LoRA adapters on one frozen base: policy, reference (none), critic and reward model."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from copy import deepcopy
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+BORROWED = "reward_"
+"""How names of reward adapters on the policy's base begin."""
+
+
+@contextmanager
+def kept_gradients(model: nn.Module) -> Iterator[None]:
+    """Leave every `requires_grad` as it was: PEFT freezes what is not active when it switches."""
+    before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        yield
+    finally:
+        for parameter, requires_grad in before:
+            parameter.requires_grad_(requires_grad)
+
+
+@contextmanager
+def active_adapter(model: PeftModel, name: str) -> Iterator[None]:
+    """Compute with one adapter and go back to the one before."""
+    before = model.active_adapter
+    with kept_gradients(model):
+        model.set_adapter(name)
+        try:
+            yield
+        finally:
+            model.set_adapter(before)
+
+
+@contextmanager
+def recomputed_with(model: PeftModel, name: str) -> Iterator[None]:
+    """Make gradient checkpointing of a forward recompute with the adapter that it ran with.
+
+    The recomputation happens in the backward, when the policy's adapter is active again.
+    """
+    layers: list[Any] = [
+        module for module in model.modules() if "_gradient_checkpointing_func" in vars(module)
+    ]
+    before = [layer._gradient_checkpointing_func for layer in layers]
+    once_more = partial(
+        checkpoint,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), active_adapter(model, name)),
+    )
+    for layer in layers:
+        layer._gradient_checkpointing_func = once_more
+    try:
+        yield
+    finally:
+        for layer, function in zip(layers, before, strict=True):
+            layer._gradient_checkpointing_func = function
+
+
+@contextmanager
+def unsaved_adapters(model: nn.Module) -> Iterator[None]:
+    """Keep adapters that were only borrowed out of what PEFT saves."""
+    if not isinstance(model, PeftModel):
+        yield
+        return
+    borrowed = [name for name in model.peft_config if name.startswith(BORROWED)]
+    configs = {name: model.peft_config.pop(name) for name in borrowed}
+    try:
+        yield
+    finally:
+        model.peft_config.update(configs)
+
+
+def add_critic_adapter(model: PeftModel, name: str) -> None:
+    """Add a trainable adapter shaped as the policy's; it begins as the bare base."""
+    config = deepcopy(model.peft_config[model.active_adapter])
+    config.modules_to_save = None
+    with kept_gradients(model):
+        model.add_adapter(name, config)
+    for parameter_name, parameter in model.named_parameters():
+        if name in parameter_name.split("."):
+            parameter.requires_grad_(True)
+
+
+def add_saved_adapter(model: PeftModel, folder: Path, name: str) -> dict[str, Tensor]:
+    """Add a saved adapter, frozen, and return the weights of its other modules (score head)."""
+    config = PeftConfig.from_pretrained(folder)
+    config.modules_to_save = None
+    config.task_type = None
+    config.inference_mode = True
+    weights = load_file(folder / "adapter_model.safetensors")
+    others = {key: x for key, x in weights.items() if ".lora_" not in key}
+    with kept_gradients(model):
+        model.add_adapter(name, config)
+        found = set_peft_model_state_dict(
+            model, {key: x for key, x in weights.items() if key not in others}, adapter_name=name
+        )
+    if found.unexpected_keys:
+        raise ValueError(f"{folder}: {found.unexpected_keys[0]} fits no module of the policy")
+    for parameter_name, parameter in model.named_parameters():
+        if name in parameter_name.split("."):
+            parameter.requires_grad_(False)
+    return others
+
+
+def disable_dropout(model: nn.Module) -> None:
+    """Set the dropout of layers that were added later to 0."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
