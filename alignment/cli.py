@@ -1,6 +1,7 @@
 """The `align` command: finds what was asked for and hands over; imports nothing heavy."""
 
 import importlib
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,7 @@ def runs_command(folder: Path) -> None:
 @click.option("--temperature", default=0.0, show_default=True, help="0 is greedy.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--limit", type=int, help="Use only the first prompts.")
+@click.option("--as-chat/--plain", default=None, help="Wrap string prompts as chat messages.")
 @click.option("--overwrite", is_flag=True, help="Replace an evaluation that is in the folder.")
 def eval_command(
     models: tuple[str, ...],
@@ -170,7 +172,8 @@ def eval_command(
         options=Options(**how),
     )
     page = write_report(output / "report.html", evaluation=evaluation, runs=runs)
-    click.echo(render_table(evaluation))
+    width = shutil.get_terminal_size().columns
+    click.echo(render_table(evaluation, width=width, color=sys.stdout.isatty()))
     click.echo(f"page: {page}")
 
 

@@ -97,11 +97,11 @@ def build(settings: Settings) -> tuple[Any, ...]:
 
 def _default_bf16(given: dict[str, Any]) -> bool:
     """TRL's default is bf16 everywhere, which ends in an error on a machine without a GPU."""
-    from transformers.utils import is_torch_bf16_gpu_available
+    import torch
 
     if given.get("bf16") is False or given.get("fp16") or given.get("use_cpu"):
         return False
-    return bool(is_torch_bf16_gpu_available())
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:

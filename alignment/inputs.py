@@ -10,12 +10,12 @@ import click
 
 from alignment.config import Settings
 from alignment.errors import ConfigError, DataError
+from alignment.folders import check_model
 from alignment.registry import ROLES, STAGES
 from alignment.runs import METRICS, RECORD, Parent, Run, Source, digest_file, identify, load_run
 
 #: An owner and a name, as on a model hub.
 _HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
-_A_MODEL = "give the folder of a model, or a hub name (behind a slow network set HF_ENDPOINT)"
 #: How many bad rows are named one by one; the rest is counted.
 _NAMED_ROWS = 5
 
@@ -65,35 +65,10 @@ def identify_parents(
         for position, model in enumerate(given):
             if _is_function_or_url(model):
                 continue
-            check_model(model, key)
+            check_model(model, role=key)
             name = role if position == 0 else f"{role}_{position + 1}"
             parents[name] = identify(model, settings["model_revision"])
     return parents
-
-
-def check_model(model: str, key: str) -> None:
-    """See that a path holds a model or an adapter, without loading it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    folder = Path(model)
-    if not folder.exists():
-        if _HUB_NAME.fullmatch(model) and not Path(folder.parts[0]).exists():
-            return
-        raise ConfigError(f"{key}: {model}: no such folder", _A_MODEL)
-    if not folder.is_dir():
-        raise ConfigError(f"{key}: {model}: is a file", _A_MODEL)
-    run = load_run(folder)
-    if run is not None and run.status != "finished":
-        raise ConfigError(
-            f"{key}: {model}: its {run.stage} run is {run.status}, not finished",
-            "end it with --resume, or give one of its checkpoints",
-        )
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        raise ConfigError(f"{key}: {model}: no model here: no config.json", _A_MODEL)
-    if not any(any(folder.glob(pattern)) for pattern in ("*.safetensors", "*.bin")):
-        raise ConfigError(f"{key}: {model}: no weights here: no *.safetensors", "copy them again")
 
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
@@ -162,8 +137,8 @@ def _check(source: Source, stage: str, settings: Mapping[str, Any]) -> Source:
     except DataError as error:
         remedy = error.remedy or "mend that row, or leave such rows out: --on_bad_row drop"
         raise DataError(error.message, remedy) from None
-    for error in bad[:_NAMED_ROWS]:
-        click.echo(f"dropped: {error.message}", err=True)
+    for dropped in bad[:_NAMED_ROWS]:
+        click.echo(f"dropped: {dropped.message}", err=True)
     if bad:
         click.echo(f"dropped {len(bad)} of {rows + len(bad)} rows of {source.path}", err=True)
     if rows == 0:

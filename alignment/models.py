@@ -6,12 +6,12 @@ memory.
 """
 
 import copy
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from alignment.errors import ConfigError
+from alignment.folders import adapter_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,11 +42,6 @@ def load_tokenizer(model: ModelConfig, args: Any) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def is_adapter(path: str) -> bool:
-    """Whether a folder holds a LoRA adapter in place of a whole model."""
-    return (Path(path) / "adapter_config.json").is_file()
-
-
 def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     """The causal language model, as the arguments that a TRL trainer takes.
 
@@ -55,7 +50,7 @@ def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     """
     path = str(model.model_name_or_path)
     init = _init_kwargs(model, args)
-    if is_adapter(path):
+    if adapter_base(path):
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
@@ -70,7 +65,7 @@ def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     path = str(model.model_name_or_path)
     model.lora_task_type = "SEQ_CLS"
     model.lora_modules_to_save = [*(model.lora_modules_to_save or []), "score"]
-    if not is_adapter(path):
+    if not adapter_base(path):
         args.model_init_kwargs = _init_kwargs(model, args)
         return {"model": path, "peft_config": get_peft_config(model)}
 

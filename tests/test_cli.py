@@ -72,7 +72,7 @@ GOOD_ROW = {"prompt": "a", "chosen": "b", "rejected": "c"}
         (["dpo", "--model_name_or_path", "empty", "--train_data", "good.jsonl"],
          "empty: no model here: no config.json"),
         (["dpo", "--model_name_or_path", "./nowhere", "--train_data", "good.jsonl"],
-         "nowhere: no such folder"),
+         "nowhere: no such folder, and no hub model"),
         (["dpo", "--model_name_or_path", "MODEL", "--train_data", "good.jsonl",
           "--output_dir", "full"], "full: not empty, and no run of ours"),
         (["run", "none.yaml"], "none.yaml: no such file"),

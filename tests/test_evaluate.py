@@ -145,12 +145,12 @@ def _mistakes(tiny: Path, folder: Path) -> dict[str, tuple[dict[str, Any], str]]
     (used / "eval.json").write_text("{}")
     here = __name__
     return {
-        "missing folder": ({"models": [NamedModel("a", str(folder / "none"))]}, "no folder .*none"),
+        "missing folder": ({"models": [NamedModel("a", str(folder / "none"))]}, "none: no such folder"),
         "no model in it": ({"models": [NamedModel("a", str(bare))]}, "(?s)no model.*checkpoint-20"),
-        "no base": ({"models": [NamedModel("a", str(orphan))]}, "base of the adapter .*no folder"),
+        "no base": ({"models": [NamedModel("a", str(orphan))]}, "base of the adapter .*no such"),
         "two of a name": ({"models": [NamedModel("a", str(tiny))] * 2}, "two are called 'a'"),
         "strange reference": ({"reference": "b"}, "'b' is none of the models"),
-        "no reward model": ({"reward_model": folder / "none"}, "reward_model: no folder"),
+        "no reward model": ({"reward_model": folder / "none"}, "reward_model: .*no such folder"),
         "no prompts": ({"prompts": folder / "none.jsonl"}, "no such file"),
         "empty prompts": ({"prompts": empty}, "empty.jsonl"),
         "bad rule": ({"rules": ["nothing"]}, "not of the form"),

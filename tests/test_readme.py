@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_every_stage_command_is_one_that_the_parser_takes(
         if words[1] in STAGES:
             resolve(words[1], words[2:])
         if words[1] == "run":
-            overrides = [w for flag, w in zip(words, words[1:], strict=False) if flag == "--set"]
+            overrides = [w for flag, w in pairwise(words) if flag == "--set"]
             read_pipeline(Path(words[2]), overrides)
 
 

@@ -18,7 +18,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from alignment.errors import ConfigError
-from alignment.evaluate.folders import adapter_base
+from alignment.folders import adapter_base
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,6 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from alignment.evaluate import generation
 from alignment.evaluate.divergence import sequence_kl, why_not_comparable
-from alignment.evaluate.folders import adapter_base
 from alignment.evaluate.generation import Generated, Sampling
 from alignment.evaluate.loading import (
     Policy,
@@ -37,6 +36,7 @@ from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.scoring import score_answers
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
+from alignment.folders import adapter_base
 from alignment.runs import versions
 
 Advance = Callable[[int], None]

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from alignment.evaluate import statistics
-from alignment.evaluate.folders import adapter_base
 from alignment.evaluate.records import Answer, Estimate, NamedModel, Rule, Summary
+from alignment.folders import adapter_base
 from alignment.runs import find_run
 
 

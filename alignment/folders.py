@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from alignment.errors import ConfigError
+from alignment.runs import load_run
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
@@ -16,20 +17,26 @@ def check_model(path: str, *, role: str) -> None:
     """
     folder = Path(path)
     if not folder.is_dir():
-        if not _is_on_hub(path):
+        if folder.is_file() or not _is_on_hub(path):
             raise ConfigError(
-                f"{role}: no folder {path}",
-                "Give a model's folder, or a hub name that can be reached.",
+                f"{role}: {path}: no such folder, and no hub model that can be reached",
+                "give a model's folder, or a hub name (behind a slow network set HF_ENDPOINT)",
             )
         return
+    run = load_run(folder)
+    if run is not None and run.status != "finished":
+        raise ConfigError(
+            f"{role}: {path}: its {run.stage} run is {run.status}, not finished",
+            "end it with --resume, or give one of its checkpoints",
+        )
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
         checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path))
         raise ConfigError(
-            f"{role}: {path} holds no model (no config.json, no adapter_config.json)",
-            f"Did you mean {checkpoints[-1]}?" if checkpoints else "Give a model's folder.",
+            f"{role}: {path}: no model here: no config.json, no adapter_config.json",
+            f"did you mean {checkpoints[-1]}?" if checkpoints else "give a model's folder",
         )
     if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
-        raise ConfigError(f"{role}: {path} has a config but no weights", "Was it saved whole?")
+        raise ConfigError(f"{role}: {path}: a config but no weights", "was it saved whole?")
     base = adapter_base(path)
     if base is not None:
         check_model(base, role=f"{role}: base of the adapter {path}")
