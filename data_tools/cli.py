@@ -67,3 +67,21 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     )
     for summary in convert(list(sources), output, conversion, repairs=repairs):
         click.echo(str(summary))
+
+
+@data.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--format", default="", help="Format of all sources; found row by row without it.")
+@click.option("--tokenizer", type=FILE, help="A model's folder: adds the truncation checks.")
+@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("--fail-on", multiple=True, help="Also fail on this code, or on warn or info.")
+@click.option("--report", type=FILE, help="Write the whole report as JSON.")
+@click.option("--findings", type=FILE, help="Write every finding as JSON lines.")
+def validate(sources: tuple[str, ...], **options: Any) -> None:
+    """Check SOURCES; exit 1 on errors, or on what --fail-on names."""
+    from data_tools.commands import run_validate
+
+    failed = run_validate(list(sources), **options)
+    if failed:
+        click.echo(f"failed: {', '.join(failed)}")
+        raise click.exceptions.Exit(1)

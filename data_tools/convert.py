@@ -109,6 +109,7 @@ class _Writer:
         self, summary: Summary, conversion: Conversion, out: IO[bytes], lost: IO[bytes]
     ) -> None:
         self.summary, self.conversion, self.out, self.lost = summary, conversion, out, lost
+        self.name = ""
         self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
         self.shape = summary.shape = "" if conversion.to == "auto" else conversion.to
@@ -116,6 +117,7 @@ class _Writer:
     def file(self, file: Path, repairs: Repairs) -> None:
         """All rows of one file."""
         summary, last = self.summary, 0
+        self.name = file.name
         for example in examples(
             file,
             format=self.conversion.format or None,
@@ -142,7 +144,13 @@ class _Writer:
             self._drop(row, record.code, record.reason, record.remedy)
             return
         shape = self.shape or self._settled(record)
-        if record.kind == "ranked" or (record.kind == "preference" and shape != "prompts"):
+        if (
+            record.kind == "preference"
+            and record.margin is None
+            and not self.conversion.pairing.min_margin
+        ):
+            self._record(row, record)
+        elif record.kind in ("ranked", "preference"):
             pairs, dropped = pairs_of(record, self.conversion.pairing)
             for why in dropped:
                 self._drop(row, why.code, why.reason)
@@ -169,10 +177,9 @@ class _Writer:
         self._write(row, record, make)
 
     def _write(self, row: Row, record: Record, make: Callable[[Record], list[Any]]) -> None:
-        name = row.source.rsplit("/", 1)[-1]
+        group = group_id(record)
         for made in make(record):
-            made["source"], made["source_row"] = name, row.number
-            made["group_id"] = group_id(record)
+            made["source"], made["source_row"], made["group_id"] = self.name, row.number, group
             self.out.write(json_line(made))
             self.summary.rows_out += 1
 
@@ -234,10 +241,9 @@ def group_id(record: Record) -> str:
 
 
 def _equal(record: Record) -> bool:
-    return (
-        record.chosen == record.rejected
-        or plain(record.chosen).strip() == plain(record.rejected).strip()
-    )
+    """Whether nothing but outer space tells the two sides apart."""
+    chosen, rejected = plain(record.chosen), plain(record.rejected)
+    return chosen == rejected or chosen.strip() == rejected.strip()
 
 
 def _split_of(file: Path) -> str:

@@ -70,26 +70,27 @@ def adapted(
 
 def unsound(record: Record) -> Unusable | None:
     """What keeps a record from being an example: an empty part."""
-    for part in _PARTS[record.kind] if record.messages is None else ("messages",):
-        if is_blank(_TEXT_OF[part](record)):
-            return Unusable(f"empty_{part}", f"{part!r} is empty")
+    parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
+    for name, part in parts:
+        if is_blank(part(record)):
+            return Unusable(f"empty_{name}", f"{name!r} is empty")
     return None
 
 
-def _records(row: Row, adapter: Adapter, repair: Repair | None) -> Iterator[Example]:
+def _records(row: Row, adapter: Adapter, repair: Repair | None) -> Iterable[Example]:
+    """What an adapter makes of a row: one example, or several."""
     try:
-        data = repair(row.data, adapter) if repair else row.data
-        records = adapter.records(data)
+        result = adapter.read(repair(row.data, adapter) if repair else row.data)
     except Unusable as error:
-        yield Example(row, adapter, error)
-        return
+        result = [error]
     except (KeyError, TypeError, IndexError, AttributeError):
         # a forced format reads keys by name; whatever it stumbles on, the row is not of it
-        yield Example(row, adapter, _not_of(row, adapter))
-        return
-    for record in records:
-        flaw = None if isinstance(record, Unusable) else unsound(record)
-        yield Example(row, adapter, flaw or record)
+        result = [_not_of(row, adapter)]
+    if isinstance(result, Record):
+        return (Example(row, adapter, unsound(result) or result),)
+    return [
+        Example(row, adapter, r if isinstance(r, Unusable) else unsound(r) or r) for r in result
+    ]
 
 
 def _not_of(row: Row, adapter: Adapter) -> Unusable:
@@ -97,15 +98,19 @@ def _not_of(row: Row, adapter: Adapter) -> Unusable:
     return Unusable("wrong_format", f"not {adapter.name!r}: {reason}", "leave --format out")
 
 
-_PARTS: dict[Kind, tuple[str, ...]] = {
-    "text": ("text",),
-    "sft": ("prompt", "completion"),
-    "preference": ("prompt", "chosen", "rejected"),
-    "unpaired": ("prompt", "completion"),
-    "prompt": ("prompt",),
-    "ranked": ("prompt",),
-}
-_TEXT_OF: dict[str, Callable[[Record], Text]] = {
-    part: operator.attrgetter(part)
-    for part in ("text", "prompt", "completion", "chosen", "rejected", "messages")
+Part: TypeAlias = tuple[str, Callable[[Record], Text]]
+
+
+def _parts(*names: str) -> tuple[Part, ...]:
+    return tuple((name, operator.attrgetter(name)) for name in names)
+
+
+_MESSAGES = _parts("messages")
+_PARTS: dict[Kind, tuple[Part, ...]] = {
+    "text": _parts("text"),
+    "sft": _parts("prompt", "completion"),
+    "preference": _parts("prompt", "chosen", "rejected"),
+    "unpaired": _parts("prompt", "completion"),
+    "prompt": _parts("prompt"),
+    "ranked": _parts("prompt"),
 }

@@ -9,6 +9,7 @@ import xxhash
 INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 """Zero-width and formatting characters that a reader does not see."""
 _DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
+_VISIBLE = re.compile(rf"[^\s{INVISIBLE}]")
 _SPACE = re.compile(r"\s+")
 
 
@@ -29,7 +30,7 @@ def contents(value: str | list[dict[str, Any]]) -> list[str]:
 def is_blank(value: str | list[dict[str, Any]]) -> bool:
     """Whether nothing can be seen of a text, or of the last of some turns."""
     if isinstance(value, str):
-        return not value or value.isspace() or not value.translate(_DROP_INVISIBLE).strip()
+        return not value[:1].isalnum() and _VISIBLE.search(value) is None
     return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
 
 

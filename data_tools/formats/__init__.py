@@ -37,15 +37,18 @@ def detect(data: Mapping[str, Any]) -> Adapter:
     Raises:
         Unusable: If no format matches (naming the nearest), or two do (naming both).
     """
-    values = data.values()
-    signature = (*data, *map(type, values), *(tag(v) for v in values if type(v) is list))
+    kinds = tuple(map(type, data.values()))
+    signature: tuple[object, ...] = (tuple(data), kinds)
+    if list in kinds:
+        signature = (*signature, *[tag(value) for value in data.values() if type(value) is list])
     known = _KNOWN.get(signature)
     if known is None:
         if len(_KNOWN) >= _KNOWN_LIMIT:
             _KNOWN.clear()
         known = _KNOWN[signature] = _candidates(data)
-    by_look, plain = known
-    matches = [a for a in by_look if a.when and a.when(data)] or plain
+    by_look, matches = known
+    if by_look:
+        matches = [a for a in by_look if a.when and a.when(data)] or matches
     if len(matches) == 1:
         return matches[0]
     if not matches:

@@ -15,6 +15,7 @@ from data_tools.formats.turns import (
 )
 
 ANSWER = "text|object|turns"
+SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
 EXTRA_ID = re.compile(r"<extra_id_[01]>(System|User|Assistant)\n")
 
 
@@ -201,13 +202,12 @@ def _sides(data: Data) -> tuple[Text, Text]:
 
 def _margin(data: Data) -> float | None:
     """The margin a row names, or the difference of the scores of its sides."""
-    for better_key, worse_key in (
-        ("score_chosen", "score_rejected"),
-        ("chosen-rating", "rejected-rating"),
-    ):
-        if data.get(better_key) is not None and data.get(worse_key) is not None:
+    if "margin" in data and data["margin"] is not None:
+        return number(data, "margin")
+    for better_key, worse_key in SCORES:
+        if better_key in data and data[better_key] is not None and worse_key in data:
             return number(data, better_key) - number(data, worse_key)
-    return number(data, "margin") if data.get("margin") is not None else None
+    return None
 
 
 def _starts_dialogue(data: Data) -> bool:

@@ -1,0 +1,79 @@
+"""What can be wrong with preference data: stable codes, how bad each is, what it means."""
+
+from typing import NamedTuple
+
+SEVERITIES = ("info", "warn", "error")
+
+
+class Check(NamedTuple):
+    """One kind of flaw.
+
+    Attributes:
+        severity: error (the row harms or breaks training), warn (look at it), info.
+        meaning: One line for tables and for the README.
+    """
+
+    severity: str
+    meaning: str
+
+
+class Finding(NamedTuple):
+    """One flaw in one row; `part` is where in it, `found` what, already safe to print."""
+
+    code: str
+    part: str = ""
+    found: str = ""
+
+
+CHECKS: dict[str, Check] = {
+    "malformed": Check("error", "the row cannot be parsed: JSON, CSV, UTF-8"),
+    "duplicate_key": Check("error", "a key stands twice in one object"),
+    "schema": Check("error", "keys, types or roles are not those of any format"),
+    "empty_prompt": Check("error", "nothing visible in the prompt"),
+    "empty_chosen": Check("error", "nothing visible in the chosen answer"),
+    "empty_rejected": Check("error", "nothing visible in the rejected answer"),
+    "empty_completion": Check("error", "nothing visible in the answer"),
+    "empty_messages": Check("error", "nothing visible in the last turn"),
+    "empty_text": Check("error", "nothing visible in the text"),
+    "prompt_mismatch": Check("error", "chosen and rejected do not answer the same prompt"),
+    "unusable": Check("error", "the row holds no pair: no answer, one answer, unranked"),
+    "chosen_eq_rejected": Check("error", "both answers are equal but for outer space"),
+    "chosen_eq_rejected_normalised": Check(
+        "error", "equal after NFKC, without spaces, case folded"
+    ),
+    "chosen_near_rejected": Check("warn", "answers at least 95 % alike"),
+    "answer_is_prefix": Check("warn", "one answer is the beginning of the other"),
+    "tie": Check("warn", "both answers have the same score"),
+    "negative_margin": Check("error", "the rejected answer has the higher score"),
+    "duplicate_pair": Check("warn", "the same prompt, chosen and rejected as an earlier row"),
+    "duplicate_prompt": Check("warn", "the prompt of an earlier row: split by group"),
+    "contradiction": Check("error", "another row on this prompt prefers the other way round"),
+    "preference_cycle": Check("warn", "preferences on one prompt run in a circle"),
+    "chosen_elsewhere_rejected": Check("info", "an answer is chosen here, rejected there"),
+    "rejected_in_many": Check("warn", "one answer is rejected under five or more prompts"),
+    "role_order": Check("warn", "two turns of one role in a row, or the answer is not last"),
+    "role_marker_in_body": Check("warn", "`Human:` or `Assistant:` inside a turn"),
+    "special_token": Check("error", "a template's or tokenizer's token in the text"),
+    "literal_backslash_n": Check("warn", "a backslash and an n where a newline may be meant"),
+    "replacement_char": Check("warn", "U+FFFD: text was lost in decoding"),
+    "zero_width_or_control": Check("warn", "characters that cannot be seen"),
+    "mojibake": Check("warn", "text decoded with the wrong encoding"),
+    "html": Check("info", "HTML tags or entities"),
+    "sentinel_input": Check("warn", "the prompt ends in `No input`, `无输入` and the like"),
+    "language_mismatch": Check("warn", "chosen and rejected are in different languages"),
+    "language_of_prompt": Check("info", "neither answer is in the prompt's language"),
+    "script_mismatch": Check("info", "one answer in traditional, one in simplified Chinese"),
+    "unfinished_answer": Check("info", "an answer without a final mark: cut off?"),
+    "pii_email": Check("warn", "an e-mail address"),
+    "pii_phone_cn": Check("warn", "a Chinese mobile number"),
+    "pii_phone_us": Check("warn", "a US telephone number"),
+    "pii_ssn_like": Check("warn", "written like a US social security number"),
+    "pii_id_cn": Check("warn", "a Chinese identity number with a right checksum"),
+    "pii_card": Check("warn", "a payment card number with a right checksum"),
+    "pii_ipv4": Check("info", "an IPv4 address"),
+    "secret": Check("error", "a key of AWS, GitHub, OpenAI, Hugging Face, or a private key"),
+    "length_bias": Check("warn", "chosen is longer in over 60 % (or under 40 %) of the pairs"),
+    "truncated": Check("warn", "longer than max_length under the tokenizer and template"),
+    "prompt_truncated": Check("error", "the prompt alone fills max_length: no answer is left"),
+    "equal_once_cut": Check("error", "chosen and rejected are equal once cut to max_length"),
+}

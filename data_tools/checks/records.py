@@ -1,0 +1,102 @@
+"""Checks of one record: its texts, and how its parts stand to each other."""
+
+import itertools
+from collections.abc import Iterator
+
+from rapidfuzz import fuzz
+
+from data_tools.checks import Finding
+from data_tools.checks.texts import text_findings
+from data_tools.formats import Record
+from data_tools.formats.record import Message, Text
+from data_tools.language import chinese_script, language
+from data_tools.repairs import is_sentinel
+from data_tools.text import contents, normalised, plain
+
+NEAR = 95.0
+LONGEST_COMPARED = 20_000
+FINAL_MARKS = frozenset(".!?…。！？”’\"'）)】]}」』》>`;；:：~*|-")
+
+
+def record_findings(record: Record) -> Iterator[Finding]:
+    """All flaws that a record shows by itself."""
+    for part, value in _parts(record):
+        for content in contents(value):
+            yield from text_findings(content, part)
+        if not isinstance(value, str):
+            yield from _turn_order(value, part)
+    if is_sentinel(plain(record.prompt).rsplit("\n", 1)[-1]):
+        yield Finding("sentinel_input", "prompt")
+    if record.kind == "preference":
+        yield from pair_findings(record)
+    answer = record.completion if record.kind in ("sft", "unpaired") else ""
+    if answer and _unfinished(plain(answer)):
+        yield Finding("unfinished_answer", "completion", plain(answer)[-12:])
+
+
+def pair_findings(record: Record) -> Iterator[Finding]:
+    """How the two sides of a pair stand to each other and to the prompt."""
+    chosen, rejected = plain(record.chosen), plain(record.rejected)
+    yield from _likeness(chosen, rejected)
+    if record.margin is not None and record.margin <= 0:
+        yield Finding("tie" if record.margin == 0 else "negative_margin", "", f"{record.margin:g}")
+    spoken = language(chosen), language(rejected)
+    if spoken[0] != spoken[1]:
+        yield Finding("language_mismatch", "", f"{spoken[0]} against {spoken[1]}")
+    asked = language(contents(record.prompt)[-1]) if record.prompt else "other"
+    if asked in ("zh", "en") and {*spoken} <= {"zh", "en"} - {asked}:
+        yield Finding("language_of_prompt", "", f"{asked} asked, {spoken[0]} answered")
+    scripts = {chinese_script(chosen), chinese_script(rejected)}
+    if scripts == {"traditional", "simplified"}:
+        yield Finding("script_mismatch")
+    for part, answer in (("chosen", chosen), ("rejected", rejected)):
+        if _unfinished(answer):
+            yield Finding("unfinished_answer", part)
+
+
+def _likeness(chosen: str, rejected: str) -> Iterator[Finding]:
+    """The strongest statement of how alike two answers are; nothing where they differ well."""
+    one, other = chosen.strip(), rejected.strip()
+    if one == other:
+        yield Finding("chosen_eq_rejected")
+        return
+    one, other = (normalised(side).replace(" ", "") for side in (one, other))
+    if one == other:
+        yield Finding("chosen_eq_rejected_normalised")
+        return
+    if one and other and (one.startswith(other) or other.startswith(one)):
+        yield Finding("answer_is_prefix")
+        return
+    shorter, longer = sorted((len(one), len(other)))
+    if longer <= LONGEST_COMPARED and shorter >= longer * 0.9:
+        ratio = fuzz.ratio(one, other, score_cutoff=NEAR)
+        if ratio:
+            yield Finding("chosen_near_rejected", "", f"{ratio:.1f} % alike")
+
+
+def _parts(record: Record) -> list[tuple[str, Text]]:
+    named: list[tuple[str, Text | None]] = [
+        ("prompt", record.prompt),
+        ("chosen", record.chosen),
+        ("rejected", record.rejected),
+        ("completion", record.completion),
+        ("messages", record.messages),
+        ("text", record.text),
+    ]
+    return [(name, value) for name, value in named if value]
+
+
+def _turn_order(turns: list[Message], part: str) -> Iterator[Finding]:
+    roles = [turn["role"] for turn in turns]
+    for i, (one, following) in enumerate(itertools.pairwise(roles), start=1):
+        if one == following and one in ("user", "assistant"):
+            yield Finding("role_order", part, f"turns {i} and {i + 1} are both {one}'s")
+            return
+    if part == "messages" and roles[-1] != "assistant":
+        yield Finding("role_order", part, f"the last turn is the {roles[-1]}'s")
+
+
+def _unfinished(answer: str) -> bool:
+    """Whether a text of some length ends in a letter or a comma, as cut answers do."""
+    tail = answer.rstrip()
+    return len(tail) > 20 and (tail[-1].isalnum() or tail[-1] in ",，、")

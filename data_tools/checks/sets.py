@@ -1,0 +1,113 @@
+"""Checks across rows: repeats, contradictions, circles, answers rejected everywhere."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from data_tools.checks import Finding
+from data_tools.formats import Record
+from data_tools.text import digest, normalised, plain
+
+MANY = 5
+SHORT = 8
+
+
+class Where(NamedTuple):
+    """A row of a source."""
+
+    source: str
+    row: int
+
+
+class Edge(NamedTuple):
+    """One preference under a prompt: hashes of the better and the worse answer, and its row."""
+
+    better: str
+    worse: str
+    where: Where
+
+
+class SetChecks:
+    """Collects hashes of every record, then tells what only the whole set can show."""
+
+    def __init__(self) -> None:
+        self.edges: dict[str, list[Edge]] = defaultdict(list)
+        self.first: dict[str, Where] = {}
+        self.rejections: dict[str, dict[str, Where]] = defaultdict(dict)
+
+    def add(self, where: Where, record: Record) -> Iterator[Finding]:
+        """Take a record in; repeats of earlier rows are told at once."""
+        prompt = prompt_key(record)
+        earlier = self.first.setdefault(prompt, where)
+        if earlier != where and record.kind != "text":
+            yield Finding(
+                "duplicate_prompt", "prompt", f"first in {earlier.source}, row {earlier.row}"
+            )
+        if record.kind != "preference":
+            return
+        chosen, rejected = answer_key(plain(record.chosen)), answer_key(plain(record.rejected))
+        edge = Edge(chosen, rejected, where)
+        if any((e.better, e.worse) == (chosen, rejected) for e in self.edges[prompt]):
+            yield Finding("duplicate_pair")
+        self.edges[prompt].append(edge)
+        if len(plain(record.rejected)) >= SHORT:
+            self.rejections[rejected].setdefault(prompt, where)
+
+    def finish(self) -> Iterator[tuple[Where, Finding]]:
+        """What the whole set shows, each at the row where it came to light."""
+        for edges in self.edges.values():
+            if len(edges) > 1:
+                yield from _group(edges)
+        for prompts in self.rejections.values():
+            if len(prompts) >= MANY:
+                where = next(iter(prompts.values()))
+                yield where, Finding("rejected_in_many", "rejected", f"{len(prompts)} prompts")
+
+
+def prompt_key(record: Record) -> str:
+    """What two records on one prompt share, whatever its spaces, width and case."""
+    if record.kind == "text":
+        return digest(normalised(record.text))
+    if record.messages is not None:
+        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
+        return digest(normalised(plain(asked)))
+    return digest(normalised(plain(record.prompt)))
+
+
+def answer_key(answer: str) -> str:
+    """What two equal answers share."""
+    return digest(normalised(answer))
+
+
+def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
+    """Contradictions, circles and answers on both sides within one prompt."""
+    seen = {(edge.better, edge.worse) for edge in edges}
+    direct = False
+    for edge in edges:
+        if (edge.worse, edge.better) in seen and edge.better != edge.worse:
+            direct = True
+            yield edge.where, Finding("contradiction")
+    circular = set() if direct else in_circles(seen)
+    told: set[Where] = set()
+    chosen = {better for better, _ in seen}
+    rejected = {worse for _, worse in seen}
+    for edge in edges:
+        if edge.where in told:
+            continue
+        if edge.better in circular and edge.worse in circular:
+            told.add(edge.where)
+            yield edge.where, Finding("preference_cycle")
+        elif edge.better in rejected or edge.worse in chosen:
+            told.add(edge.where)
+            yield edge.where, Finding("chosen_elsewhere_rejected")
+
+
+def in_circles(edges: set[tuple[str, str]]) -> set[str]:
+    """Nodes that lie on a circle: what is left once sources and sinks are taken off."""
+    left = {(better, worse) for better, worse in edges if better != worse}
+    while True:
+        better, worse = {b for b, _ in left}, {w for _, w in left}
+        kept = {(b, w) for b, w in left if b in worse and w in better}
+        if kept == left:
+            return better
+        left = kept

@@ -1,0 +1,171 @@
+"""Texts as a model sees them: its tokenizer and chat template, without its framework.
+
+Reads `tokenizer.json` and the template from a model's folder; the template runs in a sandbox.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from tokenizers import Encoding, Tokenizer
+
+from alignment.errors import ConfigError
+from data_tools.formats.record import Message, Text
+from data_tools.formats.turns import as_messages
+
+TEMPLATE_LIMIT = 200_000
+OPEN, CLOSE = "\ue000", "\ue001"
+"""Private-use marks put around what a template says the model generated."""
+
+
+class _Generation(Extension):
+    """`{% generation %}…{% endgeneration %}`, as transformers has it: the part that carries loss."""
+
+    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Keep the body, between two marks."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        call = self.call_method("_marked")
+        return nodes.CallBlock(call, [], [], body).set_lineno(line)
+
+    def _marked(self, caller: Callable[[], str]) -> str:
+        return f"{OPEN}{caller()}{CLOSE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Spoken:
+    """A conversation as text, and the spans `[start, end)` of it that carry loss."""
+
+    text: str
+    loss: tuple[tuple[int, int], ...]
+
+
+class ModelText:
+    """A model's tokenizer and chat template.
+
+    Raises:
+        ConfigError: If the folder lacks `tokenizer.json`, or the template cannot be used.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        file = folder / "tokenizer.json"
+        if not file.is_file():
+            raise ConfigError(f"{folder}: no tokenizer.json here", "name a model's folder")
+        self.tokenizer = Tokenizer.from_file(str(file))
+        self.tokenizer.no_truncation()
+        self.tokenizer.no_padding()
+        settings = folder / "tokenizer_config.json"
+        config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+        self.special = {name: _token(config.get(name)) for name in ("bos_token", "eos_token")}
+        source = _template_of(folder, config)
+        self.template = _environment().from_string(source) if source else None
+
+    def spoken(self, prompt: Text, answer: Text = "", *, opened: bool = False) -> Spoken:
+        """Prompt and answer as the model reads them.
+
+        Text stays text, with the end token after an answer; turns go through the template.
+
+        Args:
+            prompt: What is asked.
+            answer: The answer; carries the loss.
+            opened: End with the template's opening of an answer.
+
+        Raises:
+            ConfigError: If there are turns and no template.
+        """
+        if isinstance(prompt, str) and isinstance(answer, str):
+            text = prompt + answer + (self.special["eos_token"] if answer else "")
+            return Spoken(text, ((len(prompt), len(text)),) if answer else ())
+        asked = as_messages(prompt, "user") if prompt else []
+        turns = asked + (as_messages(answer, "assistant") if answer else [])
+        text = self._rendered(turns, opened=opened)
+        if OPEN in text:
+            return _spans(text)
+        begin = self._rendered(asked, opened=True) if answer and asked else ""
+        if not answer or not text.startswith(begin):
+            return Spoken(text, ())
+        return Spoken(text, ((len(begin), len(text)),))
+
+    def encoded(self, text: str) -> Encoding:
+        """Tokens of one text, with their places in it."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def token_ids(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        """Token ids of many texts, fast."""
+        for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
+            yield encoding.ids
+
+    def _rendered(self, turns: list[Message], *, opened: bool) -> str:
+        from jinja2 import TemplateError
+
+        if self.template is None:
+            raise ConfigError(
+                "this tokenizer has no chat template, and the rows are conversations",
+                "name the folder of an instruct model, or convert with plain text",
+            )
+        try:
+            return self.template.render(
+                messages=turns, add_generation_prompt=opened, tools=None, **self.special
+            )
+        except TemplateError as error:
+            raise ConfigError(
+                f"the chat template refuses a row: {error}", "see its roles"
+            ) from error
+
+
+def _spans(marked: str) -> Spoken:
+    """Take the marks out and keep where they stood."""
+    pieces: list[str] = []
+    spans: list[tuple[int, int]] = []
+    at = begin = 0
+    for piece in re.split(f"([{OPEN}{CLOSE}])", marked):
+        if piece == OPEN:
+            begin = at
+        elif piece == CLOSE:
+            spans.append((begin, at))
+        else:
+            pieces.append(piece)
+            at += len(piece)
+    return Spoken("".join(pieces), tuple(spans))
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
+    )
+
+    def refuse(message: str) -> None:
+        from jinja2 import TemplateError
+
+        raise TemplateError(message)
+
+    environment.globals["raise_exception"] = refuse
+    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
+    return environment
+
+
+def _template_of(folder: Path, config: dict[str, Any]) -> str:
+    file = folder / "chat_template.jinja"
+    found = file.read_text("utf-8") if file.is_file() else config.get("chat_template") or ""
+    if isinstance(found, list):
+        named = {entry["name"]: entry["template"] for entry in found}
+        found = named.get("default") or next(iter(named.values()))
+    if len(found) > TEMPLATE_LIMIT:
+        raise ConfigError(
+            f"{folder}: the chat template has {len(found):,} characters", "look at it"
+        )
+    return str(found)
+
+
+def _token(value: Any) -> str:
+    return str(value["content"]) if isinstance(value, dict) else str(value or "")

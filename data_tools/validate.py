@@ -1,0 +1,238 @@
+"""All checks over whole sources: counts by source and code, examples, a verdict."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.errors import ConfigError, DataError
+from data_tools.checks import CHECKS, SEVERITIES, Finding
+from data_tools.checks.records import record_findings
+from data_tools.checks.sets import SetChecks, Where
+from data_tools.checks.texts import redacted
+from data_tools.convert import HARD
+from data_tools.examples import Example, examples
+from data_tools.formats import Record, Unusable
+from data_tools.lengths import LengthBias, Truncation
+from data_tools.pairing import Pairing, pairs_of
+from data_tools.reading import data_files
+from data_tools.rows import RowError
+from data_tools.tokens import ModelText
+
+EXAMPLES = 3
+ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
+BATCH = 256
+
+
+class Located(NamedTuple):
+    """A finding and its row; row 0 is the source as a whole."""
+
+    source: str
+    row: int
+    finding: Finding
+
+
+@dataclass
+class Report:
+    """What validation found.
+
+    Attributes:
+        rows: Rows read, by source.
+        records: Pairs or other records looked at, by source.
+        counts: Records with a flaw, by source and code.
+        examples: The first few of every code.
+        inputs: sha256 and size of every file.
+        bias: Shares of longer chosen answers, by source.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[str, list[Located]] = field(default_factory=lambda: defaultdict(list))
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bias: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def add(self, located: Located) -> None:
+        """Count a finding and keep it if it is among the first of its code."""
+        code = located.finding.code
+        self.counts[located.source, code] += 1
+        if len(self.examples[code]) < EXAMPLES:
+            self.examples[code].append(located)
+
+    @property
+    def totals(self) -> Counter[str]:
+        """Counts by code over all sources."""
+        totals: Counter[str] = Counter()
+        for (_, code), count in self.counts.items():
+            totals[code] += count
+        return totals
+
+    def failed(self, fail_on: Iterable[str]) -> list[str]:
+        """The codes found that should fail: errors, and what `fail_on` names (codes, severities).
+
+        Raises:
+            ConfigError: If it names neither.
+        """
+        names = set(fail_on)
+        if unknown := sorted(names - set(CHECKS) - set(SEVERITIES)):
+            raise ConfigError(f"--fail-on {unknown[0]}: no such code", "see data_tools/README.md")
+        levels = {level for level in SEVERITIES if level in names} | {"error"}
+        return sorted(
+            code
+            for code in self.totals
+            if code in names or any(_at_least(CHECKS[code].severity, level) for level in levels)
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for machines; holds nothing unmasked."""
+        return {
+            "inputs": self.inputs,
+            "rows": dict(self.rows),
+            "records": dict(self.records),
+            "length_bias": self.bias,
+            "findings": [
+                {
+                    "code": code,
+                    "severity": CHECKS[code].severity,
+                    "source": source,
+                    "count": count,
+                    "meaning": CHECKS[code].meaning,
+                }
+                for (source, code), count in sorted(self.counts.items())
+            ],
+            "examples": {
+                code: [
+                    {
+                        "source": e.source,
+                        "row": e.row,
+                        "part": e.finding.part,
+                        "found": e.finding.found,
+                    }
+                    for e in located
+                ]
+                for code, located in sorted(self.examples.items())
+            },
+        }
+
+
+def validate(
+    sources: Iterable[str | Path],
+    *,
+    format: str | None = None,
+    model: ModelText | None = None,
+    max_length: int = 1024,
+    each: Callable[[Located], None] | None = None,
+) -> Report:
+    """Run every check over the rows of all sources together.
+
+    Args:
+        sources: Files and folders; repeats and contradictions are looked for across all of them.
+        format: The format all rows are in, else each row's is detected.
+        model: A tokenizer and template: adds the truncation checks.
+        max_length: In tokens, of those.
+        each: Told of every finding as it is made.
+    """
+    report = Report()
+
+    def add(source: str, row: int, finding: Finding) -> None:
+        located = Located(source, row, _safe(finding))
+        report.add(located)
+        if each:
+            each(located)
+
+    across = SetChecks()
+    for file in (file for source in sources for file in data_files(source)):
+        report.inputs[str(file)] = _fingerprint(file)
+        bias, cut = LengthBias(), Truncation(model, max_length) if model else None
+        for example in _read(file, format, report, add):
+            for record in _records(example, add):
+                _one(example, record, report, across, bias, cut, add)
+        if cut:
+            for where, finding in cut.finish():
+                add(where.source, where.row, finding)
+        report.bias[str(file)] = bias.as_json()
+        if biased := bias.finding():
+            add(str(file), 0, biased)
+    for where, finding in across.finish():
+        add(where.source, where.row, finding)
+    return report
+
+
+Add = Callable[[str, int, Finding], None]
+
+
+def _one(
+    example: Example,
+    record: Record,
+    report: Report,
+    across: SetChecks,
+    bias: LengthBias,
+    cut: Truncation | None,
+    add: Add,
+) -> None:
+    """All checks of one record."""
+    where = Where(example.row.source, example.row.number)
+    report.records[where.source] += 1
+    codes = set()
+    for finding in (*record_findings(record), *across.add(where, record)):
+        if finding.code not in codes:
+            codes.add(finding.code)
+            add(where.source, where.row, finding)
+    if record.kind == "preference":
+        bias.add(record)
+    if cut and record.kind != "prompt":
+        for place, finding in cut.add(where, record):
+            add(place.source, place.row, finding)
+
+
+def _read(file: Path, format: str | None, report: Report, add: Add) -> Iterator[Example]:
+    """The examples of a file; rows that cannot be read are findings."""
+
+    def unreadable(error: DataError) -> None:
+        if isinstance(error, RowError):
+            report.rows[error.source] += 1
+            code = error.code if error.code in CHECKS else "schema"
+            add(error.source, error.row, Finding(code, "", error.reason))
+
+    last = 0
+    for example in examples(file, format=format, on_error=unreadable):
+        if example.row.number != last:
+            last = example.row.number
+            report.rows[example.row.source] += 1
+        yield example
+
+
+def _records(example: Example, add: Add) -> list[Record]:
+    """The records to look at: every pair of a ranking, or the one record of the row."""
+    record = example.record
+    if isinstance(record, Unusable):
+        code = record.code
+        if code not in CHECKS:
+            code = "schema" if code in HARD else "unusable"
+        add(example.row.source, example.row.number, Finding(code, "", record.reason))
+        return []
+    if record.kind != "ranked":
+        return [record]
+    pairs, dropped = pairs_of(record, ALL_PAIRS)
+    for why in dropped:
+        if why.code in CHECKS:
+            add(example.row.source, example.row.number, Finding(why.code, "", why.reason))
+    return pairs
+
+
+def _safe(finding: Finding) -> Finding:
+    return finding._replace(found=redacted(finding.found)[:80])
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    with file.open("rb") as stream:
+        return {
+            "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
+            "bytes": file.stat().st_size,
+        }
+
+
+def _at_least(severity: str, level: str) -> bool:
+    return SEVERITIES.index(severity) >= SEVERITIES.index(level)
