@@ -32,7 +32,8 @@ _WANTED = {
 class Settings:
     """The resolved settings of one stage.
 
-    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given.
+    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given, and ``default`` for the
+    output folder, which is ours and not TRL's.
     """
 
     stage: str
@@ -45,7 +46,7 @@ class Settings:
         return {
             key: (self.values[key], source)
             for key, source in self.sources.items()
-            if self.values[key] != self.schema[key].default
+            if source != "default" and self.values[key] != self.schema[key].default
         }
 
     def source(self, key: str) -> str:
@@ -63,7 +64,9 @@ def resolve(stage: str, argv: list[str]) -> Settings:
     files, flags = split_argv(argv)
     entries = [entry for file in files for entry in read_yaml(Path(file))]
     entries += read_flags(flags, schema)
-    settings = Settings(stage, {name: key.default for name, key in schema.items()}, {}, schema)
+    values = {name: key.default for name, key in schema.items()}
+    values["output_dir"] = f"runs/{stage}"
+    settings = Settings(stage, values, {"output_dir": "default"}, schema)
     for entry in entries:
         name = entry.key.replace("-", "_")
         if name not in schema:

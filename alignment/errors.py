@@ -23,3 +23,15 @@ class ConfigError(AlignError):
 
 class DataError(AlignError):
     """A data file or a row in it that cannot be used; the message begins with file:line."""
+
+
+class TrainingError(AlignError):
+    """Training cannot go on and more of the same will not help; exit code 1, no traceback."""
+
+
+class Interrupted(Exception):
+    """A signal ended a run after its checkpoint was written; exit code 128 + signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by signal {number}")
+        self.number = number

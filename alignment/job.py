@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from alignment import config
 from alignment.changes import changes
+from alignment.checkpoints import checkpoints, newest_whole, require_resumable
 from alignment.config import Settings
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, Interrupted
 from alignment.inputs import check_output, check_rows, clear_output, identify_parents
 from alignment.processes import is_main
 from alignment.runs import Run, new_run
@@ -42,27 +45,50 @@ class Job:
 
     def callbacks(self) -> "list[TrainerCallback]":
         """What every trainer of ours carries."""
+        from alignment.guard import Guard
         from alignment.tracking import Recorder
 
-        return [Recorder(self.run, self.folder)]
+        return [Recorder(self.run, self.folder), Guard()]
 
-    def train(self, trainer: "Trainer") -> dict[str, Any]:
-        """Train from the newest checkpoint or from the start, save, measure; the final metrics."""
-        from transformers.trainer_utils import get_last_checkpoint
+    def train(self, trainer: "Trainer") -> None:
+        """Train from the newest whole checkpoint or from the start, save, measure.
 
-        checkpoint = get_last_checkpoint(str(self.folder)) if self.resumes else None
-        if self.resumes:
-            logger.warning("resuming from %s", checkpoint or "the start: no checkpoint yet")
-        metrics = dict(trainer.train(resume_from_checkpoint=checkpoint).metrics)
+        Raises:
+            Interrupted: a signal came; a checkpoint was written.
+            TrainingError: a loss, gradient or weight is not finite.
+        """
+        from alignment.guard import Complete, Guard
+
+        guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
+        checkpoint = self.checkpoint()
+        with guard.watching():
+            try:
+                result = trainer.train(resume_from_checkpoint=checkpoint)
+                self.run.metrics |= result.metrics
+            except Complete:
+                logger.warning("%s: no step was left to make", self.folder)
         if trainer.eval_dataset is not None:
-            metrics |= trainer.evaluate()
+            self.run.metrics |= trainer.evaluate()
         trainer.save_model(str(self.folder))
-        self.run.metrics |= metrics
-        return metrics
+
+    def checkpoint(self) -> str | None:
+        """The checkpoint to resume from; torn ones are set aside and named."""
+        if not self.resumes:
+            return None
+        if is_main():
+            found, told = newest_whole(self.folder)
+            for line in told:
+                click.echo(line, err=True)
+            click.echo(f"resuming from {found or 'the start: no whole checkpoint'}", err=True)
+        else:
+            found = next(iter(reversed(checkpoints(self.folder))), None)
+        if found is not None:
+            require_resumable(found)
+        return str(found) if found else None
 
 
 def open_job(settings: Settings) -> Job:
-    """Check all that can be checked without torch, and claim the output folder.
+    """Check all that can be checked without torch; the caller holds the lock of the folder.
 
     Raises:
         ConfigError: a folder or model that cannot be used.
@@ -81,7 +107,8 @@ def open_job(settings: Settings) -> Job:
     if not values["resume_anyway"]:
         _refuse_changes(folder, former, settings, run)
     run.started, run.tracker_id = former.started, former.tracker_id
-    return Job(settings, run, folder, resumes=True, finished=former.status == "finished")
+    finished = former.status == "finished"
+    return Job(settings, run, folder, resumes=True, finished=finished)
 
 
 def _refuse_changes(folder: Path, former: Run, settings: Settings, run: Run) -> None:
@@ -104,7 +131,7 @@ def recorded(job: Job) -> Iterator[Job]:
     try:
         yield job
         job.run.status = "finished"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Interrupted):
         job.run.status = "interrupted"
         raise
     except BaseException as error:

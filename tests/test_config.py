@@ -28,6 +28,7 @@ def test_later_files_override_earlier_ones_and_flags_override_files(tmp_path: Pa
     assert settings.values["beta"] == 0.3
     assert settings.values["seed"] == 2
     assert settings.sources == {
+        "output_dir": "default",
         "beta": "--beta",
         "seed": f"{second}:2",
         "max_length": f"{first}:3",

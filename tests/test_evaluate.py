@@ -145,7 +145,10 @@ def _mistakes(tiny: Path, folder: Path) -> dict[str, tuple[dict[str, Any], str]]
     (used / "eval.json").write_text("{}")
     here = __name__
     return {
-        "missing folder": ({"models": [NamedModel("a", str(folder / "none"))]}, "none: no such folder"),
+        "missing folder": (
+            {"models": [NamedModel("a", str(folder / "none"))]},
+            "none: no such folder",
+        ),
         "no model in it": ({"models": [NamedModel("a", str(bare))]}, "(?s)no model.*checkpoint-20"),
         "no base": ({"models": [NamedModel("a", str(orphan))]}, "base of the adapter .*no such"),
         "two of a name": ({"models": [NamedModel("a", str(tiny))] * 2}, "two are called 'a'"),

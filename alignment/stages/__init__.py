@@ -5,13 +5,16 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import nullcontext
+from pathlib import Path
 
 import click
 
 from alignment.config import resolve
-from alignment.errors import AlignError
+from alignment.errors import AlignError, Interrupted, TrainingError
 from alignment.inputs import describe
 from alignment.job import Job, open_job, recorded
+from alignment.lock import locked
 from alignment.processes import is_main
 from alignment.registry import STAGES
 from alignment.wandb_setup import prepare_wandb
@@ -20,14 +23,19 @@ from alignment.wandb_setup import prepare_wandb
 def main(stage: str, argv: list[str]) -> None:
     """Run a stage from its command line, as `align`, `python -m alignment` and recipes/*.py do.
 
-    Ends the process with 2 after a user's mistake, told in one or two lines.
+    Ends the process with 2 after a user's mistake, told in one or two lines, with 1 where training
+    cannot go on, with 128 and the signal's number after a signal.
     """
     try:
         run_stage(stage, argv)
     except AlignError as error:
         if is_main():
             click.echo(f"error: {error}", err=True)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, TrainingError) else 2)
+    except Interrupted as interruption:
+        if is_main():
+            click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
+        sys.exit(128 + interruption.number)
 
 
 def run_stage(stage: str, argv: list[str]) -> None:
@@ -46,7 +54,12 @@ def run_stage(stage: str, argv: list[str]) -> None:
     if dry:
         click.echo(describe(settings))
         return
-    job = open_job(settings)
+    folder = Path(settings.values["output_dir"])
+    with locked(folder) if is_main() else nullcontext():
+        _run(stage, open_job(settings))
+
+
+def _run(stage: str, job: Job) -> None:
     if job.finished:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
         return
