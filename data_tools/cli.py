@@ -9,6 +9,7 @@ from alignment.errors import AlignError
 
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
+FORMAT_HELP = "Format of all sources; found row by row without it."
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
 
 
@@ -32,7 +33,7 @@ def data() -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, required=True, help="The JSON lines to write.")
-@click.option("--format", default="", help="Format of all sources; found row by row without it.")
+@click.option("--format", default="", help=FORMAT_HELP)
 @click.option("--to", type=click.Choice(SHAPES), default="auto", show_default=True)
 @click.option("--pairing", type=click.Choice(POLICIES), default="best-vs-worst", show_default=True)
 @click.option(
@@ -41,6 +42,8 @@ def data() -> None:
 @click.option("--min-margin", type=float, default=0.0, help="Least difference of scores.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of best-vs-random.")
 @click.option("--on-error", type=click.Choice(["fail", "drop"]), default="fail", show_default=True)
+@click.option("--preset", type=click.Choice(["chatlm"]), help="ChatLM-mini-Chinese's merge.")
+@click.option("--defect", multiple=True, help="Of the preset, by name; `all` for every one.")
 @click.option("--merge-splits", is_flag=True, help="Train and test files into one output.")
 @click.option("--num-proc", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--strip-sentinels", is_flag=True, help="Empty inputs that say there is none.")
@@ -51,7 +54,12 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     from data_tools.convert import Conversion, convert
     from data_tools.pairing import Pairing
     from data_tools.repairs import Repairs
+    from data_tools.report import run_preset
 
+    if options["preset"]:
+        for summary in run_preset(sources, output, options["defect"]):
+            click.echo(str(summary))
+        return
     pairing = Pairing(
         options["pairing"], options["max_pairs"], options["min_margin"], options["seed"]
     )
@@ -71,7 +79,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--format", default="", help="Format of all sources; found row by row without it.")
+@click.option("--format", default="", help=FORMAT_HELP)
 @click.option("--tokenizer", type=FILE, help="A model's folder: adds the truncation checks.")
 @click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--fail-on", multiple=True, help="Also fail on this code, or on warn or info.")
@@ -79,9 +87,82 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.option("--findings", type=FILE, help="Write every finding as JSON lines.")
 def validate(sources: tuple[str, ...], **options: Any) -> None:
     """Check SOURCES; exit 1 on errors, or on what --fail-on names."""
-    from data_tools.commands import run_validate
+    from data_tools.report import print_report, run_validate
 
-    failed = run_validate(list(sources), **options)
+    report = run_validate(sources, options)
+    failed = report.failed(options["fail_on"])
+    print_report(report)
     if failed:
         click.echo(f"failed: {', '.join(failed)}")
         raise click.exceptions.Exit(1)
+
+
+@data.command()
+@click.argument("sources", nargs=-1, required=True)
+@click.option("--format", default="", help=FORMAT_HELP)
+@click.option("--tokenizer", type=FILE, help="A model's folder: adds lengths in tokens.")
+@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+@click.option("--page", type=FILE, help="Write a page with pictures, one HTML file.")
+@click.option("--report", type=FILE, help="Write the numbers as JSON.")
+def stats(sources: tuple[str, ...], **options: Any) -> None:
+    """Show lengths, length bias, margins, languages, repeats and truncation of SOURCES."""
+    from data_tools.report import run_stats
+
+    click.echo(run_stats(sources, options))
+
+
+@data.command()
+@click.argument("source", type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="out.jsonl: out.train.jsonl, ...")
+@click.option("--eval", "evaluation", type=float, default=0.05, show_default=True, help="Share.")
+@click.option("--test", type=float, default=0.0, help="Share of a third part.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def split(source: Path, output: Path, evaluation: float, test: float, seed: int) -> None:
+    """Divide SOURCE so that no prompt is on two sides."""
+    from data_tools.curate import split
+
+    parts = split(source, output, evaluation=evaluation, test=test, seed=seed)
+    for side, summary in parts.items():
+        share = summary.rows_out / max(summary.rows_in, 1)
+        click.echo(f"{side:<6} {summary.rows_out:>9,} rows  {share:6.1%}  {summary.output}")
+
+
+@data.command()
+@click.argument("sources", nargs=-1, required=True, type=FILE)
+@click.option("-o", "--output", type=FILE, required=True, help="The rows kept, as they were.")
+@click.option("--near", type=click.FloatRange(0, 1), default=0.0, help="Least likeness; 0: exact.")
+@click.option("--by", type=click.Choice(["row", "prompt"]), default="row", show_default=True)
+def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None:
+    """Keep the first of equal rows of SOURCES, or of nearly equal ones."""
+    from data_tools.curate import dedup
+
+    click.echo(str(dedup(sources, output, near=near, by=by)))
+
+
+@data.command()
+@click.argument("train", type=FILE)
+@click.argument("evaluation", type=FILE)
+@click.option("--near", type=click.FloatRange(0, 1), default=0.8, show_default=True)
+@click.option("--report", type=FILE, help="Write every leaked row as JSON lines.")
+def leak(train: Path, evaluation: Path, near: float, report: Path | None) -> None:
+    """Find prompts of EVALUATION that stand in TRAIN; exit 1 if any does."""
+    from data_tools.report import run_leak
+
+    text, leaked = run_leak(train, evaluation, near, report)
+    click.echo(text)
+    if leaked:
+        raise click.exceptions.Exit(1)
+
+
+@data.command()
+@click.argument("source", type=FILE)
+@click.option("--row", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--format", default="", help=FORMAT_HELP)
+@click.option("--tokenizer", type=FILE, help="A model's folder; plain text without it.")
+@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+def show(source: Path, row: int, **options: Any) -> None:
+    """Show a row as the model sees it: tokens, what carries loss, where it is cut."""
+    from data_tools.report import run_show
+
+    for line in run_show(source, row, options):
+        click.echo(line)

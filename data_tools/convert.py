@@ -42,7 +42,7 @@ HARD = frozenset(
 All others are choices (a tie, a margin) or known defects of good sources (an empty answer): such
 rows are dropped and counted either way.
 """
-SPLIT = re.compile(r"(?:^|[-_.])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
+SPLIT = re.compile(r"(?:^|[-_.:])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +76,11 @@ def convert(
     files = [file for source in sources for file in data_files(source)]
     parts: dict[str, list[Path]] = defaultdict(list)
     for file in files:
-        parts[_split_of(file)].append(file)
+        parts[split_of(file)].append(file)
     if conversion.merge_splits or len(parts) == 1:
         return [_convert(files, output, conversion, repairs or Repairs())]
     return [
-        _convert(members, _named(output, split), conversion, repairs or Repairs())
+        _convert(members, named_for(output, split), conversion, repairs or Repairs())
         for split, members in sorted(parts.items())
     ]
 
@@ -246,11 +246,13 @@ def _equal(record: Record) -> bool:
     return chosen == rejected or chosen.strip() == rejected.strip()
 
 
-def _split_of(file: Path) -> str:
+def split_of(file: Path) -> str:
+    """The split that a file's name speaks of, or nothing."""
     found = SPLIT.search(file.name.split(".parquet")[0].split(".json")[0].split(".csv")[0])
     return found[1].lower() if found else ""
 
 
-def _named(output: Path, split: str) -> Path:
+def named_for(output: Path, split: str) -> Path:
+    """The output for one split: `pairs.train.jsonl`."""
     stem = output.name.removesuffix(".jsonl")
     return output.with_name(f"{stem}.{split}.jsonl" if split else output.name)

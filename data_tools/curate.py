@@ -119,9 +119,10 @@ def leaks(train: Path, evaluation: Path, *, near: float = 0.8) -> Leaks:
     for row, record in _rows(train):
         found.train += 1
         text = normalised(plain(_prompt(record)))
-        if exact.setdefault(digest(text), row._replace(data={})).number == row.number and index:
+        place = row._replace(data={})
+        if exact.setdefault(digest(text), place) is place and index:
             index.add(len(rows), text)
-            rows.append(row._replace(data={}))
+            rows.append(place)
     for row, record in _rows(evaluation):
         found.evaluation += 1
         text = normalised(plain(_prompt(record)))

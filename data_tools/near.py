@@ -12,6 +12,9 @@ _MULTIPLIERS = np.array([0x9E3779B1, 0x85EBCA77, 0xC2B2AE3D, 0x27D4EB2F, 0x16566
 _MIX = np.uint64(0xFF51AFD7ED558CCD)
 
 
+_EMPTY = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+
+
 class Match(NamedTuple):
     """An earlier text that is nearly the same, and the share of 5-grams both have."""
 
@@ -27,7 +30,8 @@ class NearIndex:
 
     def __init__(self, threshold: float = 0.8) -> None:
         self.threshold = threshold
-        self._lsh = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+        # candidates are verified, so the index may look a little further than the threshold
+        self._lsh = MinHashLSH(threshold=max(threshold - 0.1, 0.1), num_perm=PERMUTATIONS)
         self._texts: dict[int, str] = {}
 
     def nearest(self, text: str) -> Match | None:
@@ -70,6 +74,6 @@ def jaccard(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:
 def _sketch(text: str) -> tuple[NDArray[np.uint64], MinHash]:
     """5-grams and their MinHash; the grams are hashes already, so datasketch need not hash."""
     grams = five_grams(text)
-    sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=int)
+    sketch = _EMPTY.copy()
     sketch.update_batch(grams.tolist())
     return grams, sketch

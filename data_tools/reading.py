@@ -15,6 +15,7 @@ from typing import IO, Literal, TypeAlias
 import zstandard
 
 from alignment.errors import DataError
+from data_tools.hub import hub_rows, hub_splits, is_hub_name
 from data_tools.json_rows import Parsed, array_rows, line_rows
 from data_tools.rows import Fault, Row, RowError, place
 from data_tools.tables import csv_rows, parquet_rows
@@ -46,18 +47,20 @@ def read_rows(path: str | Path, *, on_error: OnError | None = None) -> Iterator[
     can be said of the rows behind the break; a single bad row is handed to it and passed over.
 
     Args:
-        path: A file, or a folder whose files are all of one kind.
+        path: A file, a folder whose files are all of one kind, or a hub name.
         on_error: Told of every bad row; without it the first one raises.
 
     Raises:
         DataError: At the first bad row, or where the file itself cannot be read.
     """
     for file in data_files(path):
-        yield from _file_rows(file, on_error)
+        yield from hub_rows(str(file)) if is_hub_name(file) else _file_rows(file, on_error)
 
 
 def data_files(path: str | Path) -> list[Path]:
-    """The data files behind a path: itself, or a folder's, sorted and all of one kind."""
+    """The sources behind a path: itself, a folder's files in order, a hub name's splits."""
+    if is_hub_name(path):
+        return [Path(name) for name in hub_splits(str(path))]
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", "check the path; hub names: owner/name")

@@ -48,3 +48,15 @@ class Summary:
 def dropped_path(output: Path) -> Path:
     """Where the rows that an output lacks are listed."""
     return output.with_name(output.name.removesuffix(".jsonl") + ".dropped.jsonl")
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows of cells as aligned plain text: the first column to the left, the others right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )

@@ -26,7 +26,7 @@ OPEN, CLOSE = "\ue000", "\ue001"
 
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}`, as transformers has it: the part that carries loss."""
+    """transformers' `{% generation %}` block: what a template says carries loss."""
 
     tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
 

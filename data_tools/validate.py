@@ -15,6 +15,7 @@ from data_tools.checks.texts import redacted
 from data_tools.convert import HARD
 from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
+from data_tools.hub import is_hub_name
 from data_tools.lengths import LengthBias, Truncation
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.reading import data_files
@@ -227,6 +228,8 @@ def _safe(finding: Finding) -> Finding:
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
+    if is_hub_name(file):
+        return {"hub": str(file)}
     with file.open("rb") as stream:
         return {
             "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),

@@ -1,0 +1,155 @@
+"""What the commands print and write: tables, examples, coloured tokens, JSON beside them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from data_tools.chatlm import DEFECTS, merge
+from data_tools.checks import CHECKS, SEVERITIES
+from data_tools.curate import leaks
+from data_tools.show import Side, Token, example_at, flaws, plain_parts, sides
+from data_tools.stats import stats
+from data_tools.summary import Summary, table
+from data_tools.tokens import ModelText
+from data_tools.validate import Located, Report, validate
+from data_tools.writing import json_line, written_whole
+
+Options = Mapping[str, Any]
+COLOURS = {"error": "red", "warn": "yellow", "info": "blue"}
+
+
+def run_validate(sources: Sequence[str], options: Options) -> Report:
+    """Validate and write the files that were asked for."""
+    found: list[Located] = []
+    each = found.append if options["findings"] else None
+    report = validate(
+        sources,
+        format=options["format"] or None,
+        model=_model(options),
+        max_length=options["max_length"],
+        each=each,
+    )
+    if options["report"]:
+        _write_json(options["report"], report.as_json())
+    if options["findings"]:
+        with written_whole(options["findings"]) as out:
+            for one in found:
+                place = {"source": one.source, "row": one.row}
+                out.write(json_line({**place, **one.finding._asdict()}))
+    return report
+
+
+def print_report(report: Report) -> None:
+    """Print the table of codes, worst first, with examples, and the length bias by source."""
+    rows, records = sum(report.rows.values()), sum(report.records.values())
+    click.echo(f"{rows:,} rows, {records:,} records in {len(report.inputs)} file(s)")
+    totals = report.totals
+    for severity in reversed(SEVERITIES):
+        for code in sorted(code for code in totals if CHECKS[code].severity == severity):
+            name = click.style(f"{severity:<5}", fg=COLOURS[severity])
+            share = totals[code] / max(records, 1)
+            click.echo(f"{name} {totals[code]:>8,} {share:6.1%}  {code}: {CHECKS[code].meaning}")
+            for one in report.examples[code]:
+                row = f"row {one.row}" if one.row else "whole file"
+                details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
+                click.echo(f"        {Path(one.source).name}, {row}: {details}")
+    for source, bias in report.bias.items():
+        if bias["pairs"]:
+            low, high = bias["interval"]
+            shown = f"{bias['chosen_longer']:.2f} ({low:.2f} to {high:.2f})"
+            click.echo(f"chosen longer: {shown} in {Path(source).name}")
+    if not totals:
+        click.echo("nothing found")
+
+
+def run_stats(sources: Sequence[str], options: Options) -> str:
+    """Collect statistics, write page and JSON where asked, give the table."""
+    from data_tools.charts import overview, write_page
+
+    found = stats(
+        sources,
+        format=options["format"] or None,
+        model=_model(options),
+        max_length=options["max_length"],
+    )
+    if options["page"]:
+        write_page(options["page"], found)
+    if options["report"]:
+        _write_json(options["report"], [one.as_json() for one in found])
+    return table(overview(found))
+
+
+def run_preset(sources: Sequence[str], output: Path, defects: Sequence[str]) -> list[Summary]:
+    """ChatLM's merge, with the defects that were named."""
+    chosen = frozenset(DEFECTS) if "all" in defects else frozenset(defects)
+    return merge(sources, output, defects=chosen)
+
+
+def run_leak(train: Path, evaluation: Path, near: float, report: Path | None) -> tuple[str, bool]:
+    """Look for leaks; the table, and whether there are any."""
+    found = leaks(train, evaluation, near=near)
+    if report:
+        with written_whole(report) as out:
+            for leak in (*found.exact, *found.near):
+                out.write(json_line(leak._asdict()))
+    size = max(found.evaluation, 1)
+    lines = [
+        f"{found.train:,} rows in {train}, {found.evaluation:,} in {evaluation}",
+        f"same prompt:        {len(found.exact):>8,}  {len(found.exact) / size:6.1%}",
+        f"nearly the same:    {len(found.near):>8,}  {len(found.near) / size:6.1%}",
+    ]
+    lines += [
+        f"  row {leak.row} is {leak.likeness:.0%} like row {leak.train_row} of {leak.train_source}"
+        for leak in (*found.exact, *found.near)[:3]
+    ]
+    return "\n".join(lines), bool(found.exact or found.near)
+
+
+def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
+    """The lines that show a row."""
+    example = example_at(source, number, format=options["format"] or None)
+    record = example.record
+    if isinstance(record, Exception):
+        raise record
+    name = example.adapter.name if example.adapter else ""
+    yield f"{example.row.where}: {name}, {record.kind}; flaws: {', '.join(flaws(record)) or 'none'}"
+    model = _model(options)
+    if model is None:
+        for part, text in plain_parts(record):
+            yield click.style(f"[{part}]", bold=True)
+            yield text
+        return
+    for side in sides(record, model, options["max_length"]):
+        yield from _coloured(side, options["max_length"])
+
+
+def _coloured(side: Side, max_length: int) -> Iterator[str]:
+    """Tokens in turn underlined and not, green where they carry loss, struck out where cut."""
+    kept = [token for token in side.tokens if token.kept]
+    carrying = sum(token.loss for token in kept)
+    cut = len(side.tokens) - len(kept)
+    counts = f"{len(side.tokens)} tokens, {carrying} carry loss, {cut} cut at {max_length}"
+    yield click.style(f"[{side.name}] {counts}", bold=True)
+    yield "".join(_styled(token, i) for i, token in enumerate(side.tokens))
+
+
+def _styled(token: Token, index: int) -> str:
+    colour = "green" if token.loss else None
+    return click.style(
+        token.text,
+        fg=colour if token.kept else "red",
+        underline=index % 2 == 0,
+        strikethrough=not token.kept,
+    )
+
+
+def _model(options: Options) -> ModelText | None:
+    return ModelText(options["tokenizer"]) if options["tokenizer"] else None
+
+
+def _write_json(path: Path, value: Any) -> None:
+    with written_whole(path) as out:
+        out.write(orjson.dumps(value, option=orjson.OPT_INDENT_2))

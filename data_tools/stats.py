@@ -1,0 +1,161 @@
+"""What a set of examples is like: lengths, margins, languages, repeats, what max_length cuts."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_tools.checks.sets import Where, answer_key, prompt_key
+from data_tools.examples import examples
+from data_tools.formats import Record, Unusable
+from data_tools.language import language
+from data_tools.lengths import LengthBias, Truncation
+from data_tools.pairing import Pairing, pairs_of
+from data_tools.reading import data_files
+from data_tools.text import contents, plain
+from data_tools.tokens import ModelText
+
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+
+
+@dataclass
+class SourceStats:
+    """Counts over one file.
+
+    Attributes:
+        source: Its name.
+        rows, unusable: Rows read, and those that give no record.
+        kinds: Records by kind.
+        lengths: Characters of every part, by part.
+        languages: Answers by language, by part.
+        margins: Of the pairs that have one.
+        bias: Whether chosen is longer, by characters.
+        truncation: By tokens, where a tokenizer was named.
+        prompts: Records by prompt.
+    """
+
+    source: str
+    rows: int = 0
+    unusable: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
+    languages: dict[str, Counter[str]] = field(default_factory=dict)
+    margins: list[float] = field(default_factory=list)
+    bias: LengthBias = field(default_factory=LengthBias)
+    truncation: Truncation | None = None
+    prompts: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record) -> None:
+        """Take a record in."""
+        self.kinds[record.kind] += 1
+        prompt = prompt_key(record)
+        self.prompts[prompt] += 1
+        self._part("prompt", plain(record.prompt) if record.messages is None else "")
+        if record.kind == "preference":
+            chosen, rejected = plain(record.chosen), plain(record.rejected)
+            self.pairs[prompt + answer_key(chosen) + answer_key(rejected)] += 1
+            self._part("chosen", chosen)
+            self._part("rejected", rejected)
+            self.bias.add(record)
+            if record.margin is not None:
+                self.margins.append(record.margin)
+        else:
+            spoken = [t for t in record.messages or [] if t["role"] == "assistant"]
+            self._part("answer", plain(record.completion) or "\n".join(contents(spoken)))
+            self._part("text", record.text)
+
+    @property
+    def repeated_prompts(self) -> int:
+        """Records on a prompt that an earlier record has."""
+        return sum(self.prompts.values()) - len(self.prompts)
+
+    @property
+    def repeated_pairs(self) -> int:
+        """Pairs that stand there already."""
+        return sum(self.pairs.values()) - len(self.pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything for machines."""
+        return {
+            "source": self.source,
+            "rows": self.rows,
+            "unusable": self.unusable,
+            "kinds": dict(self.kinds),
+            "characters": {part: quantiles(values) for part, values in self.lengths.items()},
+            "languages": {part: dict(counts) for part, counts in self.languages.items()},
+            "margins": quantiles(self.margins) if self.margins else None,
+            "length_bias": self.bias.as_json() if self.bias.pairs else None,
+            "repeated_prompts": self.repeated_prompts,
+            "repeated_pairs": self.repeated_pairs,
+            "truncation": self.truncation.as_json() if self.truncation else None,
+        }
+
+    def _part(self, part: str, value: str) -> None:
+        if value:
+            self.lengths.setdefault(part, []).append(len(value))
+            self.languages.setdefault(part, Counter())[language(value)] += 1
+
+
+def stats(
+    sources: Iterable[str | Path],
+    *,
+    format: str | None = None,
+    model: ModelText | None = None,
+    max_length: int = 1024,
+    pairing: Pairing | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[SourceStats]:
+    """Statistics of every file; rankings count as the pairs that a policy makes of them.
+
+    Raises:
+        DataError: Where a file cannot be read. Single bad rows are counted as unusable.
+    """
+    pairing = pairing or Pairing()
+    return [
+        _of_file(file, format, model, max_length, pairing, progress)
+        for source in sources
+        for file in data_files(source)
+    ]
+
+
+def quantiles(values: list[int] | list[float]) -> dict[str, float]:
+    """Mean and nearest-rank quantiles."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    found = {f"p{q * 100:g}": float(ordered[round(q * last)]) for q in QUANTILES}
+    return {"mean": round(sum(ordered) / len(ordered), 2), **found}
+
+
+def _of_file(
+    file: Path,
+    format: str | None,
+    model: ModelText | None,
+    max_length: int,
+    pairing: Pairing,
+    progress: Callable[[], None],
+) -> SourceStats:
+    found = SourceStats(str(file), truncation=Truncation(model, max_length) if model else None)
+
+    def unreadable(_: Exception) -> None:
+        found.rows += 1
+        found.unusable += 1
+
+    last = 0
+    for example in examples(file, format=format, on_error=unreadable):
+        found.rows += example.row.number != last
+        last = example.row.number
+        progress()
+        record = example.record
+        if isinstance(record, Unusable):
+            found.unusable += 1
+            continue
+        records = pairs_of(record, pairing)[0] if record.kind == "ranked" else [record]
+        for one in records:
+            found.add(one)
+            if found.truncation and one.kind != "prompt":
+                found.truncation.add(Where(found.source, example.row.number), one)
+    if found.truncation:
+        found.truncation.finish()
+    return found
