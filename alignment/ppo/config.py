@@ -37,7 +37,14 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (("gamma", "lam", "reward_accuracy_gate"), lambda x: 0 <= x <= 1, "within [0, 1]"),
     (("num_ppo_epochs", "num_generations", "kl_horizon", "num_samples"), lambda x: x >= 1, ">= 1"),
     (
-        ("beta", "vf_coef", "critic_warmup_steps", "sample_steps", "reward_retries"),
+        (
+            "beta",
+            "vf_coef",
+            "critic_warmup_steps",
+            "sample_steps",
+            "reward_retries",
+            "alarm_patience",
+        ),
         lambda x: x >= 0,
         ">= 0",
     ),
@@ -205,6 +212,11 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     # Watching
     sample_steps: int = _key(
         10, "Rollouts between two records of completions in samples.jsonl. 0: none."
+    )
+    alarm_patience: int = _key(
+        5,
+        "Rollouts in a row that must look wrong (KL over twice target_kl, entropy collapse, a "
+        "useless critic, runaway length, over-optimisation) before it is said, once. 0: never.",
     )
     num_samples: int = _key(4, "Completions in each such record.")
 

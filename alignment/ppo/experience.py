@@ -68,7 +68,7 @@ def score_tokens(
             length = rows.response_ids.size(1)
             output = respond(model, rows, with_values=True)
             logps[index, :length] = output.logps.float()
-            values[index, :length] = output.values.float()
+            values[index, :length] = output.state_values.float()
             if reference is not None:
                 ref_logps[index, :length] = reference(rows).float()
     return TokenScores(logps, values, None if reference is None else ref_logps)

@@ -20,7 +20,7 @@ class ResponseOutput(ModelOutput):
 
     logps: Tensor = None  # type: ignore[assignment]  # ModelOutput wants a default
     entropy: Tensor = None  # type: ignore[assignment]
-    values: Tensor = None  # type: ignore[assignment]
+    state_values: Tensor = None  # type: ignore[assignment]  # `values` is a method of a dict
     aux_loss: Tensor = None  # type: ignore[assignment]
 
 
@@ -78,7 +78,7 @@ def add_response_forward(model: nn.Module, *, critic: nn.Module | None = None) -
         return ResponseOutput(
             logps=output.log_probs,
             entropy=output.entropy,
-            values=values,
+            state_values=values,
             aux_loss=output.aux_loss,
         )
 

@@ -60,7 +60,7 @@ def ppo_loss(
             in the graph, since DDP waits for every parameter).
     """
     mask = rows.response_mask
-    logps, values = output.logps.float(), output.values.float()
+    logps, values = output.logps.float(), output.state_values.float()
     high = args.epsilon_high if args.epsilon_high is not None else args.cliprange
     policy = math.policy_loss(
         logps, rows.old_logps, rows.advantages, mask, clip=(args.cliprange, high)

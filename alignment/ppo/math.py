@@ -180,9 +180,10 @@ def value_loss(
     error = (values - returns).square()
     if clip is None:
         return 0.5 * masked_sum(error, response_mask), torch.zeros((), device=values.device)
-    near = old_values + (values - old_values).clamp(-clip, clip)
-    clipped_error = (near - returns).square()
-    is_clipped = masked_sum((clipped_error > error).to(values.dtype), response_mask)
+    moved = values - old_values
+    clipped_error = (old_values + moved.clamp(-clip, clip) - returns).square()
+    is_over = (moved.abs() > clip) & (clipped_error > error)
+    is_clipped = masked_sum(is_over.to(values.dtype), response_mask)
     return 0.5 * masked_sum(torch.maximum(error, clipped_error), response_mask), is_clipped
 
 

@@ -5,7 +5,7 @@ file a process), with the place in it, the KL coefficient and whether the rollou
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from alignment.errors import ConfigError
@@ -20,15 +20,16 @@ class PPOState:
     """Counters that change while training; equal in all processes.
 
     `micro_steps` counts forward passes of training, `rollouts` the rollouts begun, `beta` is the
-    KL coefficient now, `stopped` tells that the rest of this rollout is left unused, and `alarms`
-    what the alarms remember.
+    KL coefficient now, `stopped` tells that the rest of this rollout is left unused, `found`
+    holds the metrics of this rollout, and `alarms` what the alarms remember.
     """
 
     beta: float
     micro_steps: int = 0
     rollouts: int = 0
     stopped: bool = False
-    alarms: dict[str, list[float]] | None = None
+    found: dict[str, float] = field(default_factory=dict)
+    alarms: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def save(self, folder: Path) -> None:
         """Write the state to a checkpoint folder."""
@@ -48,11 +49,6 @@ class PPOState:
                 f"{folder}: no {STATE_FILE}, so this is no checkpoint of PPO", "start anew"
             )
         return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def rollout_file(folder: Path, *, process_index: int) -> Path:
-    """Where a process keeps its rollout within a checkpoint."""
-    return folder / f"rollout-{process_index}.safetensors"
 
 
 def make_kl_control(args: PPOConfig) -> math.FixedKL | math.AdaptiveKL:

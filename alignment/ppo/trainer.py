@@ -8,9 +8,9 @@ the reward, GAE and whitening (`experience`, `math`) and the clipped losses (`lo
 
 TRL 1.16 names used that are not public; `tests/contracts/test_trl.py` holds their signatures:
 overridden: `_prepare_inputs`, `_generate_and_score_completions`, `_compute_loss`,
-`_get_train_sampler`, `_load_from_checkpoint`; called: `_generate`, `_calculate_rewards`; read:
-`_step`, `_metrics`, `_tokenizer`, `eos_token_ids`, `ref_model`, `reward_funcs`,
-`reward_func_names`, `reward_weights`, `aux_loss_enabled`, `router_aux_loss_coef`,
+`_get_train_sampler`, `_load_from_checkpoint`, `_issue_warnings_after_load`; called: `_generate`,
+`_calculate_rewards`; read: `_step`, `_metrics`, `_tokenizer`, `eos_token_ids`, `ref_model`,
+`reward_funcs`, `reward_func_names`, `reward_weights`, `aux_loss_enabled`, `router_aux_loss_coef`,
 `vllm_generation._iter_named_params`.
 """
 
@@ -20,7 +20,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,9 @@ from torch.utils.data import Sampler
 from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from alignment.errors import ConfigError
 from alignment.ppo.adapters import BORROWED, kept_gradients, unsaved_adapters
+from alignment.ppo.alarms import AlarmBell
+from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.checks import check_count, check_ends, check_prompts
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
@@ -56,20 +56,12 @@ from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import rollout_metrics
 from alignment.ppo.reward_functions import Reward, as_rewards
 from alignment.ppo.reward_models import AdapterReward, ModelReward
-from alignment.ppo.rollout import Rollout, pad_rollout, plan_epoch
+from alignment.ppo.rollout import Rollout, pad_rollout
 from alignment.ppo.sampler import EpochSampler
 from alignment.ppo.samples import SampleLog
-from alignment.ppo.state import PPOState, make_kl_control, rollout_file
+from alignment.ppo.state import PPOState, make_kl_control
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Rows of one forward, and the tokens of its whole mini-batch over all processes."""
-
-    rows: Rollout
-    num_tokens: float
 
 
 class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
@@ -119,9 +111,8 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         self.kl_control = make_kl_control(args)
         self._rewards = [f if isinstance(f, Reward) else None for f in self.reward_funcs]
         self._add_critic()
-        self._rollout: Rollout | None = None
-        self._plan: list[Tensor] = []
-        self._mini_tokens: list[float] = []
+        self.buffer = RolloutBuffer(args, self._sum)
+        self.alarms = AlarmBell(args, self.ppo_state.alarms)
         self._sums = StepSums()
         self._seconds: dict[str, float] = defaultdict(float)
         self._samples = SampleLog(Path(args.output_dir), num_samples=args.num_samples)
@@ -150,10 +141,6 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
 
     # Rollouts
 
-    @property
-    def _micro_steps(self) -> int:
-        return int(self.args.steps_per_generation)
-
     def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
         return EpochSampler(
             super()._get_train_sampler(dataset), epoch=lambda: int(self.state.epoch or 0)
@@ -164,35 +151,12 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         if not self.model.training:
             rollout = self._generate_and_score_completions(generation_batch)
             return MicroBatch(rollout, self._count(rollout.response_mask).item())
-        position = self._step % (self._micro_steps * self.args.num_ppo_epochs)
-        if position == 0 or self._rollout is None:
+        if self.buffer.place(self._step) == 0 or self.buffer.rollout is None:
             self.ppo_state.rollouts += 1
             self.ppo_state.stopped = False
-            self._rollout = self._generate_and_score_completions(generation_batch)
-        if position % self._micro_steps == 0 or not self._plan:
-            self._start_epoch(position // self._micro_steps)
-        place = position % self._micro_steps
-        mini = place // self.args.gradient_accumulation_steps
-        return MicroBatch(self._rollout.rows(self._plan[place]), self._mini_tokens[mini])
-
-    def _start_epoch(self, epoch: int) -> None:
-        rollout = self._rollout
-        assert rollout is not None
-        self._plan = self._make_plan(rollout, epoch=epoch)
-        size = self.args.gradient_accumulation_steps
-        minis = [torch.cat(self._plan[at : at + size]) for at in range(0, len(self._plan), size)]
-        counts = torch.stack([rollout.response_mask[mini].sum() for mini in minis])
-        self._mini_tokens = self._sum(counts.float()).tolist()
-
-    def _make_plan(self, rollout: Rollout, *, epoch: int) -> list[Tensor]:
-        micro = len(rollout) // self._micro_steps
-        args, lengths = self.args, rollout.attention_mask.sum(dim=1)
-        return plan_epoch(
-            lengths,
-            micro_size=micro,
-            mini_size=micro * args.gradient_accumulation_steps,
-            seed=(args.seed, args.process_index, self.ppo_state.rollouts, epoch),
-        )
+            rollout = self._generate_and_score_completions(generation_batch)
+            self.buffer.put(rollout, number=self.ppo_state.rollouts)
+        return self.buffer.micro_batch(self._step)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollout:
         """Sample responses, score them, and compute what the losses need of each token."""
@@ -238,13 +202,15 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         )
         self._note(found, mode=mode)
         if mode == "train":
+            self.ppo_state.found = dict(found)
             self._after_rollout(prompts, completions, scores, experience.kl, found)
         return experience.rollout
 
     def _score_tokens(self, rollout: Rollout) -> TokenScores:
         policy = self.accelerator.unwrap_model(self.model)
-        whole = [torch.arange(len(rollout))]
-        plan = self._make_plan(rollout, epoch=0) if self.model.training else whole
+        plan = [torch.arange(len(rollout))]
+        if self.model.training:
+            plan = self.buffer.make_plan(rollout, number=self.ppo_state.rollouts, epoch=0)
         with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
             return score_tokens(
                 self.model,
@@ -281,8 +247,7 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> Tensor:
         """Take one micro-step; nothing where this rollout was given up for too much KL."""
-        position = self._step % (self._micro_steps * self.args.num_ppo_epochs)
-        if self.ppo_state.stopped and position != 0:
+        if self.ppo_state.stopped and self.buffer.place(self._step):
             self._step += 1
             return torch.zeros((), device=self.accelerator.device)
         before, spent = time.perf_counter(), sum(self._seconds.values())
@@ -291,26 +256,36 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             self._finish_mini_batch(model)
         elapsed = time.perf_counter() - before
         self._seconds["update"] += elapsed - (sum(self._seconds.values()) - spent)
-        if position + 1 == self._micro_steps * self.args.num_ppo_epochs or self.ppo_state.stopped:
-            for name, seconds in self._seconds.items():
-                self._metrics["train"][f"time/{name}"].append(seconds)
-            self._seconds.clear()
+        if self.ppo_state.stopped or not self.buffer.place(self._step):
+            self._finish_rollout()
         return loss
+
+    def _finish_rollout(self) -> None:
+        self._note({f"time/{name}": s for name, s in self._seconds.items()}, mode="train")
+        self._seconds.clear()
+        warmed_up = self.state.global_step >= self.args.critic_warmup_steps
+        self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
 
     def _compute_loss(self, model: nn.Module, inputs: MicroBatch) -> Tensor:
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
         rows = inputs.rows
-        output = respond(model, rows, with_values=True, detach_trunk=not train_policy)
+        flags = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        output = respond(model, rows, with_values=True, detach_trunk=not train_policy, **flags)
         loss = ppo_loss(output, rows, args=self.args, sums=self._sums, train_policy=train_policy)
         # DDP averages gradients over processes; the tokens are already those of all of them.
         scale: float = self.accelerator.num_processes / max(inputs.num_tokens, 1.0)
         if not self.model.training:
             self._note(self._sums.finish(self._sum), mode="eval")
-        return loss.mul(scale)
+        loss = loss.mul(scale)
+        if self.aux_loss_enabled and train_policy:
+            steps = self.args.gradient_accumulation_steps if self.model.training else 1
+            loss = loss + self.router_aux_loss_coef * output.aux_loss / steps
+        return loss
 
     def _finish_mini_batch(self, model: nn.Module) -> None:
         found = self._sums.finish(self._sum)
         self._note(found, mode="train")
+        self.ppo_state.found |= found
         limit = self.args.target_approx_kl
         if limit is not None and found["policy/approx_kl"] > limit:
             model.zero_grad()  # no gradient at all: the optimizer then leaves every weight alone
@@ -347,8 +322,7 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         self.ppo_state.micro_steps = self._step
         if self.args.should_save:
             self.ppo_state.save(folder)
-        if self._rollout is not None and self._in_rollout():
-            self._rollout.save(rollout_file(folder, process_index=self.args.process_index))
+        self.buffer.save(folder, step=self._step)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
@@ -356,21 +330,28 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_critic(policy, folder)
         self.ppo_state = PPOState.load(folder)
+        self.alarms.memory = self.ppo_state.alarms
         self._step = self.ppo_state.micro_steps
-        if self._in_rollout():
-            path = rollout_file(folder, process_index=self.args.process_index)
-            if not path.is_file():
-                raise ConfigError(
-                    f"{folder}: {path.name} is missing, and the checkpoint is within a rollout",
-                    "resume with the number of processes that saved it",
-                )
-            self._rollout = Rollout.load(path, device=self.accelerator.device)
-            per_epoch = self._micro_steps
-            place = self._step % (per_epoch * self.args.num_ppo_epochs)
-            self._start_epoch(place // per_epoch)
+        self.buffer.load(
+            folder,
+            step=self._step,
+            number=self.ppo_state.rollouts,
+            device=self.accelerator.device,
+        )
 
-    def _in_rollout(self) -> bool:
-        return bool(self._step % (self._micro_steps * self.args.num_ppo_epochs))
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        load_result.missing_keys[:] = [
+            name for name in load_result.missing_keys if not is_critic_parameter(name)
+        ]
+        super()._issue_warnings_after_load(load_result)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log; an evaluation also tells the alarms how the held-out measure stands."""
+        super().log(logs, start_time)
+        measure = self.args.metric_for_best_model or "objective/score"
+        value = logs.get(f"eval_{measure.removeprefix('eval_')}")
+        if isinstance(value, float):
+            self.alarms.note_held_out(value)
 
     # Small things
 

@@ -31,6 +31,7 @@ SIGNATURES = {
         *("quantization_config", "peft_config"),
     ],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
+    (Trainer, "_issue_warnings_after_load"): ["self", "load_result"],
     (Trainer, "save_model"): ["self", "output_dir", "_internal_call"],
     (Trainer, "create_optimizer"): ["self", "model"],
 }

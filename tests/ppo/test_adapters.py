@@ -13,10 +13,11 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ConfigError
+from alignment.ppo.buffer import MicroBatch
 from alignment.ppo.experience import respond
 from alignment.ppo.reward_models import AdapterReward
 from alignment.ppo.rewards import load_rewards
-from alignment.ppo.trainer import MicroBatch, PPOTrainer
+from alignment.ppo.trainer import PPOTrainer
 
 Make = Callable[..., PPOTrainer]
 
@@ -75,8 +76,8 @@ def test_the_critics_adapter_does_not_touch_policy_or_reference(make_trainer: Ma
                 parameter.add_(0.3)
         output = respond(trainer.model, rows, with_values=True)
     assert torch.equal(output.logps, rows.old_logps)
-    assert output.values.abs().max() > 0.1
-    trainer._rollout = None
+    assert output.state_values.abs().max() > 0.1
+    trainer.buffer.rollout = None
     trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
     assert trainer._metrics["train"]["objective/kl"][-1] == 0.0
 

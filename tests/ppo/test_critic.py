@@ -34,7 +34,7 @@ def test_a_head_starts_at_zero_and_reads_the_state_before_each_token(make_traine
     rows = rollout_of(trainer)
     assert rows.values.abs().max() == 0
     torch.nn.init.normal_(trainer.model.critic.linear.weight)
-    values = respond(trainer.model, rows, with_values=True).values
+    values = respond(trainer.model, rows, with_values=True).state_values
     prompt = rows.prompt_ids[0][rows.prompt_attention[0].bool()]
     response = rows.response_ids[0][rows.response_mask[0]]
     output = trainer.model(input_ids=torch.cat([prompt, response])[None], output_hidden_states=True)

@@ -13,9 +13,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from alignment.errors import ConfigError
+from alignment.ppo.buffer import MicroBatch
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.reward_functions import FunctionReward, ScoreStats
-from alignment.ppo.trainer import MicroBatch, PPOTrainer
+from alignment.ppo.trainer import PPOTrainer
 
 Make = Callable[..., PPOTrainer]
 
@@ -55,16 +56,16 @@ def test_keys_of_the_reward_change_the_advantages(
     make_trainer: Make, key: str, one: Any, other: Any
 ) -> None:
     first, second = (rollout_with(make_trainer, **{key: value}) for value in (one, other))
-    assert torch.equal(first._rollout.response_ids, second._rollout.response_ids)
-    a, b = first._rollout.advantages, second._rollout.advantages
+    assert torch.equal(first.buffer.rollout.response_ids, second.buffer.rollout.response_ids)
+    a, b = first.buffer.rollout.advantages, second.buffer.rollout.advantages
     if key == "missing_eos_penalty":  # whitening hides what all responses share
-        a, b = first._rollout.returns, second._rollout.returns
+        a, b = first.buffer.rollout.returns, second.buffer.rollout.returns
     assert not torch.allclose(a, b, atol=1e-3)
 
 
 def test_advantages_are_white_over_the_real_tokens(make_trainer: Make) -> None:
     trainer = rollout_with(make_trainer)
-    real = trainer._rollout.advantages[trainer._rollout.response_mask]
+    real = trainer.buffer.rollout.advantages[trainer.buffer.rollout.response_mask]
     assert real.mean().item() == pytest.approx(0, abs=1e-5)
     assert real.std().item() == pytest.approx(1, abs=1e-4)
 
@@ -198,7 +199,7 @@ def test_too_much_kl_stops_the_updates_on_a_rollout(make_trainer: Make) -> None:
 
 def test_several_responses_a_prompt(make_trainer: Make) -> None:
     trainer = rollout_with(make_trainer, num_generations=4)
-    rollout = trainer._rollout
+    rollout = trainer.buffer.rollout
     prompts = {tuple(ids.tolist()) for ids in rollout.prompt_ids}
     responses = {tuple(ids.tolist()) for ids in rollout.response_ids}
     assert (len(rollout), len(prompts)) == (8, 2)
@@ -207,7 +208,7 @@ def test_several_responses_a_prompt(make_trainer: Make) -> None:
 
 def test_truncated_responses_can_be_left_out(make_trainer: Make) -> None:
     trainer = rollout_with(make_trainer, mask_truncated_completions=True)
-    rollout = trainer._rollout
+    rollout = trainer.buffer.rollout
     ends = torch.isin(rollout.response_ids, torch.tensor(trainer.eos_token_ids)).any(dim=1)
     assert torch.equal(rollout.response_mask.any(dim=1), ends)
     assert rollout.response_attention.bool().any(dim=1).all()
@@ -339,7 +340,7 @@ def test_a_batch_of_8_equals_8_batches_of_1_by_accumulation(make_trainer: Make) 
 
 def test_padding_more_changes_neither_logps_nor_loss(make_trainer: Make) -> None:
     trainer = rollout_with(make_trainer)
-    rows = trainer._rollout.rows(trainer._plan[0])
+    rows = trainer.buffer.rollout.rows(trainer.buffer.plan[0])
     wider = dataclasses.replace(
         rows,
         **{

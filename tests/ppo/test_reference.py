@@ -131,16 +131,16 @@ def test_the_updates_of_a_rollout_equal_a_plain_reference(
     ref = copy.deepcopy(trainer.ref_model)
     del ref.forward
     plans = []
-    start_epoch = trainer._start_epoch
+    start_epoch = trainer.buffer.start_epoch
 
     def keep_plan(epoch: int) -> None:
         start_epoch(epoch)
-        plans.append([index.tolist() for index in trainer._plan])
+        plans.append([index.tolist() for index in trainer.buffer.plan])
 
-    trainer._start_epoch = keep_plan
+    trainer.buffer.start_epoch = keep_plan
     trainer.train()
 
-    rollout = trainer._rollout
+    rollout = trainer.buffer.rollout
     pairs = [
         (
             rollout.prompt_ids[i][rollout.prompt_attention[i].bool()],

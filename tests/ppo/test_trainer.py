@@ -33,7 +33,7 @@ def test_the_ratio_is_exactly_1_on_the_first_mini_batch(
     trainer = make_trainer(temperature=temperature, gradient_accumulation_steps=2)
     inputs = first_rollout(trainer)
     assert (ratio(trainer, inputs.rows) == 1).all()
-    second = trainer._rollout.rows(trainer._plan[1])
+    second = trainer.buffer.rollout.rows(trainer.buffer.plan[1])
     assert (ratio(trainer, second) == 1).all()
 
 
@@ -54,7 +54,7 @@ def test_old_logps_are_those_of_the_sampling_distribution(
     """Against the plain logits of the model, row by row, with no padding at all."""
     trainer = make_trainer(temperature=temperature)
     first_rollout(trainer)
-    rollout = trainer._rollout
+    rollout = trainer.buffer.rollout
     for row in range(len(rollout)):
         prompt = rollout.prompt_ids[row][rollout.prompt_attention[row].bool()]
         response = rollout.response_ids[row][rollout.response_mask[row]]

@@ -1,0 +1,59 @@
+"""Two processes on CPU (gloo) give what one gives, within rounding."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+SCRIPT = Path(__file__).with_name("two_processes.py")
+SAME = ("loss", "objective/", "policy/", "critic/", "response/", "rewards/")
+
+
+def run(model: Path, folder: Path, world: int, case: str) -> dict[str, Any]:
+    folder.mkdir(exist_ok=True)
+    launcher = [sys.executable]
+    if world > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    environment = os.environ | {
+        "PYTHONPATH": f"{SCRIPT.parent}:{SCRIPT.parents[2]}",
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    command = [*launcher, str(SCRIPT), str(model), str(folder), str(world), case]
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return {
+        "weights": torch.load(folder / "w.pt", weights_only=True),
+        "log": json.loads((folder / "log.json").read_text()),
+        "beta": float((folder / "beta.txt").read_text()),
+    }
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "head",
+        pytest.param("model", marks=pytest.mark.slow),
+        pytest.param("head-lora", marks=pytest.mark.slow),
+        pytest.param("lora-lora", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one(tiny_dir: Path, tmp_path: Path, case: str) -> None:
+    one = run(tiny_dir, tmp_path / "one", 1, case)
+    two = run(tiny_dir, tmp_path / "two", 2, case)
+    assert len(one["log"]) == len(two["log"]) == 6
+    for a, b in zip(one["log"], two["log"], strict=True):
+        for name, value in a.items():
+            if name.startswith(SAME):
+                assert b[name] == pytest.approx(value, abs=1e-4), name
+    assert two["beta"] == pytest.approx(one["beta"], rel=1e-6)
+    assert one["beta"] != 0.05
+    for name, x in one["weights"].items():
+        torch.testing.assert_close(two["weights"][name], x, atol=5e-6, rtol=0)
