@@ -117,7 +117,8 @@ def open_plain(path: Path) -> IO[bytes]:
     magic = stream.read(4)
     stream.seek(0)
     if magic.startswith(GZIP):
-        return io.BufferedReader(gzip.GzipFile(fileobj=stream))
+        stream.close()
+        return io.BufferedReader(gzip.GzipFile(path))
     if magic == ZSTD:
         plain = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
         return io.BufferedReader(plain)

@@ -4,10 +4,13 @@ import csv
 import io
 import sys
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from data_tools.json_rows import Parsed
 from data_tools.rows import Fault
+
+if TYPE_CHECKING:
+    from _csv import Reader as CsvReader
 
 BATCH = 512
 
@@ -16,10 +19,28 @@ def csv_rows(stream: IO[bytes], *, delimiter: str) -> Iterator[Parsed]:
     """Rows of a table with a header, each with the line it starts on; records may span lines."""
     csv.field_size_limit(sys.maxsize)
     # surrogateescape lets a broken byte reach the row it stands in, where it is reported
-    text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-    records = csv.reader(text, delimiter=delimiter, strict=True)
-    line = 1
+    with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield from _table(csv.reader(text, delimiter=delimiter, strict=True))
+
+
+def parquet_rows(stream: IO[bytes]) -> Iterator[Parsed]:
+    """Rows of a Parquet file, a batch at a time."""
+    from pyarrow import ArrowException
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        with stream, ParquetFile(stream) as file:
+            for batch in file.iter_batches(batch_size=BATCH):
+                for row in batch.to_pylist():
+                    yield None, row
+    except ArrowException as error:
+        raise OSError(f"not a whole Parquet file: {error}") from error
+
+
+def _table(records: "CsvReader") -> Iterator[Parsed]:
+    """Records under the header that comes first."""
     header: list[str] | None = None
+    line = 1
     while True:
         try:
             record = next(records)
@@ -36,19 +57,6 @@ def csv_rows(stream: IO[bytes], *, delimiter: str) -> Iterator[Parsed]:
         elif record:
             yield line, _record(header, record)
         line = records.line_num + 1
-
-
-def parquet_rows(stream: IO[bytes]) -> Iterator[Parsed]:
-    """Rows of a Parquet file, a batch at a time."""
-    from pyarrow import ArrowException
-    from pyarrow.parquet import ParquetFile
-
-    try:
-        for batch in ParquetFile(stream).iter_batches(batch_size=BATCH):
-            for row in batch.to_pylist():
-                yield None, row
-    except ArrowException as error:
-        raise OSError(f"not a whole Parquet file: {error}") from error
 
 
 def _header_fault(header: list[str]) -> Fault | None:
