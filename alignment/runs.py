@@ -68,7 +68,7 @@ class Run:
     """The record of one run of one stage.
 
     ``status`` is running, finished, failed or interrupted. ``settings`` holds every key that was
-    given, as ``{"value": ..., "source": ...}``.
+    given, as ``{"value": ..., "source": ...}``; ``checks`` what the trainer could make of the rows.
     """
 
     stage: str
@@ -85,6 +85,7 @@ class Run:
     started: float = 0.0
     ended: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    checks: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     tracker_id: str | None = None
 

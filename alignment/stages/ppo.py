@@ -2,6 +2,7 @@
 
 from trl import get_quantization_config
 
+from alignment.checks import check_data
 from alignment.data import load_datasets
 from alignment.job import Job
 from alignment.models import load_policy, load_tokenizer
@@ -14,6 +15,7 @@ def run(job: Job) -> None:
     data, _, model, args = job.dataclasses()
     tokenizer = load_tokenizer(model, args)
     train, held_out = load_datasets(data, kind="prompt", tokenizer=tokenizer, seed=args.seed)
+    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
     rewards, reward_tokenizers = load_rewards(
         args.reward_model,
         policy_tokenizer=tokenizer,

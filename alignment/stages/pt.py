@@ -2,6 +2,7 @@
 
 from trl import SFTTrainer, get_quantization_config
 
+from alignment.checks import check_data
 from alignment.data import load_datasets
 from alignment.job import Job
 from alignment.models import load_policy, load_tokenizer
@@ -12,6 +13,7 @@ def run(job: Job) -> None:
     data, _, model, args = job.dataclasses()
     tokenizer = load_tokenizer(model, args)
     train, held_out = load_datasets(data, kind="text", tokenizer=tokenizer, seed=args.seed)
+    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
     trainer = SFTTrainer(
         **load_policy(model, args),
         args=args,

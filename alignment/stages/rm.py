@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from trl import RewardTrainer, get_quantization_config
 
+from alignment.checks import check_data
 from alignment.data import load_datasets
 from alignment.job import Job
 from alignment.models import load_reward_policy, load_tokenizer
@@ -21,6 +22,7 @@ def run(job: Job) -> None:
     data, _, model, args = job.dataclasses()
     tokenizer = load_tokenizer(model, args)
     train, held_out = load_datasets(data, kind="preference", tokenizer=tokenizer, seed=args.seed)
+    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
     trainer = RewardTrainer(
         **load_reward_policy(model, args),
         args=args,
