@@ -32,8 +32,8 @@ _WANTED = {
 class Settings:
     """The resolved settings of one stage.
 
-    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given, and ``default`` for the
-    output folder, which is ours and not TRL's.
+    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given,
+    and ``default`` for the output folder, which is ours and not TRL's.
     """
 
     stage: str

@@ -3,6 +3,7 @@
 Public Trainer hooks only; every stage carries it.
 """
 
+import json
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +17,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.checkpoints import checkpoints, rotate, seal
 from alignment.errors import Interrupted, TrainingError
+from alignment.runs import write_text
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: What TRL counts and does not save: the tokens seen, in its metrics as ``num_tokens``.
+_COUNTERS = "counters.json"
 
 
 class Complete(Exception):
@@ -30,14 +34,16 @@ class Guard(TrainerCallback):
     def __init__(self) -> None:
         self.signal: int | None = None
         self.keep: int | None = None
+        self.trainer: Any = None
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
+    def watching(self, trainer: Any) -> Iterator[None]:
         """Take SIGTERM and SIGINT while training; the second one ends the process at once.
 
         Raises:
             Interrupted: at the end, where a signal came; its checkpoint is written by then.
         """
+        self.trainer = trainer
         former = {number: signal.signal(number, self._take) for number in _SIGNALS}
         try:
             yield
@@ -56,6 +62,9 @@ class Guard(TrainerCallback):
     ) -> None:
         """Take rotation over from the trainer, which goes by file time; end what is complete."""
         self.keep, args.save_total_limit = args.save_total_limit, None
+        if state.global_step > 0:
+            counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
+            self.trainer._total_train_tokens = counted["num_tokens"]
         if 0 < state.max_steps <= state.global_step:
             raise Complete
 
@@ -100,9 +109,15 @@ class Guard(TrainerCallback):
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
-        folder = Path(args.output_dir or "")
-        seal(folder / f"checkpoint-{state.global_step}")
-        rotate(folder, keep=self.keep, best=state.best_model_checkpoint)
+        folder = _folder(args, state)
+        counters = {"num_tokens": self.trainer._total_train_tokens}
+        write_text(folder / _COUNTERS, json.dumps(counters) + "\n")
+        seal(folder)
+        rotate(folder.parent, keep=self.keep, best=state.best_model_checkpoint)
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
 
 
 def _agree(number: int | None, args: TrainingArguments) -> int | None:

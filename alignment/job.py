@@ -61,7 +61,7 @@ class Job:
 
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
         checkpoint = self.checkpoint()
-        with guard.watching():
+        with guard.watching(trainer):
             try:
                 result = trainer.train(resume_from_checkpoint=checkpoint)
                 self.run.metrics |= result.metrics

@@ -1,0 +1,243 @@
+"""kill -9 a stage at a random moment, resume it, compare with a run that nobody touched.
+
+    python benchmarks/faults/kills.py --kills 200            # every stage, full and LoRA, a table
+    python benchmarks/faults/kills.py --stage sft --kills 20
+
+Each trial forks a process that has imported everything, so that a trial costs a second and not ten.
+Half of the kills come at a random moment of the run, half inside a save: as soon as a checkpoint
+folder without its manifest is seen. The resumed run must end in the same weights, optimizer, random
+states and metrics, to the bit.
+"""
+
+import argparse
+import hashlib
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STAGES = ("pt", "sft", "rm", "dpo", "ppo")
+WORDS = ("one", "two", "three", "四", "five", "六", "seven", "八", "nine", "十")
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "pt": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
+    "sft": [{"prompt": f"say {word}", "completion": word} for word in WORDS],
+    "rm": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
+    "dpo": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
+    "ppo": [{"prompt": f"say {word}"} for word in WORDS],
+}
+RECIPE = """\
+max_steps: 8
+save_steps: 1
+save_total_limit: 3
+logging_steps: 1
+learning_rate: 1e-3
+per_device_train_batch_size: 2
+report_to: none
+use_cpu: true
+disable_tqdm: true
+activation_checkpointing: false
+seed: 7
+"""
+LORA = """\
+use_peft: true
+lora_r: 4
+lora_alpha: 8
+lora_target_modules: [q_proj, v_proj]
+"""
+PPO = """\
+reward_model: kills:reward
+max_completion_length: 6
+steps_per_generation: 2
+num_ppo_epochs: 2
+"""
+#: Wall-clock entries of a record; everything else must be equal.
+CLOCKS = ("time", "runtime", "per_second", "seconds", "flos")
+
+
+def reward(completions: list[Any], **_: Any) -> list[float]:
+    """A rule for PPO: the shorter the better."""
+    return [-float(len(completion[0]["content"])) for completion in completions]
+
+
+def arguments(stage: str, folder: Path, model: Path, *, lora: bool) -> list[str]:
+    """The command line of one small run in a folder."""
+    data, recipe = folder.parent / f"{stage}.jsonl", folder.parent / f"{stage}.yaml"
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[stage]]
+    data.write_text("".join(lines), encoding="utf-8")
+    parts = (RECIPE, LORA if lora else "", PPO if stage == "ppo" else "")
+    recipe.write_text("".join(parts), encoding="utf-8")
+    words = [str(recipe), "--model_name_or_path", str(model), "--train_data", str(data)]
+    return [*words, "--output_dir", str(folder)]
+
+
+def start(stage: str, argv: list[str]) -> multiprocessing.Process:
+    """Run a stage in a fork of this process, which has imported everything."""
+    process = multiprocessing.get_context("fork").Process(target=_child, args=(stage, argv))
+    process.start()
+    return process
+
+
+def _child(stage: str, argv: list[str]) -> None:
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    log = os.open(Path(argv[argv.index("--output_dir") + 1] + ".log"), os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 2)
+    from alignment.stages import main
+
+    main(stage, argv)
+
+
+def fingerprints(folder: Path) -> dict[str, str]:
+    """A digest of all that a finished run leaves, clocks taken out."""
+    found = {}
+    last = max(folder.glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    for path in [*folder.glob("*.safetensors"), *last.rglob("*")]:
+        if path.suffix in {".safetensors", ".pt", ".pth"}:
+            name = path.relative_to(folder).as_posix()
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        row = {k: v for k, v in json.loads(line).items() if not any(c in k for c in CLOCKS)}
+        if "loss" in row or "policy/entropy" in row:
+            found[f"metrics of step {row['step']}"] = json.dumps(row, sort_keys=True)
+    return found
+
+
+def wait_for_random_moment(folder: Path, seconds: float, random_: random.Random) -> None:
+    """Sleep somewhere within the time that a whole run takes."""
+    time.sleep(random_.uniform(0, seconds))
+
+
+def wait_for_a_save(folder: Path, seconds: float, random_: random.Random) -> None:
+    """Wait until some checkpoint is being written, then a moment of up to 20 ms more."""
+    wanted = random_.randint(1, 8)
+    checkpoint = folder / f"checkpoint-{wanted}"
+    end = time.monotonic() + 4 * seconds + 5
+    while time.monotonic() < end and not checkpoint.exists():
+        time.sleep(0.0005)
+    time.sleep(random_.uniform(0, 0.02))
+
+
+MOMENTS: dict[str, Callable[[Path, float, random.Random], None]] = {
+    "random": wait_for_random_moment,
+    "save": wait_for_a_save,
+}
+
+
+def trial(
+    stage: str, model: Path, root: Path, *, lora: bool, moment: str, seconds: float, seed: int
+) -> Counter[str]:
+    """One kill and one resume; what happened, counted."""
+    random_ = random.Random(seed)
+    folder = root / f"{stage}-{moment}-{seed}"
+    argv = arguments(stage, folder, model, lora=lora)
+    process = start(stage, argv)
+    MOMENTS[moment](folder, seconds, random_)
+    alive = process.is_alive()
+    if process.pid and alive:
+        os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    again = start(stage, [*argv, "--resume"])
+    again.join()
+    count = Counter(trials=1, killed=int(alive), crashed=int(again.exitcode != 0))
+    count["torn"] = len(list(folder.glob("torn-*")))
+    if again.exitcode == 0:
+        mine = fingerprints(folder)
+        reference = fingerprints(root / f"{stage}-reference")
+        differing = sorted(
+            key for key in {*mine, *reference} if mine.get(key) != reference.get(key)
+        )
+        count["different"] = int(bool(differing))
+        if differing:
+            print(f"{folder.name}: differs in {', '.join(differing[:6])}", file=sys.stderr)
+    else:
+        print(Path(f"{folder}.log").read_text(encoding="utf-8")[-800:], file=sys.stderr)
+    if not count["crashed"] and not count["different"]:
+        shutil.rmtree(folder)
+    return count
+
+
+def measure(
+    stage: str, model: Path, root: Path, *, lora: bool, kills: int, seed: int = 0
+) -> Counter[str]:
+    """The reference run, then ``kills`` trials of one stage; totals."""
+    reference = root / f"{stage}-reference"
+    begin = time.monotonic()
+    process = start(stage, arguments(stage, reference, model, lora=lora))
+    process.join()
+    seconds = time.monotonic() - begin
+    if process.exitcode != 0:
+        raise SystemExit(Path(f"{reference}.log").read_text(encoding="utf-8"))
+    total: Counter[str] = Counter()
+    for number in range(kills):
+        moment = ("random", "save")[number % 2]
+        total += trial(
+            stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
+        )
+    return total
+
+
+def make_model(folder: Path) -> None:
+    """The presets' smallest model is enough: files are torn, not weights."""
+    from alignment.presets import init_model
+
+    init_model("tiny", folder)
+
+
+def main() -> None:
+    """Run the trials asked for and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--stage", choices=STAGES, action="append")
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--model", type=Path)
+    options = parser.parse_args()
+    preload()
+    print(f"{'stage':<12}{'kills':>7}{'killed':>8}{'torn':>6}{'crashes':>9}{'different':>11}")
+    bad = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        model = options.model or Path(scratch) / "model"
+        if options.model is None:
+            make_model(model)
+        for stage in options.stage or STAGES:
+            for lora in (False, True):
+                root = Path(scratch) / f"{stage}-{lora}"
+                root.mkdir()
+                total = measure(stage, model, root, lora=lora, kills=options.kills)
+                name = f"{stage} LoRA" if lora else stage
+                print(
+                    f"{name:<12}{total['trials']:>7}{total['killed']:>8}{total['torn']:>6}"
+                    f"{total['crashed']:>9}{total['different']:>11}",
+                    flush=True,
+                )
+                bad += total["crashed"] + total["different"]
+    sys.exit(1 if bad else 0)
+
+
+def preload() -> None:
+    """Import once what every trial needs."""
+    import importlib
+
+    sys.path.insert(0, str(Path(__file__).parent))
+    import torch
+
+    torch.set_num_threads(1)
+    for stage in STAGES:
+        importlib.import_module(f"alignment.stages.{stage}")
+        from alignment.schema import schema_of
+
+        schema_of(stage)
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    main()
