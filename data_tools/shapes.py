@@ -130,7 +130,8 @@ def _unlike(
 ) -> Unusable:
     """Say what a row lacks, or what other kind of data it looks like."""
     data = example.row.data
-    if example.adapter is None or not example.adapter.strength:
+    if example.adapter is None or example.adapter.name == "prompt":
+        # a prompt is what is left of a row whose answer cannot be used
         _, near, _ = nearest(data)
         pattern = BY_NAME["pair"].lacks(data) if _halves(data) and shape.pattern == "pair" else []
         lacks = (before.lacks(data) if before else []) or pattern

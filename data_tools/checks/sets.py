@@ -82,13 +82,12 @@ def answer_key(answer: str) -> str:
 def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
     """Contradictions, circles and answers on both sides within one prompt."""
     seen = {(edge.better, edge.worse) for edge in edges}
-    direct = False
+    told: set[Where] = set()
     for edge in edges:
         if (edge.worse, edge.better) in seen and edge.better != edge.worse:
-            direct = True
+            told.add(edge.where)
             yield edge.where, Finding("contradiction")
-    circular = set() if direct else in_circles(seen)
-    told: set[Where] = set()
+    circular = set() if told else in_circles(seen)
     chosen = {better for better, _ in seen}
     rejected = {worse for _, worse in seen}
     for edge in edges:

@@ -1,0 +1,115 @@
+"""ChatLM's merge: every rule on rows made by hand, and the fixtures counted apart."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import write_jsonl
+
+from alignment.errors import ConfigError
+from data_tools.chatlm import DEFECTS, merge
+
+ALL = frozenset(DEFECTS)
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def test_the_rules_by_hand(tmp_path: Path) -> None:
+    long = "长" * 520
+    rows = [
+        {"prompt": "q", "chosen": long, "reject": "b"},
+        {"prompt": "q", "chosen": long + "长", "reject": "b"},
+        {"prompt": "q", "chosen": "a", "reject": ""},
+        {"prompt": "q", "chosen": "a", "reject": " a\n"},
+        {"prompt": "q", "chosen": " ", "reject": "b"},
+        {"prompt": "q", "chosen": "a\\nb", "reject": "$\\nabla$"},
+    ]
+    source = write_jsonl(tmp_path / "huozi.jsonl", rows)
+    (clean,) = merge([source], tmp_path / "a.jsonl")
+    assert clean.dropped == {
+        "chosen_over_520": 1,
+        "empty_rejected": 1,
+        "chosen_eq_rejected": 1,
+        "empty_chosen": 1,
+    }
+    assert [r["chosen"] for r in rows_of(clean.output)] == [long, "a\\nb"]
+    (exact,) = merge([source], tmp_path / "b.jsonl", defects=ALL)
+    assert exact.dropped == {"chosen_over_520": 1, "empty_rejected": 1, "chosen_eq_rejected": 1}
+    assert [r["chosen"] for r in rows_of(exact.output)] == [long, " ", "a\nb"]
+    assert rows_of(exact.output)[2]["rejected"] == "$\nabla$"
+    assert exact.repaired == {"backslash-n": 1}
+
+
+@pytest.mark.parametrize(
+    ("defects", "prompts"),
+    [
+        (frozenset(), ["说。\n一", "说。", "说。"]),
+        (frozenset({"comma-join"}), ["说。，一", "说。", "说。"]),
+        (ALL, ["说。，一", "说。", "说。，无输入"]),
+    ],
+)
+def test_alpaca_prompts_and_their_generated_answers(
+    tmp_path: Path, defects: frozenset[str], prompts: list[str]
+) -> None:
+    alpaca = [
+        {"instruction": "说。", "input": given, "output": "好"} for given in ("一", " ", "无输入")
+    ]
+    alpaca.append({"instruction": "没有", "input": "", "output": "好"})
+    answers = [{"prompt": prompt, "rejected": f"坏{i}"} for i, prompt in enumerate(prompts)]
+    sources = [
+        write_jsonl(tmp_path / "alpaca.jsonl", alpaca),
+        write_jsonl(tmp_path / "rejected.jsonl", answers),
+    ]
+    (summary,) = merge(sources, tmp_path / "out.jsonl", defects=defects)
+    found = [(row["prompt"], row["rejected"]) for row in rows_of(summary.output)]
+    assert found == [(prompt, f"坏{i}") for i, prompt in enumerate(prompts)]
+    assert summary.dropped == {"no_rejected": 1}
+
+
+def expected(shared_data: Path, *, test: bool) -> int:
+    """The rows left, counted from the rules with nothing of ours."""
+    derived = shared_data / "derived"
+    triples = [
+        (r["prompt"], r["chosen"], r["reject"])
+        for r in json.loads((derived / "huozi_shape.json").read_text("utf-8"))
+    ]
+    alpaca = json.loads((derived / "alpaca_zh.json").read_text("utf-8"))
+    answers = rows_of(derived / "alpaca_zh.rejected.jsonl")
+    triples += [
+        (a["instruction"], a["output"], r["rejected"]) for a, r in zip(alpaca, answers, strict=True)
+    ]
+    for split in ["train", "test"] if test else ["train"]:
+        table = pq.read_table(derived / f"rlhf_single_round_zh.{split}.parquet")
+        triples += [(r["prompt"], r["chosen"], r["rejected"]) for r in table.to_pylist()]
+    return sum(
+        all(0 < len(part) <= 520 for part in triple) and triple[1].strip() != triple[2].strip()
+        for triple in triples
+    )
+
+
+def test_the_fixtures_give_the_rows_that_the_rules_leave(shared_data: Path, tmp_path: Path) -> None:
+    derived = shared_data / "derived"
+    names = ("huozi_shape.json", "alpaca_zh.json", "alpaca_zh.rejected.jsonl")
+    sources = [derived / name for name in names] + sorted(derived.glob("*.parquet"))
+    train, test = merge(sources, tmp_path / "out.jsonl")
+    assert (train.rows_in, train.rows_out) == (1072, 822)
+    assert train.rows_out == expected(shared_data, test=False)
+    assert train.dropped == {
+        "chosen_eq_rejected": 3,
+        "chosen_over_520": 184,
+        "prompt_over_520": 8,
+        "rejected_over_520": 55,
+    }
+    assert (test.output.name, test.rows_in, test.rows_out) == ("out.test.jsonl", 77, 60)
+    (whole,) = merge(sources, tmp_path / "all.jsonl", defects=ALL)
+    assert (whole.rows_in, whole.rows_out) == (1149, 882)
+    assert whole.rows_out == expected(shared_data, test=True)
+
+
+def test_an_unknown_defect(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not one of them"):
+        merge([], tmp_path / "out.jsonl", defects=frozenset({"typo"}))
