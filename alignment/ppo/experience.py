@@ -22,7 +22,7 @@ from alignment.ppo.rollout import Rollout
 Context = Callable[[], AbstractContextManager[Any]]
 
 
-def respond(model: nn.Module, rows: Rollout, **flags: bool) -> ResponseOutput:
+def respond(model: nn.Module, rows: Rollout, **flags: Any) -> ResponseOutput:
     """Run the policy (and the critic, on request) over some rows."""
     output: ResponseOutput = model(
         input_ids=rows.input_ids,

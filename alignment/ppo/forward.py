@@ -7,11 +7,15 @@ Shapes: B rows, P prompt tokens (padded on the left), T response tokens (padded 
 import functools
 import inspect
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from transformers.utils.generic import ModelOutput
+
+from alignment.ppo import math
 
 
 @dataclass
@@ -24,19 +28,35 @@ class ResponseOutput(ModelOutput):
     aux_loss: Tensor = None  # type: ignore[assignment]
 
 
-def add_response_forward(model: nn.Module, *, critic: nn.Module | None = None) -> None:
+Entropy = Literal["none", "value", "gradient"]
+"""Whether the entropy is wanted at all, and whether a gradient flows through it."""
+
+_MAX_LOGITS = 2**27  # 0.5 GB in float32; more than that is computed in tiles and recomputed
+_SCALES = (
+    *("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier"),
+    "logits_scaling",
+)
+
+
+def add_response_forward(
+    model: Any, *, temperature: float, critic: nn.Module | None = None
+) -> None:
     """Let `model(input_ids, attention_mask, response_length=T)` return a ResponseOutput.
 
-    The model must have TRL's fused LM head, which divides by the temperature and keeps the logits
-    out of memory. Without `response_length` the forward is the one it was, so generation, saving
-    and evaluation are unchanged. The critic becomes the submodule `critic` of the model.
+    The LM head runs on the real response tokens alone: plainly on CPU where the logits are small,
+    else through TRL's fused head, which keeps them out of memory and which the model must have.
+    Without `response_length` the forward is the one it was, so generation, saving and evaluation
+    are unchanged. The critic becomes the submodule `critic` of the model.
 
     Args:
-        model: The causal language model itself, not its PEFT wrapper.
+        model: The causal language model itself (a PreTrainedModel), not its PEFT wrapper.
+        temperature: What logits are divided by, as when sampling.
         critic: Maps hidden states and inputs to values; see `alignment.ppo.critic`.
     """
     fused = model.forward
     takes_positions = "position_ids" in inspect.signature(type(model).forward).parameters
+    text_config = model.config.get_text_config().to_dict()
+    is_scaled = any(text_config.get(name) is not None for name in _SCALES)
     if critic is not None:
         model.critic = critic
 
@@ -45,6 +65,7 @@ def add_response_forward(model: nn.Module, *, critic: nn.Module | None = None) -
         self: Any,
         *args: Any,
         response_length: int | None = None,
+        entropy: Entropy = "none",
         with_values: bool = False,
         detach_trunk: bool = False,
         **kwargs: Any,
@@ -53,36 +74,82 @@ def add_response_forward(model: nn.Module, *, critic: nn.Module | None = None) -
             return fused(*args, **kwargs)
         if takes_positions:
             kwargs["position_ids"] = positions(kwargs["attention_mask"])
-        hidden: list[Tensor] = []
-
-        def keep_response(module: nn.Module, inputs: Any, output: Any) -> Any:
-            # State s_t is what stands before token t, so the window is one to the left.
-            window = response_window(output.last_hidden_state, response_length)
-            hidden.append(window)
-            output.last_hidden_state = window
-            return output
-
-        labels = kwargs["input_ids"][:, -response_length:].masked_fill(
-            kwargs["attention_mask"][:, -response_length:] == 0, -100
-        )
-        handle = self.base_model.register_forward_hook(keep_response)
-        try:
-            output = fused(*args, **kwargs, shift_labels=labels, fused_lm_head=True)
-        finally:
-            handle.remove()
-        values: Any = None
+        targets = kwargs["input_ids"][:, -response_length:]
+        is_real = kwargs["attention_mask"][:, -response_length:] != 0
+        head = self.get_output_embeddings()
+        is_small = targets.numel() * head.weight.size(0) <= _MAX_LOGITS
+        wants_router = kwargs.get("output_router_logits", False)
+        if targets.device.type == "cpu" and is_small and not is_scaled and not wants_router:
+            states = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
+            hidden = response_window(states, response_length)
+            output = plain_head(head, hidden, targets, is_real, temperature, entropy)
+        else:
+            hidden, output = _fused_head(self, fused, response_length, is_real, args, kwargs)
         if with_values:
-            trunk = hidden[0].detach() if detach_trunk else hidden[0]
             kwargs.pop("output_router_logits", None)
-            values = self.critic(trunk, response_length=response_length, **kwargs)
-        return ResponseOutput(
-            logps=output.log_probs,
-            entropy=output.entropy,
-            state_values=values,
-            aux_loss=output.aux_loss,
-        )
+            trunk = hidden.detach() if detach_trunk else hidden
+            output.state_values = self.critic(trunk, response_length=response_length, **kwargs)
+        return output
 
     model.forward = types.MethodType(forward, model)
+
+
+def plain_head(
+    head: nn.Module,
+    hidden: Tensor,
+    targets: Tensor,
+    is_real: Tensor,
+    temperature: float,
+    entropy: Entropy,
+) -> ResponseOutput:
+    """Score tokens with all their logits in memory, which is the quickest where they are few.
+
+    Shape:
+        hidden: `(B, T, H)`; targets, is_real and the fields of the result: `(B, T)`.
+    """
+    logits = head(hidden[is_real]).float()
+    if temperature != 1.0:
+        logits = logits / temperature
+    every = torch.log_softmax(logits, dim=-1)
+    logps = every.gather(1, targets[is_real].unsqueeze(1)).squeeze(1)
+    found = ResponseOutput(logps=_spread(logps, is_real))
+    if entropy != "none":
+        each = math.entropy(every if entropy == "gradient" else every.detach())
+        found.entropy = _spread(each, is_real)
+    return found
+
+
+def _fused_head(
+    model: Any,
+    fused: Callable[..., Any],
+    response_length: int,
+    is_real: Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> tuple[Tensor, ResponseOutput]:
+    """Score tokens with TRL's fused head; return the states too, which it does not give away."""
+    hidden: list[Tensor] = []
+
+    def keep_response(module: nn.Module, inputs: Any, output: Any) -> Any:
+        window = response_window(output.last_hidden_state, response_length)
+        hidden.append(window)
+        output.last_hidden_state = window
+        return output
+
+    labels = kwargs["input_ids"][:, -response_length:].masked_fill(~is_real, -100)
+    handle = model.base_model.register_forward_hook(keep_response)
+    try:
+        output = fused(*args, **kwargs, shift_labels=labels, fused_lm_head=True)
+    finally:
+        handle.remove()
+    return hidden[0], ResponseOutput(
+        logps=output.log_probs, entropy=output.entropy, aux_loss=output.aux_loss
+    )
+
+
+def _spread(x: Tensor, is_real: Tensor) -> Tensor:
+    """Put the numbers of the real tokens back in their places, `(B, T)`, 0 elsewhere."""
+    return x.new_zeros(is_real.shape).masked_scatter(is_real, x)
 
 
 def positions(attention_mask: Tensor) -> Tensor:
@@ -95,7 +162,7 @@ def positions(attention_mask: Tensor) -> Tensor:
 
 
 def response_window(hidden: Tensor, response_length: int) -> Tensor:
-    """Cut the states before each response token out of all states.
+    """Cut the states s_t, before each response token t, out of all states.
 
     Shape:
         hidden: `(B, P + T, H)`; the result: `(B, T, H)`.

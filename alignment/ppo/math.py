@@ -203,14 +203,14 @@ def explained_variance(
     return torch.where(total > 0, 1 - residual / total, torch.nan)
 
 
-def entropy(logits: Tensor) -> Tensor:
-    """Compute -sum_v p_v log p_v of softmax(logits), in nats.
+def entropy(logps: Tensor) -> Tensor:
+    """Compute -sum_v p_v log p_v, in nats.
 
     Shape:
-        logits: `(..., V)`; the result: `(...)`.
+        logps: log-probabilities of the whole vocabulary, `(..., V)`; the result: `(...)`.
     """
-    logps = torch.log_softmax(logits, dim=-1)
-    return -(logps.exp() * logps).nan_to_num(nan=0.0).sum(dim=-1)
+    terms: Tensor = torch.special.entr(logps.exp())
+    return terms.sum(dim=-1)
 
 
 class FixedKL:

@@ -131,10 +131,14 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             rewards=[reward for reward in self._rewards if isinstance(reward, ModelReward)],
             tokenizer=self._tokenizer,
         )
-        add_response_forward(policy, critic=critic.to(self.accelerator.device))
+        temperature = self.args.temperature
+        add_response_forward(
+            policy, temperature=temperature, critic=critic.to(self.accelerator.device)
+        )
         policy._keys_to_ignore_on_save |= {f"critic.{name}" for name in critic.state_dict()}
         if self.ref_model is not None:
-            add_response_forward(self.accelerator.unwrap_model(self.ref_model))
+            reference = self.accelerator.unwrap_model(self.ref_model)
+            add_response_forward(reference, temperature=temperature)
         for reward in self._rewards:
             if reward is not None:
                 reward.place(self.accelerator)
@@ -269,8 +273,15 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
     def _compute_loss(self, model: nn.Module, inputs: MicroBatch) -> Tensor:
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
         rows = inputs.rows
-        flags = {"output_router_logits": True} if self.aux_loss_enabled else {}
-        output = respond(model, rows, with_values=True, detach_trunk=not train_policy, **flags)
+        flags: dict[str, Any] = {"output_router_logits": True} if self.aux_loss_enabled else {}
+        output = respond(
+            model,
+            rows,
+            entropy="gradient" if self.args.entropy_coef else "value",
+            with_values=True,
+            detach_trunk=not train_policy,
+            **flags,
+        )
         loss = ppo_loss(output, rows, args=self.args, sums=self._sums, train_policy=train_policy)
         # DDP averages gradients over processes; the tokens are already those of all of them.
         scale: float = self.accelerator.num_processes / max(inputs.num_tokens, 1.0)
