@@ -255,6 +255,16 @@ class _Encoder:
         ids: list[Ids] = self(batch["prompt"], add_generation_prompt=True, **words)["input_ids"]
         return ids
 
+    def begins(self, batch: Columns, sides: list[list[Ids]], limit: int | None) -> list[int]:
+        """Where the answers of rows over the limit begin; 0 for the rest, where no cut is made."""
+        found = [0] * len(sides[0])
+        over = [i for i, row in enumerate(zip(*sides, strict=True)) if _over(row, limit)]
+        if over:
+            opened = self.opened({"prompt": [batch["prompt"][i] for i in over]})
+            for i, ids in zip(over, opened, strict=True):
+                found[i] = min(_common(ids, side[i]) for side in sides)
+        return found
+
 
 def _supervised(batch: Columns, encode: _Encoder, args: Any, limit: int | None) -> Iterator[Fate]:
     """Rows of pt and sft: the completion, the assistant's tokens or all tokens carry loss."""
@@ -265,7 +275,7 @@ def _supervised(batch: Columns, encode: _Encoder, args: Any, limit: int | None) 
     encoded = encode(rows, return_assistant_tokens_mask=args.assistant_only_loss)
     starts = [0] * len(rows)
     if "completion" in batch and args.completion_only_loss is not False:
-        starts = list(map(_common, encode.opened(batch), encoded["input_ids"]))
+        starts = encode.begins(batch, [encoded["input_ids"]], limit)
     masks = encoded["assistant_masks"] if "assistant_masks" in encoded else [None] * len(rows)
     window = slice(limit) if args.packing else _window(args, limit)  # packing keeps the beginning
     for ids, start, mask in zip(encoded["input_ids"], starts, masks, strict=True):
@@ -282,9 +292,9 @@ def _supervised(batch: Columns, encode: _Encoder, args: Any, limit: int | None) 
 
 def _cut_pairs(batch: Columns, encode: _Encoder, window: slice) -> Iterator[Fate]:
     """Pairs of dpo: both sides are cut; what the prompt alone fills is left out."""
-    sides = (encode(encode.joined(batch, side))["input_ids"] for side in ("chosen", "rejected"))
-    for prompt, chosen, rejected in zip(encode.opened(batch), *sides, strict=True):
-        begin = min(_common(prompt, chosen), _common(prompt, rejected))
+    sides = [encode(encode.joined(batch, side))["input_ids"] for side in ("chosen", "rejected")]
+    begins = encode.begins(batch, sides, window.stop)
+    for begin, chosen, rejected in zip(begins, *sides, strict=True):
         kept = chosen[window], rejected[window]
         equal = chosen == rejected
         full = window.stop is not None and begin >= window.stop
@@ -299,16 +309,15 @@ def _cut_pairs(batch: Columns, encode: _Encoder, window: slice) -> Iterator[Fate
 
 def _whole_pairs(batch: Columns, encode: _Encoder, limit: int | None) -> Iterator[Fate]:
     """Pairs of rm: one with a side over the limit is left out whole."""
-    sides = (encode(encode.joined(batch, side))["input_ids"] for side in ("chosen", "rejected"))
+    sides = [encode(encode.joined(batch, side))["input_ids"] for side in ("chosen", "rejected")]
     for chosen, rejected in zip(*sides, strict=True):
-        length = max(len(chosen), len(rejected))
-        too_long = limit is not None and length > limit
-        yield Fate(length, too_long=too_long, equal=chosen == rejected)
+        too_long = _over((chosen, rejected), limit)
+        yield Fate(max(len(chosen), len(rejected)), too_long=too_long, equal=chosen == rejected)
 
 
 def _prompts(prompts: list[Ids], limit: int | None) -> Iterator[Fate]:
     for ids in prompts:
-        yield Fate(len(ids), too_long=limit is not None and len(ids) > limit)
+        yield Fate(len(ids), too_long=_over((ids,), limit))
 
 
 def _prompt_budget(run: Run, args: Any) -> int | None:
@@ -345,6 +354,10 @@ def _loss_template(tokenizer: Any, args: Any) -> str | None:
 def _splits_long_rows(args: Any) -> bool:
     """Whether packing goes on with the rest of a long row in the next block."""
     return bool(args.packing) and args.packing_strategy != "bfd"
+
+
+def _over(sides: tuple[Ids, ...], limit: int | None) -> bool:
+    return limit is not None and max(map(len, sides)) > limit
 
 
 def _window(args: Any, limit: int | None) -> slice:

@@ -24,10 +24,11 @@ class Align(click.Group):
     """Commands in sections, `data` imported when it is asked for."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        """Find a command; the data tools are a group of their own."""
+        """Find a command; the data tools are a group of their own, and `reject` needs a model."""
         if name == "data":
-            command: click.Command = importlib.import_module("data_tools.cli").data
-            return command
+            group: click.Group = importlib.import_module("data_tools.cli").data
+            group.add_command(importlib.import_module("alignment.reject.command").reject)
+            return group
         return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

@@ -64,7 +64,7 @@ class Job:
         with guard.watching(trainer):
             try:
                 result = trainer.train(resume_from_checkpoint=checkpoint)
-                self.run.metrics |= result.metrics
+                self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
             except Complete:
                 logger.warning("%s: no step was left to make", self.folder)
         if trainer.eval_dataset is not None:
@@ -111,9 +111,20 @@ def open_job(settings: Settings) -> Job:
     return Job(settings, run, folder, resumes=True, finished=finished)
 
 
+def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of every metric that training logged."""
+    last: dict[str, Any] = {}
+    for line in history:
+        last |= line
+    return {key: value for key, value in last.items() if key not in ("step", "epoch")}
+
+
 def _refuse_changes(folder: Path, former: Run, settings: Settings, run: Run) -> None:
     """A resumed run must be the run that was begun."""
-    found = "; ".join(changes(former, settings=settings, inputs=run.inputs, parents=run.parents))
+    differing = list(changes(former, settings=settings, inputs=run.inputs, parents=run.parents))
+    if former.processes != run.processes:
+        differing.append(f"processes {former.processes} -> {run.processes}")
+    found = "; ".join(differing)
     if found:
         raise ConfigError(
             f"output_dir: {folder}: cannot resume another run: {found}",

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 from alignment.errors import ConfigError
 
@@ -28,13 +29,13 @@ def _launch_option(name: str, value: str) -> list[str]:
         return ["--config_file", _config_file(value)]
     if not value.isdigit() or int(value) < 1:
         raise ConfigError(f"--nproc: expected a count of processes, got '{value}'", "--nproc 2")
-    return ["--num_processes", value]
+    cpu = [] if Path("/dev/nvidiactl").exists() else ["--cpu"]  # else the launcher runs one process
+    return ["--num_processes", value, *cpu]
 
 
 def _config_file(value: str) -> str:
     """A path, or one of the configs that TRL ships (single_gpu, multi_gpu, fsdp1, zero1, ...)."""
     from importlib.util import find_spec
-    from pathlib import Path
 
     if Path(value).is_file():
         return value

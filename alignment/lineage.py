@@ -7,7 +7,7 @@ from pathlib import Path
 from alignment.runs import RECORD, Run, load_run
 
 #: What a stage is judged by, the first of these that its record holds.
-_HEADLINES = ("eval_accuracy", "objective/score", "eval_loss", "train_loss")
+_HEADLINES = ("eval_accuracy", "objective/score", "rewards/accuracies", "eval_loss", "train_loss")
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment import processes
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
 
@@ -81,6 +82,7 @@ class Run:
     versions: dict[str, str] = field(default_factory=dict)
     git: dict[str, Any] = field(default_factory=dict)
     device: str = ""
+    processes: int = 1
     command: list[str] = field(default_factory=list)
     started: float = 0.0
     ended: float | None = None
@@ -117,6 +119,7 @@ def new_run(
         versions=versions(),
         git=_git(),
         device=platform.machine(),
+        processes=processes.count(),
         command=["align", stage, *sys.argv[2:]] if len(sys.argv) > 1 else ["align", stage],
         started=time.time(),
     )

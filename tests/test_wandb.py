@@ -1,0 +1,88 @@
+"""W&B without a key: offline in one line, one group a pipeline, lineage in the config."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import REPOSITORY, write_jsonl
+
+from alignment.runs import Run, load_run
+from alignment.wandb_setup import prepare_wandb
+
+VARIABLES = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_JOB_TYPE", "WANDB_RUN_GROUP",
+             "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_API_KEY", "WANDB_BASE_URL")  # fmt: skip
+
+
+@pytest.fixture
+def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An environment that says nothing of W&B, and an empty home."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "x")  # so that what the test sets is taken back
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    return tmp_path
+
+
+def test_no_key_means_offline_in_one_line(bare: Path) -> None:
+    run = Run("dpo", "dpo", "f" * 16, started=7.0)
+    told = prepare_wandb(run, group="demo", folder=bare)
+    assert told
+    assert "\n" not in told
+    assert "wandb sync" in told
+    assert os.environ["WANDB_MODE"] == "offline"
+    assert os.environ["WANDB_RUN_GROUP"] == "demo"
+    assert os.environ["WANDB_JOB_TYPE"] == "dpo"
+    assert os.environ["WANDB_RUN_ID"] == run.tracker_id == f"dpo-{'f' * 16}-7"
+
+
+@pytest.mark.parametrize("place", ["variable", "netrc"])
+def test_a_key_is_found_where_wandb_looks(
+    place: str, bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if place == "variable":
+        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    else:
+        line = f"machine api.wandb.ai login user password {'k' * 40}\n"
+        (bare / "netrc").write_text(line)
+        (bare / "netrc").chmod(0o600)
+    assert prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare) is None
+    assert "WANDB_MODE" not in os.environ
+
+
+def test_what_the_user_set_stays(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "mine")
+    monkeypatch.setenv("WANDB_RUN_ID", "chosen")
+    prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare)
+    assert os.environ["WANDB_PROJECT"] == "mine"
+    assert os.environ["WANDB_RUN_ID"] == "chosen"
+
+
+def test_a_run_with_no_key_trains_offline_with_its_lineage(bare: Path, tiny_dir: Path) -> None:
+    data = write_jsonl(bare / "data.jsonl", [{"prompt": "a", "completion": "b"}] * 4)
+    words = ["--model_name_or_path", str(tiny_dir), "--train_data", str(data), "--max_steps", "1"]
+    words += ["--output_dir", str(bare / "out"), "--use_cpu", "--run_group", "family"]
+    program = (
+        "import sys\n"
+        "from alignment.stages import run_stage\n"
+        f"run_stage('sft', {[*words, '--report_to', 'wandb']!r})\n"
+        "import wandb\n"
+        "print('GROUP', wandb.run.group, wandb.run.job_type, wandb.run.settings.mode)\n"
+        "found = wandb.run.config\n"
+        "print('CONFIG', found['stage'], found['fingerprint'],\n"
+        "      len(found['inputs']['train']), found['settings']['max_steps'])\n"
+        "wandb.finish()\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONWARNINGS": "ignore"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True, text=True, check=True, env=environment, cwd=bare,
+    )  # fmt: skip
+    run = load_run(bare / "out")
+    assert run
+    assert "W&B: no key found, so this run stays offline" in done.stdout
+    assert "GROUP family sft offline" in done.stdout
+    assert f"CONFIG sft {run.fingerprint} 1 1" in done.stdout
+    assert len(list((bare / "out" / "wandb").glob("offline-run-*"))) == 1
+    assert (bare / "out" / "metrics.jsonl").stat().st_size > 0
