@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from alignment.errors import ConfigError, DataError
-from data_tools.convert import group_id, named_for, split_of
+from data_tools.convert import named_for, split_of
 from data_tools.examples import adapted
 from data_tools.formats import Record, Unusable
 from data_tools.formats.record import text
@@ -20,6 +20,7 @@ from data_tools.reading import data_files, read_rows
 from data_tools.repairs import is_sentinel
 from data_tools.rows import Fault, Row, RowError
 from data_tools.summary import Summary, dropped_path
+from data_tools.writer import group_id
 from data_tools.writing import json_line, written_whole
 
 LIMIT = 520
@@ -66,6 +67,8 @@ def merge(
         ConfigError: For an unknown defect.
         DataError: At a row that cannot be read.
     """
+    if "all" in defects:
+        defects = frozenset(DEFECTS)
     if unknown := sorted(defects - set(DEFECTS)):
         raise ConfigError(f"--defect {unknown[0]}: not one of them", f"known: {', '.join(DEFECTS)}")
     files = [file for source in sources for file in data_files(source)]

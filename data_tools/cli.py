@@ -54,10 +54,11 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     from data_tools.convert import Conversion, convert
     from data_tools.pairing import Pairing
     from data_tools.repairs import Repairs
-    from data_tools.report import run_preset
 
     if options["preset"]:
-        for summary in run_preset(sources, output, options["defect"]):
+        from data_tools.chatlm import merge
+
+        for summary in merge(sources, output, defects=frozenset(options["defect"])):
             click.echo(str(summary))
         return
     pairing = Pairing(
@@ -69,6 +70,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
         pairing,
         drop=options["on_error"] == "drop",
         merge_splits=options["merge_splits"],
+        num_proc=options["num_proc"],
     )
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]

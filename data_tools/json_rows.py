@@ -71,6 +71,19 @@ def array_pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield buffer, True
 
 
+def line_pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+    """Cut lines into pieces of whole lines; the last piece is marked."""
+    buffer = b""
+    while more := stream.read(PIECE):
+        end = more.rfind(b"\n") + 1
+        if end:
+            yield buffer + more[:end], False
+            buffer = more[end:]
+        else:
+            buffer += more
+    yield buffer, True
+
+
 def parse_piece(raw: bytes, *, last: bool) -> list[Parsed]:
     """All rows of a piece at once.
 

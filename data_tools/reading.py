@@ -8,7 +8,7 @@ import io
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
 
@@ -131,18 +131,30 @@ def _file_rows(path: Path, on_error: OnError | None) -> Iterator[Row]:
     try:
         kind = file_kind(path)
         with open_plain(path) as stream:
-            for number, (line, value) in enumerate(_parsed(kind, stream), start=1):
-                if type(value) is dict:
-                    yield Row(source, number, line if kind != "array" else None, value)
-                    continue
-                fault = value if isinstance(value, Fault) else _not_an_object(value)
-                where = place(source, number, line, fault.column)
-                error = RowError(where, fault, source=source, row=number)
-                if on_error is None:
-                    raise error
-                on_error(error)
+            yield from numbered(_parsed(kind, stream), kind, source, on_error)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
+
+
+def numbered(
+    parsed: Iterable[Parsed],
+    kind: FileKind,
+    source: str,
+    on_error: OnError | None,
+    *,
+    start: int = 0,
+) -> Iterator[Row]:
+    """Rows with their places, from what a reader parsed; faults go to `on_error`."""
+    for number, (line, value) in enumerate(parsed, start=start + 1):
+        if type(value) is dict:
+            yield Row(source, number, line if kind != "array" else None, value)
+            continue
+        fault = value if isinstance(value, Fault) else _not_an_object(value)
+        where = place(source, number, line, fault.column)
+        error = RowError(where, fault, source=source, row=number)
+        if on_error is None:
+            raise error
+        on_error(error)
 
 
 def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Parsed]:

@@ -7,12 +7,11 @@ from typing import Any
 import click
 import orjson
 
-from data_tools.chatlm import DEFECTS, merge
 from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.curate import leaks
 from data_tools.show import Side, Token, example_at, flaws, plain_parts, sides
 from data_tools.stats import stats
-from data_tools.summary import Summary, table
+from data_tools.summary import table
 from data_tools.tokens import ModelText
 from data_tools.validate import Located, Report, validate
 from data_tools.writing import json_line, written_whole
@@ -80,12 +79,6 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
     if options["report"]:
         _write_json(options["report"], [one.as_json() for one in found])
     return table(overview(found))
-
-
-def run_preset(sources: Sequence[str], output: Path, defects: Sequence[str]) -> list[Summary]:
-    """ChatLM's merge, with the defects that were named."""
-    chosen = frozenset(DEFECTS) if "all" in defects else frozenset(defects)
-    return merge(sources, output, defects=chosen)
 
 
 def run_leak(train: Path, evaluation: Path, near: float, report: Path | None) -> tuple[str, bool]:

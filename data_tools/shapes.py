@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.examples import Example, examples
-from data_tools.formats import BY_NAME, Adapter, Record, Unusable, detect, nearest
+from data_tools.examples import Example, adapted, examples
+from data_tools.formats import BY_NAME, Adapter, Record, Unusable, nearest
 from data_tools.formats.record import ALIASES, Kind, Text, listed
 from data_tools.formats.turns import as_messages
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.reading import OnError
-from data_tools.rows import Fault, RowError
+from data_tools.rows import Fault, Row, RowError
 
 Json: TypeAlias = dict[str, Any]
 
@@ -83,11 +83,8 @@ def load_records(
 
 def kinds_of(data: Mapping[str, Any]) -> set[str]:
     """The shapes that a row can serve; none where its format is unknown."""
-    try:
-        records = detect(data).records(data)
-    except Unusable:
-        return set()
-    kinds = {record.kind for record in records if isinstance(record, Record)}
+    found = adapted([Row("", 1, None, dict(data))])
+    kinds = {e.record.kind for e in found if isinstance(e.record, Record)}
     return {name for name, shape in SHAPES.items() if kinds & set(shape.kinds)}
 
 

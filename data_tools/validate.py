@@ -12,7 +12,6 @@ from data_tools.checks import CHECKS, SEVERITIES, Finding
 from data_tools.checks.records import record_findings
 from data_tools.checks.sets import SetChecks, Where
 from data_tools.checks.texts import redacted
-from data_tools.convert import HARD
 from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
 from data_tools.hub import is_hub_name
@@ -21,6 +20,7 @@ from data_tools.pairing import Pairing, pairs_of
 from data_tools.reading import data_files
 from data_tools.rows import RowError
 from data_tools.tokens import ModelText
+from data_tools.writer import HARD
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)

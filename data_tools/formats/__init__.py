@@ -47,8 +47,10 @@ def detect(data: Mapping[str, Any]) -> Adapter:
             _KNOWN.clear()
         known = _KNOWN[signature] = _candidates(data)
     by_look, matches = known
-    if by_look:
-        matches = [a for a in by_look if a.when and a.when(data)] or matches
+    for adapter in by_look:
+        if adapter.when and adapter.when(data):
+            matches = [a for a in by_look if a.when and a.when(data)]
+            break
     if len(matches) == 1:
         return matches[0]
     if not matches:

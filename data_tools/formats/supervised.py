@@ -89,7 +89,7 @@ def prompt_only(data: Data) -> Record:
 
 def bench_turns(data: Data) -> Record:
     """MT-Bench questions: `question_id, turns`; the first turn is the prompt."""
-    first = members(data, "turns")[0]
+    first = next(iter(members(data, "turns")), None)
     if not isinstance(first, str):
         raise Unusable("wrong_type", "'turns' holds no text")
     return Record("prompt", first)
@@ -102,7 +102,8 @@ def plain_text(data: Data) -> Record:
 
 def is_flattened(data: Data) -> bool:
     """Whether an instruction is a whole conversation, as BELLE writes it."""
-    return flattened(data["instruction"]) is not None
+    instruction = data["instruction"]
+    return instruction.startswith("Human:") and flattened(instruction) is not None
 
 
 TEXT_OR_TURNS = "text|turns"
