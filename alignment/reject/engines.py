@@ -1,0 +1,94 @@
+"""What answers a batch of prompts: transformers, or vLLM where it is installed."""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+from alignment.evaluate.generation import Sampling, generate
+from alignment.evaluate.loading import Policy, load_policy
+from alignment.reject.plan import Plan
+
+Answers: TypeAlias = list[dict[str, Any]]
+"""Answers to one prompt, each with `text`, `tokens` (EOS counted) and `finish_reason`."""
+Engine: TypeAlias = Callable[[list[list[int]], list[int]], list[Answers]]
+"""Token ids of prompts and a seed for each, to the answers of each."""
+
+
+def load_engine(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Engine:
+    """Load the model in what the plan names."""
+    if plan.options.vllm:
+        return _load_vllm(plan, tokenizer)
+    return Transformers(plan, load_policy(plan.model, plan.model, tokenizer))
+
+
+@dataclass(frozen=True)
+class Transformers:
+    """Answers by `generate`; a batch is drawn with the seed of its first row."""
+
+    plan: Plan
+    policy: Policy
+
+    def __call__(self, prompt_ids: list[list[int]], seeds: list[int]) -> list[Answers]:
+        """Answer every prompt `num_samples` times, all in one batch."""
+        count = self.plan.options.num_samples
+        repeated = [ids for ids in prompt_ids for _ in range(count)]
+        sampling = Sampling(
+            self.plan.options.max_new_tokens, self.plan.temperature, len(repeated), seeds[0]
+        )
+        found = [
+            {
+                "text": one.text,
+                "tokens": len(one.ids),
+                "finish_reason": "stop" if one.eos else "length",
+            }
+            for one in generate(self.policy, repeated, sampling)
+        ]
+        return [found[i : i + count] for i in range(0, len(found), count)]
+
+
+@dataclass(frozen=True)
+class Vllm:
+    """Answers by vLLM; every prompt has a seed of its own."""
+
+    plan: Plan
+    tokenizer: PreTrainedTokenizerBase
+    vllm: Any
+    model: Any
+    eos_ids: list[int]
+
+    def __call__(self, prompt_ids: list[list[int]], seeds: list[int]) -> list[Answers]:
+        """Answer every prompt `num_samples` times."""
+        sampling = [
+            self.vllm.SamplingParams(
+                n=self.plan.options.num_samples,
+                temperature=self.plan.temperature,
+                max_tokens=self.plan.options.max_new_tokens,
+                stop_token_ids=self.eos_ids,
+                seed=seed,
+            )
+            for seed in seeds
+        ]
+        prompts = [{"prompt_token_ids": ids} for ids in prompt_ids]
+        outputs = self.model.generate(prompts, sampling, use_tqdm=False)
+        return [[self._answer(one) for one in output.outputs] for output in outputs]
+
+    def _answer(self, one: Any) -> dict[str, Any]:
+        ids = list(one.token_ids)
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        return {"text": str(text), "tokens": len(ids), "finish_reason": str(one.finish_reason)}
+
+
+def _load_vllm(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Vllm:
+    """Load the model with its own sampling habits set aside, as transformers' side does."""
+    vllm = importlib.import_module("vllm")
+    model = vllm.LLM(model=plan.model, generation_config="vllm", seed=plan.options.seed)
+    try:
+        configured = GenerationConfig.from_pretrained(plan.model).eos_token_id
+    except OSError:  # the model has none
+        configured = None
+    eos = configured if isinstance(configured, list) else [configured]
+    ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
+    return Vllm(plan, tokenizer, vllm, model, sorted(ids))

@@ -1,0 +1,149 @@
+"""Finished rows on disk until all are: one file a process, one line a row, in whole batches.
+
+A batch is appended and brought to the disk at once. What a kill leaves of a batch (lines that are
+torn, or fewer than the batch has) does not count and is cut off before more is appended; batches
+are planned from the whole input, so doing one again gives the same rows.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from alignment.errors import ConfigError
+from data_tools.writing import json_line
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The folder of part files of one output."""
+
+    folder: Path
+
+    def settings(self) -> list[dict[str, Any]]:
+        """The settings that each part was made with."""
+        return [part.settings for part in self._read() if part.settings]
+
+    def refuse_others(self, settings: Mapping[str, Any]) -> None:
+        """See that what lies there was made with these settings, so far as they are given.
+
+        Raises:
+            ConfigError: It was not; the message names what differs.
+        """
+        for former in self.settings():
+            was = _flat(former)
+            found = [
+                f"{key} {_shown(was.get(key))} -> {_shown(value)}"
+                for key, value in _flat(settings).items()
+                if was.get(key) != value
+            ]
+            if found:
+                raise ConfigError(
+                    f"{self.folder}: cannot go on with other settings: {'; '.join(found)}",
+                    "take these back, or begin anew with --overwrite",
+                )
+
+    def rows(self) -> dict[int, dict[str, Any]]:
+        """All rows of whole batches, by their number."""
+        return {row["row"]: row for part in self._read() for row in part.rows}
+
+    @contextmanager
+    def appending(self, rank: int, settings: Mapping[str, Any]) -> Iterator["Appender"]:
+        """Open the part of one process, cut to its last whole batch."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / f"part-{rank}.jsonl"
+        path.touch()
+        end = _read_part(path).end
+        with path.open("r+b") as file:
+            file.truncate(end)
+            file.seek(end)
+            appender = Appender(file)
+            if not end:
+                appender.write(json_line({"settings": dict(settings)}))
+            yield appender
+
+    def delete(self) -> None:
+        """Forget all parts."""
+        if self.folder.is_dir():
+            shutil.rmtree(self.folder)
+
+    def _read(self) -> Iterator["_Part"]:
+        for path in sorted(self.folder.glob("part-*.jsonl")):
+            yield _read_part(path)
+
+
+@dataclass(frozen=True, slots=True)
+class Appender:
+    """Puts whole batches behind one another."""
+
+    file: IO[bytes]
+
+    def add(self, batch: int, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append the rows of a batch and wait until the disk has them."""
+        head = {"batch": batch, "of": len(rows)}
+        self.write(b"".join(json_line({**head, **row}) for row in rows))
+
+    def write(self, data: bytes) -> None:
+        """Append bytes and wait until the disk has them."""
+        self.file.write(data)
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a part file holds up to byte `end`: settings, and the rows of whole batches."""
+
+    settings: dict[str, Any] | None
+    rows: list[dict[str, Any]]
+    end: int
+
+
+def _read_part(path: Path) -> _Part:
+    settings: dict[str, Any] | None = None
+    rows: list[dict[str, Any]] = []
+    waiting: list[dict[str, Any]] = []
+    end = position = 0
+    with path.open("rb") as file:
+        for line in file:
+            position += len(line)
+            value = _parsed(line)
+            if value is None:
+                break
+            if settings is None:
+                settings, end = value.get("settings"), position
+                continue
+            if "of" not in value or (waiting and waiting[0]["batch"] != value["batch"]):
+                break
+            waiting.append(value)
+            if len(waiting) == value["of"]:
+                rows += waiting
+                waiting, end = [], position
+    return _Part(settings, rows, end)
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The line's object; None where it was torn off."""
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings with the versions among them one by one."""
+    versions = settings.get("versions", {})
+    rest = {key: value for key, value in settings.items() if key != "versions"}
+    return rest | {f"version of {name}": version for name, version in versions.items()}
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

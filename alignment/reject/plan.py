@@ -1,0 +1,226 @@
+"""What is to be answered and how, checked whole before anything heavy is imported."""
+
+import importlib.metadata
+import importlib.util
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import ConfigError
+from alignment.folders import adapter_base, check_model, has_chat_template
+from alignment.reject.output import Account, meta_path, read_account
+from alignment.reject.parts import Parts
+from alignment.reject.rows import Item, read_items
+from alignment.runs import Parent, digest_file, identify, versions
+from data_tools.reading import data_files
+
+_BATCH, _VLLM_BATCH = 16, 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How answers are made.
+
+    Attributes:
+        max_new_tokens: Answers are cut there, and such answers are marked.
+        batch_size: Answers generated at a time; by default 16, with vLLM 512.
+        temperature: 0 is greedy; by default 0 for one answer a prompt and 1 for several.
+        num_samples: Answers a prompt; of several a reward model picks the best and the worst.
+        seed: For sampling.
+        limit: Only the first rows.
+        format: Name of the input's format; by default found row by row.
+        as_chat: Put string prompts through the chat template as a user message; by default
+            wherever the tokenizer has one, as the stages do.
+        keep_equal: Keep pairs whose sides say the same, marked.
+        reward_accuracy_gate: Least held-out accuracy of a reward model with a run record.
+        vllm: Generate with vLLM.
+        overwrite: Replace what the output holds, and begin anew.
+    """
+
+    max_new_tokens: int = 512
+    batch_size: int | None = None
+    temperature: float | None = None
+    num_samples: int = 1
+    seed: int = 0
+    limit: int | None = None
+    format: str | None = None
+    as_chat: bool | None = None
+    keep_equal: bool = False
+    reward_accuracy_gate: float = 0.55
+    vllm: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked run.
+
+    Attributes:
+        items: All rows, in the order of the sources.
+        settings: Everything that decides an answer, by name: what a resumed run must share.
+        meta: What else `<output>.meta.json` tells.
+        former: The account of this very run, where it is finished already.
+        parts: Where finished rows wait.
+        context: Tokens that the model can hold, once its config was read.
+    """
+
+    items: list[Item]
+    model: str
+    reward_model: str | None
+    output: Path
+    parts: Parts
+    options: Options
+    batch_size: int
+    temperature: float
+    as_chat: bool
+    settings: dict[str, Any]
+    meta: dict[str, Any] = field(default_factory=dict)
+    former: Account | None = None
+    context: int | None = None
+
+
+def make_plan(
+    prompts: Sequence[Path],
+    *,
+    model: str,
+    output: Path,
+    reward_model: str | None,
+    options: Options,
+) -> Plan:
+    """Check every argument against the files.
+
+    Raises:
+        ConfigError: An option, a model or the output cannot be used.
+        DataError: The rows cannot be used.
+    """
+    _check_options(options, reward_model)
+    check_model(model, role="model")
+    _check_is_policy(model)
+    if reward_model is not None:
+        check_model(reward_model, role="reward_model")
+    if options.vllm:
+        _check_vllm(model)
+    files = [file for path in prompts for file in data_files(path)]
+    if output.resolve() in [file.resolve() for file in files]:
+        raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
+    if output.is_dir():
+        raise ConfigError(f"-o {output}: is a folder", "name a file: out.jsonl")
+    kind = "sft" if reward_model is None else "prompt"
+    items = read_items(files, kind=kind, format=options.format, limit=options.limit)
+    inputs = [{"path": str(file), "sha256": digest_file(file)} for file in files]
+    parents = {"model": identify(model)}
+    if reward_model is not None:
+        parents["reward_model"] = identify(reward_model)
+    as_chat = has_chat_template(model) if options.as_chat is None else options.as_chat
+    temperature = options.temperature
+    if temperature is None:
+        temperature = 0.0 if options.num_samples == 1 else 1.0
+    batch_size = options.batch_size or (_VLLM_BATCH if options.vllm else _BATCH)
+    settings = _settings(options, inputs, parents)
+    settings |= {"as_chat": as_chat, "temperature": temperature, "batch_size": batch_size}
+    parts = Parts(output.with_name(output.name + ".parts"))
+    return Plan(
+        items=items,
+        model=model,
+        reward_model=reward_model,
+        output=output,
+        parts=parts,
+        options=options,
+        batch_size=batch_size,
+        temperature=temperature,
+        as_chat=as_chat,
+        settings=settings,
+        meta={"inputs": inputs, **{role: asdict(parent) for role, parent in parents.items()}},
+        former=_former(output, parts, settings, options),
+    )
+
+
+def _settings(
+    options: Options, inputs: list[dict[str, str]], parents: dict[str, Parent]
+) -> dict[str, Any]:
+    """All that decides an answer but where it is computed."""
+    found: dict[str, Any] = {
+        "inputs": [source["sha256"] for source in inputs],
+        "format": options.format,
+        "limit": options.limit,
+        **{role: parent.fingerprint for role, parent in parents.items()},
+        "engine": "vllm" if options.vllm else "transformers",
+        "max_new_tokens": options.max_new_tokens,
+        "num_samples": options.num_samples,
+        "seed": options.seed,
+        "versions": versions(),
+    }
+    if options.vllm:
+        found["versions"]["vllm"] = importlib.metadata.version("vllm")
+    return found
+
+
+def _former(
+    output: Path, parts: Parts, settings: dict[str, Any], options: Options
+) -> Account | None:
+    """The account of a finished run that lies there, if it is this one; else see to be free.
+
+    Raises:
+        ConfigError: Another run lies there, whole or in parts.
+    """
+    if options.overwrite:
+        return None
+    if not output.exists():
+        parts.refuse_others(settings)
+        return None
+    account = read_account(output, settings, keep_equal=options.keep_equal)
+    if account is None:
+        raise ConfigError(
+            f"-o {output}: exists already, and was made from other input or otherwise",
+            f"choose another name, or --overwrite it (see {meta_path(output).name})",
+        )
+    return account
+
+
+def _check_options(options: Options, reward_model: str | None) -> None:
+    lows = {"max_new_tokens": 1, "batch_size": 1, "num_samples": 1, "limit": 1}
+    for key, low in (lows | {"temperature": 0, "seed": 0}).items():
+        value = vars(options)[key]
+        if value is not None and value < low:
+            raise ConfigError(f"{key}: {value} is below {low}")
+    several = options.num_samples > 1
+    if several and reward_model is None:
+        raise ConfigError(
+            f"num_samples: {options.num_samples} answers a prompt need something to choose by",
+            "name a run of rm: --reward-model FOLDER",
+        )
+    if reward_model is not None and not several:
+        raise ConfigError(
+            "reward_model: one answer a prompt leaves nothing to choose",
+            "sample several: --num-samples 4",
+        )
+    if several and options.temperature == 0:
+        raise ConfigError(
+            "temperature: at 0 all samples of a prompt are the same", "leave it out, or raise it"
+        )
+
+
+def _check_is_policy(model: str) -> None:
+    """Refuse a reward model early: its weights would load, with a head that is random."""
+    file = Path(model) / "config.json"
+    if not file.is_file():
+        return
+    names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
+    if any("SequenceClassification" in name for name in names):
+        raise ConfigError(
+            f"model: {model}: {names[0]} scores answers and cannot write any", "name a run of sft"
+        )
+
+
+def _check_vllm(model: str) -> None:
+    if importlib.util.find_spec("vllm") is None:
+        raise ConfigError(
+            "--vllm: vLLM is not installed",
+            "pip install 'alignment-pipeline[vllm]', or leave --vllm out",
+        )
+    if adapter_base(model) is not None:
+        raise ConfigError(
+            f"--vllm: {model} is a LoRA adapter", "make it whole first: align merge ADAPTER FOLDER"
+        )

@@ -1,0 +1,98 @@
+"""Rows to answer, from any known format, each with the place that it comes from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from alignment.errors import DataError
+from data_tools.examples import Example, examples
+from data_tools.formats.record import Record
+from data_tools.formats.turns import as_messages
+from data_tools.shapes import load_records
+from data_tools.text import digest, plain
+
+Text: TypeAlias = str | list[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One row to answer, in the shape of its source; `chosen` is None where samples are ranked."""
+
+    prompt: Text
+    chosen: Text | None
+    source: str
+    source_row: int
+    group_id: str
+
+
+def read_items(
+    files: Sequence[Path], *, kind: str, format: str | None = None, limit: int | None = None
+) -> list[Item]:
+    """All rows of some files; where any is a conversation, all are.
+
+    Args:
+        files: Data files.
+        kind: `sft` for rows with an answer, which is kept, `prompt` for any.
+        format: Name of their format; found row by row without it.
+        limit: Only the first rows of all.
+
+    Raises:
+        DataError: A row cannot be used.
+    """
+    every = (item for file in files for item in _read(file, kind, format))
+    found = list(islice(every, limit))
+    if all(isinstance(item.prompt, str) for item in found):
+        return found
+    return [
+        Item(
+            as_messages(item.prompt, "user"),
+            None if item.chosen is None else as_messages(item.chosen, "assistant"),
+            item.source,
+            item.source_row,
+            item.group_id,
+        )
+        for item in found
+    ]
+
+
+def _read(file: Path, kind: str, format: str | None) -> Iterator[Item]:
+    rows = load_records(file, kind=kind, format=format)
+    places = examples(file, format=format)
+    while True:
+        try:
+            row = next(rows, None)
+        except DataError as error:
+            remedy = error.remedy or "mend that row, or leave such rows out: align data convert"
+            if "wanted SFT" in error.message:
+                remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
+            raise DataError(error.message, remedy) from None
+        if row is None:
+            return
+        # one example a row: the first that gives none has ended `rows` above
+        yield _item(row, next(places))
+
+
+def _item(row: dict[str, Any], example: Example) -> Item:
+    data, record = example.row.data, example.record
+    assert isinstance(record, Record)
+    prompt, chosen = row.get("prompt"), row.get("completion")
+    if "messages" in row and prompt is None:
+        turns = row["messages"]
+        last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=0)
+        prompt, chosen = turns[:last], turns[last : last + 1]
+    if not prompt:
+        raise DataError(f"{example.row.where}: nothing is asked before the answer", "")
+    source, number = data.get("source"), data.get("source_row")
+    if not (isinstance(source, str) and isinstance(number, int)):
+        source, number = Path(example.row.source).name, example.row.number
+    return Item(prompt, chosen, source, number, _group_id(record))
+
+
+def _group_id(record: Record) -> str:
+    """What rows on one prompt share, as `align data convert` writes it."""
+    asked = record.prompt
+    if record.messages is not None:
+        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
+    return digest(plain(asked))
