@@ -1,12 +1,13 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`.
-# Another torch:  make demo TORCH=torch==2.12.1   or   make demo TORCH="torch --index-url URL"
+# Another torch:  make demo TORCH=torch==2.12.1   or   make demo TORCH=torch INDEX="--index-url URL"
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 # Without a GPU the CPU build, a tenth of the size. Its index is a second look, tried once.
 CPU    := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 GPUS   := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
-TORCH  ?= torch==2.13.0 $(if $(filter 0,$(GPUS)),$(CPU))
+INDEX  ?= $(if $(filter 0,$(GPUS)),$(CPU))
+TORCH  ?= torch==2.13.0
 
 .PHONY: demo test test-all lint clean
 .DEFAULT_GOAL := demo
@@ -28,7 +29,7 @@ lint: $(VENV)/.ready
 $(VENV)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-deps $(TORCH)
+	$(BIN)/python -m pip install --quiet --no-deps $(TORCH) $(INDEX)
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
