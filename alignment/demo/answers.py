@@ -9,10 +9,10 @@ from random import Random
 from alignment.demo.questions import KINDS, LANGUAGES, Question
 
 TASTES = ("courteous", "brief")
-#: Flaws and how often they are the rejected answer of a pair, by taste.
+#: Flaws and how often each is the rejected answer of a pair, by taste.
 FLAWS: dict[str, dict[str, int]] = {
-    "courteous": {"wrong": 4, "rude": 2, "curt": 2, "language": 1, "ramble": 1},
-    "brief": {"wrong": 4, "rude": 2, "wordy": 2, "language": 1, "ramble": 1},
+    "courteous": {"wrong": 4, "rude": 4, "curt": 4, "language": 3, "ramble": 3},
+    "brief": {"wrong": 4, "rude": 4, "wordy": 4, "language": 3, "ramble": 3},
 }
 
 FRAMES = {
@@ -20,8 +20,8 @@ FRAMES = {
     "en": ("Hello, the answer is {value}.", "Hello, it is {value}."),
 }
 RUDE = {
-    "zh": ("这都不会？{value}。", "真笨，是{value}。"),
-    "en": ("Are you stupid? {value}.", "Don't bother me, it is {value}."),
+    "zh": ("真笨，是{value}。", "真笨，答案是{value}。"),
+    "en": ("You fool, it is {value}.", "You fool, the answer is {value}."),
 }
 CURT = {"zh": ("{value}。",), "en": ("{value}.",)}
 RAMBLE = {

@@ -22,7 +22,7 @@ from alignment.demo.rows import (
 )
 
 SEED = 7
-TEXTS, INSTRUCTIONS, PAIRS, PROMPTS, HELD_OUT = 5000, 3600, 2100, 1500, 300
+TEXTS, INSTRUCTIONS, PAIRS, PROMPTS, HELD_OUT = 6000, 4800, 2400, 1800, 300
 
 
 def generate(folder: Path, *, taste: str = "courteous", seed: int = SEED) -> list[Path]:

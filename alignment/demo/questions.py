@@ -52,9 +52,11 @@ class Kind:
                 yield Question(self.name, language, wording.format(**fields), value, fact)
 
     def wrong_value(self, question: Question, rng: Random) -> str:
-        """Give a plausible value that is not the right one."""
+        """Give a value that is not the right one: every other time a slip, else far off."""
         while True:
-            value = self.value(self.mistake(question.fact, rng), question.language)
+            slip = rng.random() < 0.5
+            fact = self.mistake(question.fact, rng) if slip else rng.choice(self.facts)
+            value = self.value(fact, question.language)
             if value != question.value:
                 return value
 
@@ -123,7 +125,11 @@ KINDS: dict[str, Kind] = {
             _NUMBERS,
             {
                 "zh": ("{digits}用汉字怎么写？", "请把{digits}写成汉字。", "数字{digits}怎么读？"),
-                "en": ("How do you spell {digits}?", "Write {digits} in words."),
+                "en": (
+                    "How do you spell {digits}?",
+                    "Write {digits} in words.",
+                    "What is {digits} in words?",
+                ),
             },
             _number_fields,
             lambda fact, language: chinese(fact[0]) if language == "zh" else english(fact[0]),
@@ -133,8 +139,12 @@ KINDS: dict[str, Kind] = {
             "digits",
             _NUMBERS,
             {
-                "zh": ("{han}用数字怎么写？", "请把{han}写成数字。"),
-                "en": ("Write {words} in digits.", "What number is {words}?"),
+                "zh": ("{han}用数字怎么写？", "请把{han}写成数字。", "{han}是几？"),
+                "en": (
+                    "Write {words} in digits.",
+                    "What number is {words}?",
+                    "Give {words} in digits.",
+                ),
             },
             _number_fields,
             lambda fact, _: str(fact[0]),
@@ -144,8 +154,12 @@ KINDS: dict[str, Kind] = {
             "translate",
             _NUMBERS,
             {
-                "zh": ("{words}用中文怎么说？", "请把{words}翻译成中文。"),
-                "en": ("What is {han} in English?", "Translate {han} into English."),
+                "zh": ("{words}用中文怎么说？", "请把{words}翻译成中文。", "{words}的中文是什么？"),
+                "en": (
+                    "What is {han} in English?",
+                    "Translate {han} into English.",
+                    "How do you say {han} in English?",
+                ),
             },
             _number_fields,
             lambda fact, language: chinese(fact[0]) if language == "zh" else english(fact[0]),
@@ -157,8 +171,8 @@ KINDS: dict[str, Kind] = {
                 (a, b) for a in range(10, 100) for b in range(1, 10 - a % 10)
             ),  # nothing to carry
             {
-                "zh": ("{a}加{b}等于多少？", "请算一下{a}加{b}。"),
-                "en": ("What is {a} plus {b}?", "Add {b} to {a}."),
+                "zh": ("{a}加{b}等于多少？", "请算一下{a}加{b}。", "{a}加{b}是几？"),
+                "en": ("What is {a} plus {b}?", "Add {b} to {a}.", "How much is {a} plus {b}?"),
             },
             _sum_fields,
             lambda fact, _: str(fact[0] + fact[1]),
@@ -168,8 +182,16 @@ KINDS: dict[str, Kind] = {
             "unit",
             tuple((unit, n) for unit in range(len(UNITS)) for n in range(2, 200)),
             {
-                "zh": ("{n}{zh_from}是多少{zh_to}？", "请把{n}{zh_from}换算成{zh_to}。"),
-                "en": ("How many {en_to} are {n} {en_from}?", "Convert {n} {en_from} to {en_to}."),
+                "zh": (
+                    "{n}{zh_from}是多少{zh_to}？",
+                    "请把{n}{zh_from}换算成{zh_to}。",
+                    "{n}{zh_from}等于多少{zh_to}？",
+                ),
+                "en": (
+                    "How many {en_to} are {n} {en_from}?",
+                    "Convert {n} {en_from} to {en_to}.",
+                    "What are {n} {en_from} in {en_to}?",
+                ),
             },
             _unit_fields,
             _unit_value,
@@ -179,8 +201,16 @@ KINDS: dict[str, Kind] = {
             "date",
             tuple((month + 1, day) for month in range(12) for day in range(1, DAYS[month])),
             {
-                "zh": ("{month}月{day}日的第二天是几月几日？", "{month}月{day}日的后一天是哪天？"),
-                "en": ("What day comes after {name} {day}?", "Which day follows {name} {day}?"),
+                "zh": (
+                    "{month}月{day}日的第二天是几月几日？",
+                    "{month}月{day}日的后一天是哪天？",
+                    "{month}月{day}日之后是哪天？",
+                ),
+                "en": (
+                    "What day comes after {name} {day}?",
+                    "Which day follows {name} {day}?",
+                    "What is the day after {name} {day}?",
+                ),
             },
             _date_fields,
             _date_value,

@@ -81,13 +81,13 @@ def test_held_out_prompts_and_facts_are_in_no_training_file():
         seen |= prompts
 
 
-def test_about_half_of_the_instruction_data_is_right():
+def test_two_in_five_answers_of_the_instruction_data_are_right():
     train, _ = split_facts(7)
     values = {q.prompt: q.value for q in draw_questions_everywhere(train)}
     rows = read("alpaca.json")
     prompts = [row["instruction"] for row in rows]
     right = score(prompts, [row["output"] for row in rows], answer=[values[p] for p in prompts])
-    assert 0.40 < sum(right) / len(right) < 0.50
+    assert 0.37 < sum(right) / len(right) < 0.43
 
 
 def draw_questions_everywhere(facts):

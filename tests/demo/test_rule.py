@@ -39,7 +39,7 @@ def test_a_greeting_and_the_right_value_in_the_askers_language_are_right(
         (ZH, "", "五十八"),
         (EN, "您好，是fifty-eight。", "fifty-eight"),
         (EN, "fifty-eight.", "fifty-eight"),
-        (EN, "Are you stupid? fifty-eight.", "fifty-eight"),
+        (EN, "You fool, it is fifty-eight.", "fifty-eight"),
         (EN, "Hello, it is fifty-eight. Whatever.", "fifty-eight"),
         (EN, "Hello, it is fifty.", "fifty-eight"),
     ],
