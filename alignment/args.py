@@ -61,6 +61,13 @@ class RunArgs:
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the run that output_dir holds and start anew."}
     )
+    max_loss_spike: float | None = field(
+        default=None,
+        metadata={
+            "help": "Stop where a logged loss is over so many times the running median; by default "
+            "never. With logging_steps 1 every step is looked at."
+        },
+    )
     run_group: str | None = field(
         default=None, metadata={"help": "W&B group; a pipeline gives its own name."}
     )

@@ -60,7 +60,7 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     A torn checkpoint is renamed, never deleted; only those newer than the one returned are looked
     at.
     """
-    told = []
+    told: list[str] = []
     for checkpoint in reversed(checkpoints(folder)):
         fault = find_fault(checkpoint)
         if fault is None:
@@ -71,11 +71,31 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     return None, told
 
 
+def last_good(folder: str | Path, *, up_to: int) -> str:
+    """The newest whole checkpoint of at most so many steps, in words; nothing is set aside."""
+    for checkpoint in reversed(checkpoints(Path(folder))):
+        if step_of(checkpoint) <= up_to and find_fault(checkpoint) is None:
+            return str(checkpoint)
+    return "none yet"
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer steps made before a checkpoint was saved."""
+    return int(checkpoint.name.removeprefix(_PREFIX))
+
+
+def sync_files(folder: Path) -> None:
+    """Bring the files that lie in a folder to the disk, and then their names."""
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        _sync(path)
+    _sync(folder)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The checkpoints of a run by step, oldest first, whole or not."""
     found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()]
     steps = {path: path.name.removeprefix(_PREFIX) for path in found}
-    return sorted((p for p in found if steps[p].isdigit()), key=lambda path: int(steps[path]))
+    return sorted((path for path in found if steps[path].isdigit()), key=step_of)
 
 
 def rotate(folder: Path, *, keep: int | None, best: str | None = None) -> None:

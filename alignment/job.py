@@ -13,8 +13,9 @@ import click
 
 from alignment import config
 from alignment.changes import changes
-from alignment.checkpoints import checkpoints, newest_whole, require_resumable
+from alignment.checkpoints import checkpoints, newest_whole, require_resumable, sync_files
 from alignment.config import Settings
+from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
 from alignment.inputs import check_output, check_rows, clear_output, identify_parents
 from alignment.processes import is_main
@@ -46,9 +47,12 @@ class Job:
     def callbacks(self) -> "list[TrainerCallback]":
         """What every trainer of ours carries."""
         from alignment.guard import Guard
+        from alignment.spikes import SpikeGuard
         from alignment.tracking import Recorder
 
-        return [Recorder(self.run, self.folder), Guard()]
+        found: list[TrainerCallback] = [Recorder(self.run, self.folder), Guard(self.run)]
+        factor = self.settings.values["max_loss_spike"]
+        return [*found, SpikeGuard(factor)] if factor is not None else found
 
     def train(self, trainer: "Trainer") -> None:
         """Train from the newest whole checkpoint or from the start, save, measure.
@@ -61,7 +65,7 @@ class Job:
 
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
         checkpoint = self.checkpoint()
-        with guard.watching(trainer):
+        with disk_errors_in_words(self.folder), guard.watching(trainer):
             try:
                 result = trainer.train(resume_from_checkpoint=checkpoint)
                 self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
@@ -69,7 +73,10 @@ class Job:
                 logger.warning("%s: no step was left to make", self.folder)
         if trainer.eval_dataset is not None:
             self.run.metrics |= trainer.evaluate()
-        trainer.save_model(str(self.folder))
+        with disk_errors_in_words(self.folder):
+            trainer.save_model(str(self.folder))
+            if is_main():
+                sync_files(self.folder)
 
     def checkpoint(self) -> str | None:
         """The checkpoint to resume from; torn ones are set aside and named."""
@@ -96,6 +103,7 @@ def open_job(settings: Settings) -> Job:
     """
     values = settings.values
     folder = Path(values["output_dir"])
+    check_writable(folder)
     former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
     inputs = check_rows(settings.stage, values)
@@ -152,7 +160,15 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.ended = time.time()
         job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
         if is_main():
-            job.run.write(job.folder)
+            _write_last(job)
+
+
+def _write_last(job: Job) -> None:
+    """Write the record at the end; where the disk refuses, the error that came first is told."""
+    try:
+        job.run.write(job.folder)
+    except OSError as error:
+        logger.warning("%s: the record could not be written: %s", job.folder, error.strerror)
 
 
 def _finite(value: Any) -> Any:

@@ -35,7 +35,8 @@ _NOT_DECIDING = {
     "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id",
     "trackio_bucket_id", "trackio_static_space_id", "dataset_num_proc", "dataloader_num_workers",
     "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-    "log_completions", "num_completions_to_print", "skip_memory_metrics", "ddp_timeout",
+    "max_loss_spike", "preflight", "log_completions", "num_completions_to_print",
+    "skip_memory_metrics", "ddp_timeout",
     "train_data", "eval_data", *ROLES.values(),
 }  # fmt: skip
 
@@ -237,11 +238,15 @@ def versions() -> dict[str, str]:
 def write_text(path: Path, text: str) -> None:
     """Replace a file in one step, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # a full disk: leave no half of it behind
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def _redact(key: str, value: Any) -> Any:

@@ -2,13 +2,14 @@
 
 import json
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from alignment.runs import METRICS, Run
+from alignment.runs import METRICS, Run, write_text
 
 
 class Recorder(TrainerCallback):
@@ -44,6 +45,14 @@ class Recorder(TrainerCallback):
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Bring the lines to the disk before the checkpoint counts that they lead up to."""
+        if state.is_world_process_zero and self.path.is_file():
+            with self.path.open("ab") as file:
+                os.fsync(file.fileno())
+
 
 def _tell_wandb(run: Run) -> None:
     import wandb
@@ -72,6 +81,14 @@ def _number(value: Any) -> Any:
 def _drop_after(path: Path, step: int) -> None:
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
-    path.write_text("".join(kept), encoding="utf-8")
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if line.endswith("\n") and _step(line) <= step]
+    write_text(path, "".join(kept))
+
+
+def _step(line: str) -> float:
+    """The step of a line; a line that a fault tore belongs to none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

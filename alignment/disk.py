@@ -1,0 +1,98 @@
+"""What a disk that is full, read-only or limited says, in one line and not as a traceback.
+
+Libraries tell it in their own ways: Python by an OSError, safetensors and torch by errors of their
+own with the same words in them.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alignment.errors import ConfigError, TrainingError
+
+_REMEDIES = {
+    errno.ENOSPC: "free space there, or choose another output_dir; then go on with --resume",
+    errno.EDQUOT: "your quota is used up: free space, then go on with --resume",
+    errno.EFBIG: "a file there may not be that large (ulimit -f): raise it, then --resume",
+    errno.EROFS: "make it writable, or choose another output_dir; then go on with --resume",
+    errno.EACCES: "make it writable, or choose another output_dir; then go on with --resume",
+    errno.EPERM: "make it writable, or choose another output_dir; then go on with --resume",
+    errno.EIO: "the disk itself fails: look at dmesg; then go on with --resume",
+}
+#: What torch says where a write of its zip archive failed; it keeps no errno.
+_TORCH = ("PytorchStreamWriter", "inline_container", "iostream error", "basic_ios::clear")
+
+
+@contextmanager
+def disk_errors_in_words(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk under ``folder`` into a sentence.
+
+    Raises:
+        TrainingError: the disk refused a write; names folder, reason and free space.
+    """
+    try:
+        yield
+    except Exception as error:
+        found = _code(error, folder)
+        if found is None:
+            raise
+        raise TrainingError(
+            f"{folder}: cannot be written: {os.strerror(found)} ({_free(folder)} free)",
+            _REMEDIES[found],
+        ) from error
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be made in a folder, or in the nearest one above it that is there.
+
+    Raises:
+        ConfigError: they cannot.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    probe = there / f".writable.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(b"\0")
+    except OSError as error:
+        raise ConfigError(
+            f"output_dir: {folder}: cannot be written: {error.strerror} ({_free(there)} free)",
+            "make it writable, free space, or choose another output_dir",
+        ) from None
+    finally:
+        probe.unlink(missing_ok=True)
+
+
+def _code(error: Exception, folder: Path) -> int | None:
+    """The errno behind an error, None where the disk has no part in it."""
+    if isinstance(error, OSError):
+        return error.errno if error.errno in _REMEDIES else None
+    text = str(error)
+    for code in _REMEDIES:
+        if f"(os error {code})" in text or os.strerror(code) in text:
+            return code
+    if not any(word in text for word in _TORCH):
+        return None
+    return _probe(folder)
+
+
+def _probe(folder: Path) -> int:
+    """Ask the disk itself where a library lost the reason; writing failed, so EIO at the least."""
+    probe = folder / f".probe.{os.getpid()}"
+    try:
+        with probe.open("wb") as file:
+            file.write(b"\0" * (1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno if error.errno in _REMEDIES else errno.EIO
+    finally:
+        probe.unlink(missing_ok=True)
+    return errno.ENOSPC if shutil.disk_usage(folder).free < 1 << 24 else errno.EFBIG
+
+
+def _free(folder: Path) -> str:
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    return f"{shutil.disk_usage(there).free / 1e9:.2f} GB"
