@@ -61,11 +61,13 @@ def adapted(
         except Unusable as unknown:
             yield Example(row, None, unknown)
             continue
-        if adapter.gather:
-            for joined in adapter.gather(itertools.chain([row], rows)):
-                yield from _records(joined, adapter, repair)
-        else:
-            yield from _records(row, adapter, repair)
+        joined = adapter.gather(itertools.chain([row], rows)) if adapter.gather else (row,)
+        for one in joined:
+            made = _made(one, adapter, repair)
+            if type(made) is list:
+                yield from [Example(one, adapter, record) for record in made]
+            else:
+                yield Example(one, adapter, made)  # type: ignore[arg-type]
 
 
 def unsound(record: Record) -> Unusable | None:
@@ -77,20 +79,20 @@ def unsound(record: Record) -> Unusable | None:
     return None
 
 
-def _records(row: Row, adapter: Adapter, repair: Repair | None) -> Iterable[Example]:
-    """What an adapter makes of a row: one example, or several."""
+def _made(
+    row: Row, adapter: Adapter, repair: Repair | None
+) -> Record | Unusable | list[Record | Unusable]:
+    """What an adapter makes of a row, each record looked through."""
     try:
         result = adapter.read(repair(row.data, adapter) if repair else row.data)
     except Unusable as error:
-        result = [error]
+        return error
     except (KeyError, TypeError, IndexError, AttributeError):
         # a forced format reads keys by name; whatever it stumbles on, the row is not of it
-        result = [_not_of(row, adapter)]
+        return _not_of(row, adapter)
     if isinstance(result, Record):
-        return (Example(row, adapter, unsound(result) or result),)
-    return [
-        Example(row, adapter, r if isinstance(r, Unusable) else unsound(r) or r) for r in result
-    ]
+        return unsound(result) or result
+    return [one if isinstance(one, Unusable) else unsound(one) or one for one in result]
 
 
 def _not_of(row: Row, adapter: Adapter) -> Unusable:

@@ -6,6 +6,7 @@ still open. Proved pieces go through orjson whole, which keeps both the speed of
 sees many rows at once and the line and column of what is wrong, which an event parser loses.
 """
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -18,7 +19,8 @@ from data_tools.rows import Fault
 Parsed: TypeAlias = tuple[int | None, Any]
 """A line, where one is known, and the row or its Fault."""
 
-PIECE = 1 << 20
+PIECE = 1 << 17
+"""Bytes parsed at once: more of them leave the cache before their rows are used."""
 UNFINISHED = "unexpected end of data"
 FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")')
 BOM = b"\xef\xbb\xbf"
@@ -57,13 +59,14 @@ def array_rows(stream: IO[bytes]) -> Iterator[Parsed]:
         pending = b""
 
 
-def array_pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
     """Cut an array, its `[` taken off, before members that begin like the first; last is marked."""
-    buffer = stream.read(PIECE).removeprefix(BOM)
+    size = PIECE * times
+    buffer = stream.read(size).removeprefix(BOM)
     first = FIRST_KEY.match(buffer)
     cut = re.compile(rb"\}\s*,\s*(?=\{\s*" + (re.escape(first[1]) if first else b"") + rb")")
     buffer = buffer.replace(b"[", b" ", 1)
-    while more := stream.read(PIECE):
+    while more := stream.read(size):
         end = max((m.end() for m in cut.finditer(buffer)), default=0)
         if end:
             yield buffer[:end], False
@@ -71,10 +74,10 @@ def array_pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
     yield buffer, True
 
 
-def line_pieces(stream: IO[bytes]) -> Iterator[tuple[bytes, bool]]:
+def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
     """Cut lines into pieces of whole lines; the last piece is marked."""
     buffer = b""
-    while more := stream.read(PIECE):
+    while more := stream.read(PIECE * times):
         end = more.rfind(b"\n") + 1
         if end:
             yield buffer + more[:end], False
@@ -93,7 +96,9 @@ def parse_piece(raw: bytes, *, last: bool) -> list[Parsed]:
     text = b"[" + (raw if last else raw.rstrip()[:-1] + b"]")
     rows = orjson.loads(text)
     repeated = _repeated_keys(text, rows)
-    return [(None, repeated.get(i, row)) for i, row in enumerate(rows)]
+    for i, fault in repeated.items():
+        rows[i] = fault
+    return list(zip(itertools.repeat(None), rows))
 
 
 def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:

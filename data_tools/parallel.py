@@ -25,6 +25,10 @@ from data_tools.summary import Summary
 from data_tools.writer import Conversion, RecordWriter
 
 
+LARGER = 8
+"""Pieces for workers are this much larger, since each is sent through a pipe and back."""
+
+
 class NotParallel(Exception):
     """This file must go through one process: no JSON, rows that belong together, or an error."""
 
@@ -58,7 +62,8 @@ def take_in_parallel(file: Path, writer: RecordWriter, repairs: Repairs) -> None
         raise NotParallel
     with ExitStack() as stack:
         stream = stack.enter_context(open_plain(file))
-        cut = array_pieces(stream) if kind == "array" else line_pieces(stream)
+        cut_into = array_pieces if kind == "array" else line_pieces
+        cut = cut_into(stream, times=LARGER)
         pieces = (Piece(raw, last) for raw, last in cut)
         start = 0
         if not writer.shape:  # the first record settles the shape for all

@@ -69,7 +69,7 @@ class RecordWriter:
         self, summary: Summary, conversion: Conversion, out: IO[bytes], lost: IO[bytes]
     ) -> None:
         self.summary, self.conversion, self.out, self.lost = summary, conversion, out, lost
-        self.name = ""
+        self.name, self.write = "", out.write
         self.least_margin = conversion.pairing.min_margin
         self.rows_out = self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
@@ -127,21 +127,24 @@ class RecordWriter:
 
     def _record(self, row: Row, record: Record) -> None:
         make, kinds = EXPORTS[self.shape]
-        if record.kind not in kinds:
+        kind = record.kind
+        if kind not in kinds:
             reason = f"{record.kind} cannot be written as {self.shape!r}"
             self._drop(row, "wrong_kind", reason, f"rows before were {self.shape}; convert apart")
             return
-        if record.kind == "preference" and _equal(record):
+        if kind == "preference" and _equal(record):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
         if record.messages is None and type(record.prompt) is str:
             self.text_rows += 1
         else:
             self.turn_rows += 1
-        name, number, group = self.name, row.number, group_id(record)
+        group = group_id(record)
         for made in make(record):
-            made["source"], made["source_row"], made["group_id"] = name, number, group
-            self.out.write(json_line(made))
+            made["source"] = self.name
+            made["source_row"] = row.number
+            made["group_id"] = group
+            self.write(json_line(made))
             self.rows_out += 1
 
     def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:

@@ -13,13 +13,19 @@ from data_tools.formats.turns import (
 
 def with_input(data: Data) -> str:
     """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
-    instruction, given = text(data, "instruction"), text(data, "input", default="")
-    return f"{instruction}\n{given}" if given and not given.isspace() else instruction
+    instruction = text(data, "instruction")
+    if not data.get("input"):
+        return instruction
+    given = text(data, "input")
+    return f"{instruction}\n{given}" if not given.isspace() else instruction
 
 
 def alpaca(data: Data) -> Record:
     """`instruction, input, output`, with `system` and `history` where they are."""
-    return supervised(context(data, with_input(data)), text(data, "output"))
+    prompt, output = with_input(data), text(data, "output")
+    if "system" in data or "history" in data:
+        return supervised(context(data, prompt), output)
+    return Record("sft", prompt, completion=output)
 
 
 def belle(data: Data) -> Record:

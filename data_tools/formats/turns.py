@@ -105,6 +105,8 @@ def history(value: Any) -> list[Message]:
 
 def context(data: Data, question: str) -> Text:
     """A prompt with the row's `system` and `history` before it: plain text where it has neither."""
+    if "system" not in data and "history" not in data:
+        return question
     system = data.get("system")
     if not system and not data.get("history"):
         return question

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 from conftest import write_jsonl
 
 from alignment.errors import ConfigError, DataError
+from data_tools import json_rows
 from data_tools.cli import data
 from data_tools.convert import Conversion, convert
 from data_tools.formats import Record
@@ -423,3 +424,39 @@ def test_a_hub_name_is_read_split_by_split(
     assert not hub.is_hub_name("owner/other.jsonl")
     with pytest.raises(DataError, match="neither a file nor a data set"):
         hub.hub_splits("nobody/nothing-at-all")
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("derived/huozi_shape.json", {}),
+        ("permissive/oaast_rm_zh.json", {"pairing": Pairing("all-pairs")}),
+        ("permissive/hh_harmless_test.jsonl.gz", {}),
+        ("permissive/kto_en_demo.json", {"to": "pairs"}),
+        ("derived/huozi_shape.csv", {}),
+    ],
+)
+def test_two_processes_write_the_same_bytes(
+    shared_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    monkeypatch.setattr(json_rows, "PIECE", 1 << 15)
+    one = run([shared_data / name], tmp_path / "one.jsonl", **options)
+    two = run([shared_data / name], tmp_path / "two.jsonl", num_proc=2, **options)
+    assert one.output.read_bytes() == two.output.read_bytes()
+    assert (one.rows_in, one.rows_out, one.dropped) == (two.rows_in, two.rows_out, two.dropped)
+    assert one.formats == two.formats
+    if one.dropped:
+        assert dropped_path(one.output).read_bytes() == dropped_path(two.output).read_bytes()
+
+
+def test_two_processes_tell_of_a_bad_row_as_one_does(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(GOOD * 50 + "{oops\n" + GOOD)
+    with pytest.raises(DataError, match=r"in.jsonl:51:2: not JSON"):
+        run([source], tmp_path / "out.jsonl", num_proc=2)
+    summary = run([source], tmp_path / "out.jsonl", num_proc=2, drop=True)
+    assert (summary.rows_in, summary.rows_out, summary.dropped) == (52, 51, {"malformed": 1})
