@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from alignment.reject.output import Dropped, likeness, make_pair
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item
+from alignment.runs import Run
 from data_tools.shapes import load_records
 
 # peft reads a property that transformers 5.23 renamed
@@ -316,6 +317,21 @@ def test_ties_of_the_reward_model_are_dropped(
     assert [row["reason"] for row in dropped] == ["tie"] * 4
     assert [row["scores"] for row in dropped] == [[0.0, 0.0]] * 4
     assert "4  tie" in capfd.readouterr().out
+
+
+def test_a_reward_model_that_guesses_is_refused_unless_asked_for(
+    alpaca: Path, tiny_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    scorer = make_scorer(tmp_path / "scorer", tiny_dir, head=50.0)
+    Run("rm", "scorer", "f", status="finished", metrics={"eval_accuracy": 0.5}).write(scorer)
+    output = tmp_path / "out.jsonl"
+    words = ["--num-samples", 2, "--reward-model", scorer, "--limit", 4, *WORDS]
+    assert reject(alpaca, tiny_dir, output, *words) == 2
+    assert "50.0% of cases, under the gate of 55%" in capfd.readouterr().err
+    assert not output.exists()
+    assert reject(alpaca, tiny_dir, output, *words, "--reward-accuracy-gate", 0.4) == 0
+    meta = json.loads((tmp_path / "out.jsonl.meta.json").read_text())
+    assert (meta["reward_model"]["fingerprint"], meta["reward_model"]["stage"]) == ("f", "rm")
 
 
 def test_make_pair_picks_by_score_and_passes_over_empty_answers() -> None:

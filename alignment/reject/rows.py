@@ -11,7 +11,7 @@ from data_tools.examples import Example, examples
 from data_tools.formats.record import Record
 from data_tools.formats.turns import as_messages
 from data_tools.shapes import load_records
-from data_tools.text import digest, plain
+from data_tools.writer import group_id
 
 Text: TypeAlias = str | list[dict[str, Any]]
 
@@ -87,12 +87,4 @@ def _item(row: dict[str, Any], example: Example) -> Item:
     source, number = data.get("source"), data.get("source_row")
     if not (isinstance(source, str) and isinstance(number, int)):
         source, number = Path(example.row.source).name, example.row.number
-    return Item(prompt, chosen, source, number, _group_id(record))
-
-
-def _group_id(record: Record) -> str:
-    """What rows on one prompt share, as `align data convert` writes it."""
-    asked = record.prompt
-    if record.messages is not None:
-        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
-    return digest(plain(asked))
+    return Item(prompt, chosen, source, number, group_id(record))
