@@ -8,6 +8,7 @@ from pathlib import Path
 from alignment.errors import ConfigError
 from data_tools.examples import examples
 from data_tools.parallel import NotParallel, take_in_parallel
+from data_tools.progress import progress
 from data_tools.reading import data_files
 from data_tools.repairs import Repairs
 from data_tools.summary import Summary, dropped_path
@@ -57,11 +58,11 @@ def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: R
 
 def _written(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
     ledger = dropped_path(output)
-    with written_whole(output) as out, written_whole(ledger) as lost:
+    with progress(files) as watch, written_whole(output) as out, written_whole(ledger) as lost:
         writer = RecordWriter(Summary(output), conversion, out, lost)
         for file in files:
             if conversion.num_proc > 1:
-                take_in_parallel(file, writer, repairs)
+                take_in_parallel(file, writer, repairs, watch)
             else:
                 writer.take(
                     examples(
@@ -69,6 +70,7 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
                         format=conversion.format or None,
                         on_error=writer.unreadable,
                         repair=repairs if repairs else None,
+                        watch=watch,
                     )
                 )
         writer.finish()

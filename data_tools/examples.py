@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from data_tools.formats import Adapter, Record, Unusable, by_name, detect
 from data_tools.formats.record import Kind, Text
-from data_tools.reading import OnError, data_files, read_rows
+from data_tools.reading import OnError, Watch, data_files, read_rows
 from data_tools.rows import Row
 from data_tools.text import is_blank
 
@@ -32,6 +32,7 @@ def examples(
     format: str | None = None,
     on_error: OnError | None = None,
     repair: Repair | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Example]:
     """Every row of a file or folder as records, in order.
 
@@ -40,6 +41,7 @@ def examples(
         format: The name of the format all rows are in; without it each row's is detected.
         on_error: Told of rows that cannot even be read; without it the first one raises.
         repair: Makes a mended copy of a row before it is adapted.
+        watch: Told how many bytes were read, for progress.
 
     Raises:
         DataError: Where a row or a file cannot be read.
@@ -47,7 +49,9 @@ def examples(
     """
     forced = by_name(format) if format else None
     for file in data_files(path):
-        yield from adapted(read_rows(file, on_error=on_error), forced=forced, repair=repair)
+        yield from adapted(
+            read_rows(file, on_error=on_error, watch=watch), forced=forced, repair=repair
+        )
 
 
 def adapted(

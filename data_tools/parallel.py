@@ -19,7 +19,7 @@ from data_tools.examples import adapted
 from data_tools.formats import by_name
 from data_tools.hub import is_hub_name
 from data_tools.json_rows import Parsed, array_pieces, line_pieces, line_rows, parse_piece
-from data_tools.reading import FileKind, file_kind, numbered, open_plain
+from data_tools.reading import FileKind, Watch, file_kind, numbered, open_plain
 from data_tools.repairs import Repairs
 from data_tools.summary import Summary
 from data_tools.writer import Conversion, RecordWriter
@@ -50,7 +50,9 @@ class Done(NamedTuple):
     turn_rows: int
 
 
-def take_in_parallel(file: Path, writer: RecordWriter, repairs: Repairs) -> None:
+def take_in_parallel(
+    file: Path, writer: RecordWriter, repairs: Repairs, watch: Watch | None = None
+) -> None:
     """Convert a file by as many processes as the conversion asks for.
 
     Raises:
@@ -60,7 +62,7 @@ def take_in_parallel(file: Path, writer: RecordWriter, repairs: Repairs) -> None
     if kind not in ("array", "lines"):
         raise NotParallel
     with ExitStack() as stack:
-        stream = stack.enter_context(open_plain(file))
+        stream = stack.enter_context(open_plain(file, watch))
         cut_into = array_pieces if kind == "array" else line_pieces
         cut = cut_into(stream, times=LARGER)
         pieces = (Piece(raw, last) for raw, last in cut)

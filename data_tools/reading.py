@@ -10,7 +10,7 @@ import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import IO, Any, Literal, TypeAlias
 
 import zstandard
 
@@ -22,6 +22,7 @@ from data_tools.tables import csv_rows, parquet_rows
 
 FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
 OnError: TypeAlias = Callable[[DataError], None]
+Watch: TypeAlias = Callable[[int], None]
 
 KIND_NAMES: dict[FileKind, str] = {
     "array": "JSON array",
@@ -40,7 +41,9 @@ STRANGERS = (
 )
 
 
-def read_rows(path: str | Path, *, on_error: OnError | None = None) -> Iterator[Row]:
+def read_rows(
+    path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
+) -> Iterator[Row]:
     """Stream the rows of a file, or of every file of a folder in the order of their names.
 
     A file that breaks off or cannot be parsed further raises even with `on_error`, since nothing
@@ -49,12 +52,16 @@ def read_rows(path: str | Path, *, on_error: OnError | None = None) -> Iterator[
     Args:
         path: A file, a folder whose files are all of one kind, or a hub name.
         on_error: Told of every bad row; without it the first one raises.
+        watch: Told how many bytes of the file have been read since it was last told.
 
     Raises:
         DataError: At the first bad row, or where the file itself cannot be read.
     """
     for file in data_files(path):
-        yield from hub_rows(str(file)) if is_hub_name(file) else _file_rows(file, on_error)
+        if is_hub_name(file):
+            yield from hub_rows(str(file))
+        else:
+            yield from _file_rows(file, on_error, watch)
 
 
 def data_files(path: str | Path) -> list[Path]:
@@ -111,26 +118,25 @@ def file_kind(path: Path) -> FileKind:
     )
 
 
-def open_plain(path: Path) -> IO[bytes]:
+def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
     """Open a file for reading bytes, unpacking gzip and zstandard whatever its name says."""
-    stream = path.open("rb")
+    stream: IO[bytes] = io.BufferedReader(_Watched(path, watch)) if watch else path.open("rb")
     magic = stream.read(4)
     stream.seek(0)
     if magic.startswith(GZIP):
-        stream.close()
-        return io.BufferedReader(gzip.GzipFile(path))
+        return io.BufferedReader(_Gunzipped(stream))
     if magic == ZSTD:
         plain = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
         return io.BufferedReader(plain)
     return stream
 
 
-def _file_rows(path: Path, on_error: OnError | None) -> Iterator[Row]:
+def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Iterator[Row]:
     """The rows of one file; faults of the packing around it become errors of the data."""
     source = str(path)
     try:
         kind = file_kind(path)
-        with open_plain(path) as stream:
+        with open_plain(path, watch) as stream:
             yield from numbered(_parsed(kind, stream), kind, source, on_error)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
@@ -166,6 +172,31 @@ def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Parsed]:
     if kind == "parquet":
         return parquet_rows(_seekable(stream))
     return csv_rows(stream, delimiter="," if kind == "csv" else "\t")
+
+
+class _Watched(io.FileIO):
+    """A file that tells how much of it is read."""
+
+    def __init__(self, path: Path, watch: Watch) -> None:
+        super().__init__(path)
+        self._watch = watch
+
+    def readinto(self, buffer: Any) -> int | None:
+        count = super().readinto(buffer)
+        self._watch(count or 0)
+        return count
+
+
+class _Gunzipped(gzip.GzipFile):
+    """A gzip stream that closes the file it reads."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        super().__init__(fileobj=stream)
+        self._stream = stream
+
+    def close(self) -> None:
+        super().close()
+        self._stream.close()
 
 
 def _seekable(stream: IO[bytes]) -> IO[bytes]:

@@ -184,3 +184,12 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 )
 def test_real_files_have_their_rows(shared_data: Path, name: str, rows: int) -> None:
     assert sum(1 for _ in read_rows(shared_data / name)) == rows
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.csv", "a.parquet", "a.jsonl.gz"])
+def test_all_bytes_of_a_file_are_watched(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(LINES) if name.endswith(".gz") else FILES[name])
+    seen: list[int] = []
+    assert len(list(read_rows(path, watch=seen.append))) == 3
+    assert sum(seen) >= path.stat().st_size

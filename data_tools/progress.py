@@ -1,0 +1,26 @@
+"""A bar with the time left, for files large enough to wait for, where someone is watching."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from data_tools.reading import Watch
+
+WORTH_A_BAR = 50_000_000
+
+
+@contextlib.contextmanager
+def progress(files: Sequence[Path]) -> Iterator[Watch | None]:
+    """A function to tell of bytes read; None where no bar is drawn."""
+    total = sum(file.stat().st_size for file in files if file.is_file())
+    if total < WORTH_A_BAR or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+
+    columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda count: bar.advance(task, count)
