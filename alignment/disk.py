@@ -39,8 +39,9 @@ def disk_errors_in_words(folder: Path) -> Iterator[None]:
         found = _code(error, folder)
         if found is None:
             raise
+        named = error.filename if isinstance(error, OSError) else None
         raise TrainingError(
-            f"{folder}: cannot be written: {os.strerror(found)} ({_free(folder)} free)",
+            f"{named or folder}: cannot be written: {os.strerror(found)} ({_free(folder)} free)",
             _REMEDIES[found],
         ) from error
 

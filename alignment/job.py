@@ -15,7 +15,7 @@ from alignment import config
 from alignment.changes import changes
 from alignment.checkpoints import checkpoints, newest_whole, require_resumable, sync_files
 from alignment.config import Settings
-from alignment.disk import check_writable, disk_errors_in_words
+from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
 from alignment.inputs import check_output, check_rows, clear_output, identify_parents
 from alignment.processes import is_main
@@ -103,7 +103,6 @@ def open_job(settings: Settings) -> Job:
     """
     values = settings.values
     folder = Path(values["output_dir"])
-    check_writable(folder)
     former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
     inputs = check_rows(settings.stage, values)

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from alignment.config import resolve
+from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
 from alignment.inputs import describe
 from alignment.job import Job, open_job, recorded
@@ -55,6 +56,8 @@ def run_stage(stage: str, argv: list[str]) -> None:
         click.echo(describe(settings))
         return
     folder = Path(settings.values["output_dir"])
+    if is_main():
+        check_writable(folder)
     with locked(folder) if is_main() else nullcontext():
         _run(stage, open_job(settings))
 
@@ -64,7 +67,7 @@ def _run(stage: str, job: Job) -> None:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
         return
     _quieten()
-    with recorded(job):
+    with disk_errors_in_words(job.folder), recorded(job):
         _prepare_trackers(job)
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
