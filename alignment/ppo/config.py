@@ -209,6 +209,13 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         "vocabulary (InstructGPT, OpenRLHF), else the policy with a zero head.",
     )
 
+    critic_bias_init: bool = _key(
+        True,
+        "Set the bias of a zero value head to the mean return of the first rollout. Else the "
+        "weights must lift that mean, and each token's value moves by another amount: noise "
+        "(measured in benchmarks/ppo).",
+    )
+
     # Watching
     sample_steps: int = _key(
         10, "Rollouts between two records of completions in samples.jsonl. 0: none."

@@ -60,6 +60,11 @@ class ValueHead(nn.Module):
             values: Tensor = self.linear(hidden.float()).squeeze(-1)
         return values
 
+    @property
+    def is_zero(self) -> bool:
+        """Whether the head has not begun to learn."""
+        return not any(bool(x.any()) for x in self.parameters())
+
 
 class ModelCritic(nn.Module):
     """A trunk and a head of its own; reads the same tokens as the policy."""
@@ -150,6 +155,13 @@ def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase
     return bool(one.get_vocab() == other.get_vocab())
 
 
+def head_of(model: nn.Module) -> ValueHead:
+    """Return the value head of a policy's critic, whatever its kind."""
+    critic = policy_of(model).critic
+    head: ValueHead = critic if isinstance(critic, ValueHead) else critic.head
+    return head
+
+
 def save_critic(model: nn.Module, folder: Path) -> None:
     """Write the critic beside the policy, as files that `from_pretrained` of the policy ignores.
 
@@ -162,7 +174,7 @@ def save_critic(model: nn.Module, folder: Path) -> None:
         critic.trunk.save_pretrained(target)
         _save_head(critic.head, target / HEAD_FILE)
     else:
-        _save_head(critic if isinstance(critic, ValueHead) else critic.head, folder / HEAD_FILE)
+        _save_head(head_of(model), folder / HEAD_FILE)
 
 
 def load_critic(model: nn.Module, folder: Path) -> None:
@@ -179,8 +191,7 @@ def load_critic(model: nn.Module, folder: Path) -> None:
             f"{folder}: the checkpoint holds no critic of this kind ({head_file.name})",
             "keep the key `critic` as it was, or start anew",
         )
-    head = critic if isinstance(critic, ValueHead) else critic.head
-    head.load_state_dict(load_file(head_file))
+    head_of(model).load_state_dict(load_file(head_file))
     if is_model:
         saved = type(critic.trunk).from_pretrained(folder / CRITIC, dtype=critic.trunk.dtype)
         critic.trunk.load_state_dict(saved.state_dict())

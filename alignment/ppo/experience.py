@@ -140,8 +140,8 @@ class Experience(NamedTuple):
 def make_experience(
     rollout: Rollout,
     tokens: TokenScores,
-    scores: Tensor,
     *,
+    scores: Tensor,
     args: PPOConfig,
     beta: float,
     reduce: math.Reduce,

@@ -20,6 +20,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,14 @@ from torch.utils.data import Sampler
 from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
+from alignment.ppo import math
 from alignment.ppo.adapters import BORROWED, kept_gradients, unsaved_adapters
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.checks import check_count, check_ends, check_prompts
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
+    head_of,
     hide_critic_from_vllm,
     is_critic_parameter,
     load_critic,
@@ -44,6 +47,7 @@ from alignment.ppo.critic import (
     split_groups,
 )
 from alignment.ppo.experience import (
+    Experience,
     TokenScores,
     combine_scores,
     make_experience,
@@ -187,14 +191,7 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
                 counts=[end or not args.mask_truncated_completions for end in ended],
                 device=device,
             )
-            experience = make_experience(
-                rollout,
-                self._score_tokens(rollout),
-                scores,
-                args=args,
-                beta=self.ppo_state.beta,
-                reduce=self._sum,
-            )
+            experience = self._make_experience(rollout, self._score_tokens(rollout), scores)
         mode = "train" if self.model.training else "eval"
         found = rollout_metrics(
             experience,
@@ -223,6 +220,25 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
                 plan=plan,
                 autocast=self.accelerator.autocast,
             )
+
+    def _make_experience(self, rollout: Rollout, tokens: TokenScores, scores: Tensor) -> Experience:
+        make = partial(
+            make_experience,
+            rollout,
+            scores=scores,
+            args=self.args,
+            beta=self.ppo_state.beta,
+            reduce=self._sum,
+        )
+        experience = make(tokens)
+        head = head_of(self.accelerator.unwrap_model(self.model))
+        if not self.args.critic_bias_init or not self.model.training or not head.is_zero:
+            return experience
+        mask = rollout.response_mask
+        mean = math.masked_mean(experience.rollout.returns, mask, reduce=self._sum)
+        with torch.no_grad():
+            head.linear.bias.copy_(mean)
+        return make(tokens._replace(values=torch.where(mask, mean, 0.0)))
 
     def _after_rollout(
         self,

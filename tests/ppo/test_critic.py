@@ -30,7 +30,7 @@ def rollout_of(trainer: PPOTrainer) -> Any:
 
 
 def test_a_head_starts_at_zero_and_reads_the_state_before_each_token(make_trainer: Make) -> None:
-    trainer = make_trainer()
+    trainer = make_trainer(critic_bias_init=False)
     rows = rollout_of(trainer)
     assert rows.values.abs().max() == 0
     torch.nn.init.normal_(trainer.model.critic.linear.weight)
@@ -91,7 +91,9 @@ def test_a_critic_from_the_policy_begins_at_zero(
     tiny_dir: Path, tmp_path: Path, make_trainer: Make
 ) -> None:
     reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
-    trainer = make_trainer(reward_funcs=reward, critic="model", critic_init="policy")
+    trainer = make_trainer(
+        reward_funcs=reward, critic="model", critic_init="policy", critic_bias_init=False
+    )
     assert isinstance(trainer.model.critic, ModelCritic)
     assert rollout_of(trainer).values.abs().max() == 0
     own = {id(p) for p in trainer.model.critic.parameters()}
@@ -106,8 +108,27 @@ def test_a_reward_model_with_another_vocabulary_is_no_critic(
     reward.tokenizer.add_tokens(["one more"])
     with pytest.raises(ConfigError, match="no reward model has the policy's vocabulary"):
         make_trainer(reward_funcs=reward, critic="model", critic_init="reward_model")
-    trainer = make_trainer(reward_funcs=reward, critic="model")
+    trainer = make_trainer(reward_funcs=reward, critic="model", critic_bias_init=False)
     assert rollout_of(trainer).values.abs().max() == 0
+
+
+@pytest.mark.parametrize("critic", ["head", "model"])
+def test_a_zero_head_begins_at_the_mean_return(make_trainer: Make, critic: str) -> None:
+    def seven(completions: list[Any], **columns: Any) -> list[float]:
+        return [7.0] * len(completions)
+
+    keys: dict[str, Any] = {"reward_funcs": seven, "critic": critic, "lam": 1.0, "beta": 0.0}
+    trainer = make_trainer(**keys, missing_eos_penalty=None)
+    rows = rollout_of(trainer)
+    assert rows.values[rows.response_mask].tolist() == pytest.approx(
+        [7.0] * rows.response_mask.sum()
+    )
+    assert rows.advantages.abs().max() < 1e-3
+    with torch.no_grad():
+        values = respond(trainer.model, rows, with_values=True).state_values
+    assert values[rows.response_mask].tolist() == pytest.approx([7.0] * rows.response_mask.sum())
+    off = make_trainer(**keys, critic_bias_init=False)
+    assert rollout_of(off).values.abs().max() == 0
 
 
 @pytest.mark.parametrize("critic", ["head", "model"])
