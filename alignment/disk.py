@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from alignment.errors import ConfigError, TrainingError
@@ -63,7 +63,8 @@ def check_writable(folder: Path) -> None:
             "make it writable, free space, or choose another output_dir",
         ) from None
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):  # a read-only folder refuses even to look for it
+            probe.unlink(missing_ok=True)
 
 
 def _code(error: Exception, folder: Path) -> int | None:
@@ -90,7 +91,8 @@ def _probe(folder: Path) -> int:
     except OSError as error:
         return error.errno if error.errno in _REMEDIES else errno.EIO
     finally:
-        probe.unlink(missing_ok=True)
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
     return errno.ENOSPC if shutil.disk_usage(folder).free < 1 << 24 else errno.EFBIG
 
 
