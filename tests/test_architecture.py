@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 #: The first pattern that a module's name begins with gives its layer.
 LAYERS = {

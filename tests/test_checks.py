@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
+from support import write_jsonl
 
 from alignment.config import build, resolve
 from alignment.data import load_datasets

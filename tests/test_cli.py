@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.registry import STAGES
 

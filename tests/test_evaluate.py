@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, write_jsonl
 from hypothesis import given
 from hypothesis import strategies as st
+from support import REPOSITORY, write_jsonl
 
 from alignment.errors import AlignError, ConfigError, DataError
 from alignment.evaluate import NamedModel, Options, evaluate, load_evaluation, statistics

@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.checkpoints import find_fault, newest_whole, rotate, seal
 
-sys.path.insert(0, str(REPOSITORY / "benchmarks" / "faults"))
 import kills
 
 

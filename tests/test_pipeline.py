@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import REPOSITORY, write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.pipeline import Plan, plan_pipeline, run_pipeline
 from alignment.pipeline_file import read_pipeline

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from support import REPOSITORY
 
 from alignment.config import build, resolve
 from alignment.pipeline_file import read_pipeline

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support import write_jsonl
 
 from alignment.reject.output import Dropped, likeness, make_pair
 from alignment.reject.parts import Parts
@@ -57,6 +57,7 @@ def _in_child(words: list[str], environment: dict[str, str]) -> None:
 
     torch.set_num_threads(1)
     os.environ.update(environment)
+    sys.path[:0] = filter(None, [environment.get("PYTHONPATH")])
     sys.argv = ["align", *words]
     entry_point()
 
@@ -614,23 +615,23 @@ class LLM:
 '''
 
 
-def test_vllm_is_asked_in_its_own_words(
-    alpaca: Path, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The real one needs a GPU; this holds what we hand over and what we take back."""
+def test_vllm_is_asked_in_its_own_words(alpaca: Path, tiny_dir: Path, tmp_path: Path) -> None:
+    """The real one needs a GPU; this holds what we hand over and what we take back.
+
+    In a child, since libraries remember whether they saw a vLLM.
+    """
     site = tmp_path / "site"
     (site / "vllm").mkdir(parents=True)
     (site / "vllm" / "__init__.py").write_text(VLLM)
     (site / "vllm-0.20.0.dist-info").mkdir()
     (site / "vllm-0.20.0.dist-info" / "METADATA").write_text("Name: vllm\nVersion: 0.20.0\n")
-    monkeypatch.syspath_prepend(site)
     output = tmp_path / "out.jsonl"
     words = ["--vllm", "--plain", "--limit", 6, "--max-new-tokens", 300]
-    assert reject(alpaca, tiny_dir, output, *words) == 0
+    named = ["data", "reject", alpaca, "--model", tiny_dir, "-o", output]
+    assert ended(start(*named, *words, PYTHONPATH=str(site))) == [0]
     rows = rows_of(output)
     assert [row["finish_reason"] for row in rows] == ["length"] * 6
     assert all(row["rejected"].endswith("yas") for row in rows)  # "say" was one token a letter
     meta = json.loads((tmp_path / "out.jsonl.meta.json").read_text())
     assert meta["settings"]["engine"] == "vllm"
     assert meta["settings"]["versions"]["vllm"] == "0.20.0"
-    monkeypatch.delitem(sys.modules, "vllm")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CORPUS, REPOSITORY, write_jsonl
+from support import CORPUS, REPOSITORY, write_jsonl
 
 from alignment.batches import name_rows
 from alignment.checkpoints import checkpoints, find_fault

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.runs import Run, load_run
 from alignment.wandb_setup import prepare_wandb

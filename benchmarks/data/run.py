@@ -73,7 +73,7 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
     """The truncation check against `encode_batch_fast` on the same texts, one thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     sys.path.insert(0, str(REPOSITORY / "tests"))
-    from conftest import make_tokenizer
+    from support import make_tokenizer
 
     from data_tools.checks.sets import Where
     from data_tools.examples import examples

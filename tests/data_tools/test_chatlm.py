@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import write_jsonl
+from support import write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.chatlm import DEFECTS, merge

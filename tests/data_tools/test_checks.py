@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import write_jsonl
+from support import write_jsonl
 
 from data_tools.checks import CHECKS, Finding
 from data_tools.checks.records import record_findings

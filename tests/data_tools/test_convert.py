@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import xxhash
 from click.testing import CliRunner
-from conftest import write_jsonl
+from support import write_jsonl
 
 from alignment.errors import ConfigError, DataError
 from data_tools import json_rows

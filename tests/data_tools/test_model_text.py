@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from conftest import make_tokenizer, write_jsonl
+from support import make_tokenizer, write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.checks.sets import Where

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
+from support import write_jsonl
 
 from alignment.errors import DataError
 from data_tools.shapes import kinds_of, load_records

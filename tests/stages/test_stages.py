@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import write_jsonl
+from support import write_jsonl
 
 from alignment.errors import AlignError
 from alignment.runs import load_run
