@@ -26,7 +26,7 @@ def weights(run: Path) -> dict[str, str]:
     """Digests of what a run ends in."""
     last = checkpoints(run)[-1]
     names = [run / "model.safetensors", last / "model.safetensors", last / "optimizer.pt"]
-    return {p.name + p.parent.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in names}
+    return {str(p.relative_to(run)): hashlib.sha256(p.read_bytes()).hexdigest() for p in names}
 
 
 @pytest.fixture(scope="module")
