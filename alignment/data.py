@@ -17,8 +17,6 @@ logger = logging.getLogger(__name__)
 
 #: Columns that hold an answer; a string in them becomes an assistant message.
 _ANSWERS = ("chosen", "rejected", "completion")
-#: Bookkeeping of `align data convert` that no trainer may take for input.
-_NOT_FOR_TRAINING = ("source", "source_row", "group_id", "format")
 
 
 def load_datasets(
@@ -47,7 +45,7 @@ def load_datasets(
 def _rows(paths: list[str], data: DataArgs, kind: str, chat: bool) -> list[dict[str, Any]]:
     skip = (lambda _: None) if data.on_bad_row == "drop" else None  # counted in alignment.inputs
     rows = [
-        _without_bookkeeping(row, kind)
+        row
         for path in paths
         for row in load_records(path, kind=kind, format=data.data_format, on_error=skip)
     ]
@@ -56,12 +54,6 @@ def _rows(paths: list[str], data: DataArgs, kind: str, chat: bool) -> list[dict[
     if kind == "sft":
         rows = _one_shape(rows)
     return rows
-
-
-def _without_bookkeeping(row: dict[str, Any], kind: str) -> dict[str, Any]:
-    if kind == "prompt":  # a reward function may want any column
-        return row
-    return {key: value for key, value in row.items() if key not in _NOT_FOR_TRAINING}
 
 
 def as_chat(row: dict[str, Any]) -> dict[str, Any]:

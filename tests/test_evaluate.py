@@ -368,12 +368,16 @@ def test_rewards_of_an_adapter_come_from_its_own_head_whatever_the_batch(
 ) -> None:
     import torch
 
-    from alignment.evaluate.loading import load_scorer
-    from alignment.evaluate.scoring import score_answers
+    from alignment.evaluate.loading import load_tokenizer
+    from alignment.ppo.scorer import load_scorer
 
-    scorer = load_scorer(str(reward_dirs[1]))
+    tokenizer = load_tokenizer(str(reward_dirs[1]))
+    scorer = load_scorer(str(reward_dirs[1]), policy_tokenizer=tokenizer)
     pairs = [([{"role": "user", "content": text}], text[::-1]) for text in TEXTS]
-    found = score_answers(scorer, pairs, batch_size=3)
+    found = scorer(
+        prompts=[prompt for prompt, _ in pairs],
+        completions=[[{"role": "assistant", "content": answer}] for _, answer in pairs],
+    )
     slow = []
     for prompt, answer in pairs:
         messages = [*prompt, {"role": "assistant", "content": answer}]
@@ -385,10 +389,11 @@ def test_rewards_of_an_adapter_come_from_its_own_head_whatever_the_batch(
 
 
 def test_a_language_model_is_no_reward_model(tiny_dir: Path) -> None:
-    from alignment.evaluate.loading import load_scorer
+    from alignment.evaluate.loading import load_tokenizer
+    from alignment.ppo.scorer import load_scorer
 
-    with pytest.raises(ConfigError, match="LlamaForCausalLM is no reward model"):
-        load_scorer(str(tiny_dir))
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is no sequence classifier"):
+        load_scorer(str(tiny_dir), policy_tokenizer=load_tokenizer(str(tiny_dir)))
 
 
 # The whole

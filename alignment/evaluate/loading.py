@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM, AutoPeftModelForSequenceClassification
+from peft import AutoPeftModelForCausalLM
 from transformers import (
     AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
@@ -34,14 +33,6 @@ class Policy:
     def device(self) -> torch.device:
         """Where inputs belong."""
         return self.model.device  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """A sequence classifier with one logit, in eval mode, with its own tokenizer."""
-
-    model: Any
-    tokenizer: PreTrainedTokenizerBase
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -73,36 +64,6 @@ def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Pol
     eos = configured if isinstance(configured, list) else [configured]
     ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
     return Policy(name, model, tokenizer, tuple(sorted(ids)))
-
-
-def load_scorer(path: str) -> Scorer:
-    """Load a reward model with the head that was trained, its own tokenizer and template.
-
-    Raises:
-        ConfigError: The folder holds no model with one logit.
-    """
-    tokenizer = load_tokenizer(path)
-    base = adapter_base(path)
-    if base is None:
-        architectures = _read(Path(path) / "config.json").get("architectures") or [""]
-        if "SequenceClassification" not in architectures[0]:
-            raise ConfigError(
-                f"{path}: {architectures[0] or 'the model'} is no reward model",
-                "Give the output folder of `align rm`.",
-            )
-        model = AutoModelForSequenceClassification.from_pretrained(path, dtype=_dtype())
-    else:
-        with _quiet():  # the base has no head; the adapter brings it
-            model = AutoPeftModelForSequenceClassification.from_pretrained(
-                path, num_labels=1, dtype=_dtype()
-            )
-    if model.config.num_labels != 1:
-        raise ConfigError(
-            f"{path}: a classifier with {model.config.num_labels} labels is no reward model",
-            "A reward model has one.",
-        )
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return Scorer(model.to(_device()).eval(), tokenizer)
 
 
 @contextmanager

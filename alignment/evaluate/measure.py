@@ -28,15 +28,14 @@ from alignment.evaluate.loading import (
     Policy,
     describe_device,
     load_policy,
-    load_scorer,
     load_tokenizer,
 )
 from alignment.evaluate.plan import Plan
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
-from alignment.evaluate.scoring import score_answers
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
 from alignment.folders import adapter_base
+from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
 
 Advance = Callable[[int], None]
@@ -141,15 +140,20 @@ def _with_rewards(
 ) -> dict[str, Measured]:
     if plan.reward_model is None:
         return measured
-    scorer = load_scorer(plan.reward_model)
+    tokenizer = load_tokenizer(plan.models[0].path)
+    scorer = load_scorer(plan.reward_model, policy_tokenizer=tokenizer)
+    scorer.batch_size = plan.options.batch_size
     found = {}
     for name, model in measured.items():
-        rewards = score_answers(
-            scorer,
-            [(prompt, one.text) for prompt, one in zip(plan.prompts, model.answers, strict=True)],
-            batch_size=plan.options.batch_size,
-            advance=_bar(progress, f"{name}: rewards", len(plan.prompts)),
+        advance = _bar(progress, f"{name}: rewards", len(plan.prompts))
+        rewards = scorer(
+            prompts=plan.prompts,
+            completions=[
+                _completion(prompt, one)
+                for prompt, one in zip(plan.prompts, model.answers, strict=True)
+            ],
         )
+        advance(len(plan.prompts))
         answers = [
             dataclasses.replace(answer, reward=reward)
             for answer, reward in zip(model.answers, rewards, strict=True)

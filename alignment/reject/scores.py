@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from alignment.errors import ConfigError
 from alignment.reject.plan import Plan
 from alignment.reject.rows import Text
 
@@ -40,20 +38,7 @@ def load_scores(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Scores | None
     """
     if plan.reward_model is None:
         return None
-    from alignment.ppo.reward_models import ModelReward
-    from alignment.ppo.rewards import load_rewards
+    from alignment.ppo.scorer import load_scorer
 
-    (reward,), _ = load_rewards(
-        [plan.reward_model],
-        policy_tokenizer=tokenizer,
-        accuracy_gate=plan.options.reward_accuracy_gate,
-    )
-    if not isinstance(reward, ModelReward):
-        raise ConfigError(
-            f"reward_model: {plan.reward_model}: not the folder of a model", "name a run of rm"
-        )
-    found = torch.accelerator.current_accelerator(check_available=True)
-    reward.device = found if found is not None else torch.device("cpu")
-    classifier: Any = reward.classifier
-    classifier.to(reward.device)
-    return Scores(reward)
+    gate = plan.options.reward_accuracy_gate
+    return Scores(load_scorer(plan.reward_model, policy_tokenizer=tokenizer, accuracy_gate=gate))

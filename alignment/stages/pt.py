@@ -1,26 +1,11 @@
 """Continued pre-training: next-token prediction on plain text, packed to full blocks."""
 
-from trl import SFTTrainer, get_quantization_config
+from trl import SFTTrainer
 
-from alignment.checks import check_data
-from alignment.data import load_datasets
 from alignment.job import Job
-from alignment.models import load_policy, load_tokenizer
+from alignment.stages.arguments import trainer_arguments
 
 
 def run(job: Job) -> None:
-    """Train on ``{"text"}`` rows, every token counts."""
-    data, _, model, args = job.dataclasses()
-    tokenizer = load_tokenizer(model, args)
-    train, held_out = load_datasets(data, kind="text", tokenizer=tokenizer, seed=args.seed)
-    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
-    trainer = SFTTrainer(
-        **load_policy(model, args),
-        args=args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(model),
-        callbacks=job.callbacks(),
-    )
-    job.train(trainer)
+    """Train on ``{"text"}`` rows; every token counts."""
+    job.train(SFTTrainer(**trainer_arguments(job)))

@@ -4,14 +4,13 @@ import json
 from typing import Any
 
 import torch
-from trl import RewardTrainer, get_quantization_config
+from trl import RewardTrainer
 
-from alignment.checks import check_data
-from alignment.data import load_datasets
 from alignment.job import Job
-from alignment.models import load_reward_policy, load_tokenizer
+from alignment.models import load_reward_policy
 from alignment.processes import is_main
 from alignment.runs import write_text
+from alignment.stages.arguments import trainer_arguments
 
 #: Enough answers to know a mean and a deviation to a few per cent.
 _STATS_PAIRS = 512
@@ -19,19 +18,7 @@ _STATS_PAIRS = 512
 
 def run(job: Job) -> None:
     """Train on pairs, then measure the scores of chosen answers, by which PPO normalises."""
-    data, _, model, args = job.dataclasses()
-    tokenizer = load_tokenizer(model, args)
-    train, held_out = load_datasets(data, kind="preference", tokenizer=tokenizer, seed=args.seed)
-    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
-    trainer = RewardTrainer(
-        **load_reward_policy(model, args),
-        args=args,
-        train_dataset=train,
-        eval_dataset=held_out,
-        processing_class=tokenizer,
-        quantization_config=get_quantization_config(model),
-        callbacks=job.callbacks(),
-    )
+    trainer = RewardTrainer(**trainer_arguments(job, load_model=load_reward_policy))
     job.train(trainer)
     stats = reward_stats(trainer)
     job.run.metrics |= {"reward_mean": stats["mean"], "reward_std": stats["std"]}
