@@ -14,7 +14,6 @@ overridden: `_prepare_inputs`, `_generate_and_score_completions`, `_compute_loss
 `vllm_generation._iter_named_params`.
 """
 
-import logging
 import os
 import time
 from collections import defaultdict
@@ -65,8 +64,6 @@ from alignment.ppo.sampler import EpochSampler
 from alignment.ppo.samples import SampleLog
 from alignment.ppo.state import PPOState, make_kl_control
 
-logger = logging.getLogger(__name__)
-
 
 class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
     """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
@@ -80,8 +77,8 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
     """
 
     loss_is_scaled_for_ga = True  # divided by the tokens of the mini-batch, not per micro-batch
-    _tag_names = ["trl", "ppo"]  # noqa: RUF012 - a list in the parent
     _name = "PPO"
+    _tag_names = ["trl", "ppo"]  # noqa: RUF012 - a list in the parent
     _paper = {  # noqa: RUF012 - the parent's way of naming its paper
         "title": "Proximal Policy Optimization Algorithms",
         "id": "1707.06347",
@@ -158,7 +155,8 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         """Hand out the micro-batch of this step; sample a new rollout when the last is used up."""
         if not self.model.training:
             rollout = self._generate_and_score_completions(generation_batch)
-            return MicroBatch(rollout, self._count(rollout.response_mask).item())
+            tokens = self._sum(rollout.response_mask.sum().float())
+            return MicroBatch(rollout, tokens.item())
         if self.buffer.place(self._step) == 0 or self.buffer.rollout is None:
             self.ppo_state.rollouts += 1
             self.ppo_state.stopped = False
@@ -389,9 +387,6 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
     def _sum(self, x: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(x, reduction="sum")
         return total
-
-    def _count(self, mask: Tensor) -> Tensor:
-        return self._sum(mask.sum().float())
 
     @contextmanager
     def _clock(self, name: str) -> Iterator[None]:

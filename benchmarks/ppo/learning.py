@@ -30,6 +30,7 @@ LETTERS = "abcdefghijkl"
 LENGTH = 5
 ROLLOUT = 64
 PASSES = 2
+CRITIC_LEARNING_RATES = {"ppo-head": 1e-4, "ppo-model": 5e-4}
 RULES = {"reverse": lambda text: text[::-1], "sort": lambda text: "".join(sorted(text))}
 ALGORITHMS = ("ppo-head", "ppo-model", "rloo", "grpo")
 
@@ -232,7 +233,7 @@ def train(
                 num_ppo_epochs=PASSES,
                 beta=0.02,
                 critic=algorithm.removeprefix("ppo-"),
-                critic_learning_rate=args.learning_rate,
+                critic_learning_rate=CRITIC_LEARNING_RATES[algorithm],
                 missing_eos_penalty=None,
                 sample_steps=0,
                 **keys,

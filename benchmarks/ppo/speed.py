@@ -1,4 +1,4 @@
-"""Seconds of a PPO update (generate, score, update): ours beside TRL 1.12's own PPOTrainer.
+"""CPU seconds of a PPO update (generate, score, update): ours beside TRL 1.12's PPOTrainer.
 
     python -m venv /tmp/trl112 && /tmp/trl112/bin/pip install torch==2.13.0 "trl==1.12.*" peft
     python benchmarks/ppo/speed.py --old-python /tmp/trl112/bin/python
@@ -133,7 +133,11 @@ def prompts(args: argparse.Namespace) -> list[str]:
 
 
 class Clock:
-    """Times between the ends of updates; the first, which warms up, is left out."""
+    """CPU seconds between the ends of updates; the first, which warms up, is left out.
+
+    One thread each, so on an idle machine these are the seconds of a clock on the wall; on a busy
+    one they still compare.
+    """
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
@@ -144,7 +148,7 @@ class Clock:
         """Count an optimizer step."""
         self.count += 1
         if self.count % self.steps == 0:
-            self.ends.append(time.perf_counter())
+            self.ends.append(time.process_time())
 
     def report(self) -> None:
         """Print the seconds of each update but the first."""
