@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from alignment.combinations import check_combinations
 from alignment.errors import ConfigError
 from alignment.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.yaml_file import Entry, Raw, read_yaml
@@ -58,7 +59,8 @@ def resolve(stage: str, argv: list[str]) -> Settings:
     """Read the recipes and flags of one stage.
 
     Raises:
-        ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type.
+        ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type, or
+            values that cannot work together.
     """
     schema = schema_of(stage)
     files, flags = split_argv(argv)
@@ -73,6 +75,7 @@ def resolve(stage: str, argv: list[str]) -> Settings:
             raise unknown_key(entry.key, schema, where=entry.where, owner=f"align {stage}")
         settings.values[name] = convert(schema[name], entry.value, entry.where)
         settings.sources[name] = entry.where
+    check_combinations(stage, settings.values, settings.source)
     return settings
 
 

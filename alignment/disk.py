@@ -52,6 +52,8 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: they cannot.
     """
+    if folder.is_file():
+        raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     probe = there / f".writable.{os.getpid()}"
     try:

@@ -171,7 +171,7 @@ def test_the_keys_of_the_short_help_exist(stage: str) -> None:
 
 
 def test_what_trl_refuses_is_a_user_error(tmp_path: Path) -> None:
-    settings = resolve("dpo", ["--output_dir", str(tmp_path), "--bf16", "--fp16"])
+    settings = resolve("dpo", ["--output_dir", str(tmp_path), "--dataloader_prefetch_factor", "2"])
     with pytest.raises(ConfigError, match="align dpo: "):
         build(settings)
 

@@ -4,9 +4,10 @@
     python benchmarks/faults/kills.py --stage sft --kills 20
 
 Each trial forks a process that has imported everything, so that a trial costs a second and not ten.
-Half of the kills come at a random moment of the run, half inside a save: as soon as a checkpoint
-folder without its manifest is seen. The resumed run must end in the same weights, optimizer, random
-states and metrics, to the bit.
+Of three kills one comes at a random moment of the run, one inside a save: as soon as a checkpoint
+folder without its manifest is seen, and one is a power cut inside a save: what the run had not
+brought to the disk by fsync is cut off every file. The resumed run must end in the same weights,
+optimizer, random states and metrics, to the bit.
 """
 
 import argparse
@@ -91,9 +92,32 @@ def _child(stage: str, argv: list[str]) -> None:
     os.dup2(null, 1)
     log = os.open(Path(argv[argv.index("--output_dir") + 1] + ".log"), os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
+    _note_syncs(Path(argv[argv.index("--output_dir") + 1] + ".synced"))
     from alignment.stages import main
 
     main(stage, argv)
+
+
+def _note_syncs(path: Path) -> None:
+    """Write down what reaches the disk: a file's inode and its size at each fsync."""
+    notes = path.open("a", encoding="utf-8", buffering=1)
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        fsync(descriptor)
+        found = os.fstat(descriptor)
+        notes.write(f"{found.st_ino} {found.st_size}\n")
+
+    os.fsync = noted
+
+
+def cut_power(folder: Path) -> None:
+    """Take from every file what was not on the disk when the power went."""
+    lines = Path(f"{folder}.synced").read_text(encoding="utf-8").splitlines()
+    sizes = {int(inode): int(size) for inode, size in (line.split() for line in lines)}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            os.truncate(path, min(path.stat().st_size, sizes.get(path.stat().st_ino, 0)))
 
 
 def fingerprints(folder: Path) -> dict[str, str]:
@@ -130,6 +154,7 @@ def wait_for_a_save(folder: Path, seconds: float, random_: random.Random) -> Non
 MOMENTS: dict[str, Callable[[Path, float, random.Random], None]] = {
     "random": wait_for_random_moment,
     "save": wait_for_a_save,
+    "power": wait_for_a_save,
 }
 
 
@@ -146,6 +171,8 @@ def trial(
     if process.pid and alive:
         os.kill(process.pid, signal.SIGKILL)
     process.join()
+    if moment == "power" and alive:
+        cut_power(folder)
     again = start(stage, [*argv, "--resume"])
     again.join()
     count = Counter(trials=1, killed=int(alive), crashed=int(again.exitcode != 0))
@@ -179,7 +206,7 @@ def measure(
         raise SystemExit(Path(f"{reference}.log").read_text(encoding="utf-8"))
     total: Counter[str] = Counter()
     for number in range(kills):
-        moment = ("random", "save")[number % 2]
+        moment = tuple(MOMENTS)[number % len(MOMENTS)]
         total += trial(
             stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
         )
@@ -197,7 +224,7 @@ def main() -> None:
     """Run the trials asked for and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--stage", choices=STAGES, action="append")
-    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--kills", type=int, default=200, help="of a stage, full and LoRA")
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
     preload()
@@ -211,7 +238,7 @@ def main() -> None:
             for lora in (False, True):
                 root = Path(scratch) / f"{stage}-{lora}"
                 root.mkdir()
-                total = measure(stage, model, root, lora=lora, kills=options.kills)
+                total = measure(stage, model, root, lora=lora, kills=options.kills // 2)
                 name = f"{stage} LoRA" if lora else stage
                 print(
                     f"{name:<12}{total['trials']:>7}{total['killed']:>8}{total['torn']:>6}"

@@ -1,0 +1,310 @@
+"""What users get wrong, one row a mistake: the exact first line, exit code 2, nothing heavy loaded.
+
+All run in one fresh process, in which torch must not have been imported at the end of any of them.
+"""
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import REPOSITORY, write_jsonl
+
+from alignment.combinations import LOSSES
+
+PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
+SFT = {"prompt": "a", "completion": "b"}
+#: Files beside the row of a mistake: text as it is, bytes as they are.
+FILES: dict[str, str | bytes] = {
+    "pairs.jsonl": json.dumps(PAIR) + "\n",
+    "sft.jsonl": json.dumps(SFT) + "\n",
+    "prompts.jsonl": '{"prompt": "a"}\n',
+    "text.jsonl": '{"text": "a b c"}\n',
+    "empty.jsonl": "",
+    "page.jsonl": "<html>log in</html>\n",
+    "lfs.jsonl": "version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 1\n",
+    "nul.jsonl": '{"prompt": "a\0", "completion": "b"}\n',
+    "bare.jsonl": '"x"\n',
+    "list.jsonl": "[1]\n",
+    "cut.jsonl": json.dumps(SFT) + '\n{"prompt": "a", "comp',
+    "nan.jsonl": '{"prompt": "a", "completion": NaN}\n',
+    "number.jsonl": '{"prompt": 1, "completion": "b"}\n',
+    "null.jsonl": '{"prompt": null, "completion": "b"}\n',
+    "blank.jsonl": '{"prompt": "a", "completion": ""}\n',
+    "twice.jsonl": '{"prompt": "a", "prompt": "b", "completion": "c"}\n',
+    "indented.jsonl": json.dumps(SFT, indent=1) + "\n",
+    "unknown.jsonl": '{"foo": 1}\n',
+    "words.jsonl": '{"messages": "hi"}\n',
+    "role.jsonl": '{"messages": [{"role": "asistant", "content": "x"}]}\n',
+    "no-role.jsonl": '{"messages": [{"content": "x"}]}\n',
+    "no-content.jsonl": '{"messages": [{"role": "user", "content": null}]}\n',
+    "integer.jsonl": '{"messages": [{"role": "user", "content": 5}]}\n',
+    "no-turns.jsonl": '{"messages": []}\n',
+    "no-answer.jsonl": '{"messages": [{"role": "user", "content": "x"}]}\n',
+    "no-rejected.jsonl": '{"prompt": "a", "chosen": "b"}\n',
+    "null-chosen.jsonl": '{"prompt": "a", "chosen": null, "rejected": "c"}\n',
+    "late.jsonl": (json.dumps(PAIR) + "\n") * 99 + '{"prompt": "a", "chosen": 1, "rejected": "c"}',
+    "utf16.jsonl": (json.dumps(SFT) + "\n").encode("utf-16"),
+    "latin.jsonl": b'{"prompt": "\xff", "completion": "b"}\n',
+    "tabs.yaml": "seed:\n\t- 1\n",
+    "list.yaml": "- seed\n",
+    "twice.yaml": "seed: 1\nseed: 2\n",
+    "empty.yaml": "",
+    "colon.yaml": "seed: a: b\n",
+    "unknown.yaml": "output_dir: o\nlearnin_rate: 1\n",
+    "word.yaml": "learning_rate: fast\n",
+    "clock.yaml": "max_steps: 12:30\n",
+    "grouped.yaml": "max_steps: 1_000\n",
+    "half.yaml": "seed: 1.5\n",
+    "maybe.yaml": "use_peft: maybe\n",
+    "object.yaml": "seed: !!python/object/apply:os.system [ls]\n",
+    "batch.yaml": "# a page\nper_device_train_batch_size: 0\n",
+    "broken.json": "{zero",
+    "rule.py": "def other(completions, **_):\n    return [0.0 for _ in completions]\n",
+    "torn.py": "def other(:\n",
+}
+
+#: A stage, its words, and the first line that is told. Words that are not given are good ones.
+MISTAKES: list[tuple[str, str, str]] = [
+    # recipes
+    ("sft", "none.yaml", "none.yaml: no such file"),
+    ("sft", "tabs.yaml",
+     "tabs.yaml:2: not YAML: found character '\\t' that cannot start any token"),
+    ("sft", "list.yaml", "list.yaml:1: not a mapping"),
+    ("sft", "twice.yaml", "twice.yaml:2: 'seed' stands here twice"),
+    ("sft", "empty.yaml", "empty.yaml: empty"),
+    ("sft", "colon.yaml", "colon.yaml:1: not YAML: mapping values are not allowed here"),
+    ("sft", "unknown.yaml", "unknown.yaml:2: unknown key 'learnin_rate'"),
+    ("sft", "word.yaml", "word.yaml:1: learning_rate: expected a number, got 'fast'"),
+    ("sft", "clock.yaml", "clock.yaml:1: max_steps: expected an integer, got '12:30'"),
+    ("sft", "grouped.yaml", "grouped.yaml:1: max_steps: expected an integer, got '1_000'"),
+    ("sft", "half.yaml", "half.yaml:1: seed: expected an integer, got '1.5'"),
+    ("sft", "maybe.yaml", "maybe.yaml:1: use_peft: expected true or false, got 'maybe'"),
+    ("sft", "object.yaml", "object.yaml:1: seed: expected an integer, got '[\"ls\"]'"),
+    ("sft", "batch.yaml",
+     "batch.yaml:2: per_device_train_batch_size: 0 must be 1 or more"),
+    # values
+    ("sft", "--bet 1", "--bet: unknown key 'bet'"),
+    ("sft", "--learning_rate -1", "learning_rate: -1.0 must be 0 or more"),
+    ("sft", "--learning_rate nan", "--learning_rate: expected a number, got 'nan'"),
+    ("sft", "--seed", "--seed: a value is missing"),
+    ("sft", "--max_steps 0", "max_steps: 0 trains nothing"),
+    ("sft", "--num_train_epochs 0", "num_train_epochs: 0.0 trains nothing"),
+    ("sft", "--per_device_eval_batch_size 0", "per_device_eval_batch_size: 0 must be 1 or more"),
+    ("sft", "--gradient_accumulation_steps 0", "gradient_accumulation_steps: 0 must be 1 or more"),
+    ("sft", "--lora_r 0", "lora_r: 0 must be 1 or more"),
+    ("sft", "--lora_dropout 1", "lora_dropout: 1.0 must be at least 0 and under 1"),
+    ("sft", "--max_length 0", "max_length: 0 must be 1 or more"),
+    ("sft", "--max_rows 0", "max_rows: 0 must be 1 or more"),
+    ("sft", "--weight_decay -0.1", "weight_decay: -0.1 must be 0 or more"),
+    ("sft", "--adam_beta2 1.5", "adam_beta2: 1.5 must be at least 0 and under 1"),
+    ("sft", "--save_steps 0", "save_steps: 0.0 must be over 0"),
+    ("sft", "--logging_steps 0", "logging_steps: 0.0 must be over 0"),
+    ("sft", "--save_total_limit 0", "save_total_limit: 0 must be 1 or more"),
+    ("sft", "--eval_fraction 1", "eval_fraction: 1.0 must be at least 0 and under 1"),
+    ("sft", "--max_loss_spike 0.5", "max_loss_spike: 0.5 must be over 1"),
+    ("sft", "--dtype int3", "--dtype: 'int3' is none of auto, bfloat16, float16, float32"),
+    ("sft", "--on_bad_row maybe", "--on_bad_row: 'maybe' is none of raise, drop"),
+    ("dpo", "--beta -0.1", "beta: -0.1 must be 0 or more"),
+    ("dpo", "--loss_type sigmoyd", "loss_type: no loss 'sigmoyd'"),
+    ("dpo", "--label_smoothing 2", "label_smoothing: 2.0 must be within 0 and 1"),
+    ("ppo", "--gamma 1.5", "gamma: 1.5 must be within 0 and 1"),
+    ("ppo", "--temperature 0", "temperature: 0.0 must be over 0"),
+    ("ppo", "--max_completion_length 0", "max_completion_length: 0 must be 1 or more"),
+    # combinations
+    ("sft", "--resume --overwrite", "resume: cannot go on with a run that overwrite deletes"),
+    ("sft", "--resume_anyway", "resume_anyway: does nothing without resume"),
+    ("sft", "--resume_from_checkpoint x",
+     "resume_from_checkpoint: is chosen here: the newest whole checkpoint"),
+    ("sft", "--resume --save_only_model",
+     "save_only_model: saves no optimizer, so no run can go on from it"),
+    ("sft", "--resume --ignore_data_skip",
+     "ignore_data_skip: would show the first rows again, so the run would be another"),
+    ("dpo", "--resume --sync_ref_model",
+     "sync_ref_model: cannot resume: checkpoints do not hold the moved reference"),
+    ("sft", "--eval_data sft.jsonl --eval_fraction 0.1",
+     "eval_fraction: is not used where eval_data is given"),
+    ("sft", "--eval_strategy steps", "eval_strategy: steps, but no rows are held out"),
+    ("sft", "--load_best_model_at_end --save_strategy no",
+     "load_best_model_at_end: saves nothing to load: save_strategy is no"),
+    ("sft", "--load_best_model_at_end",
+     "load_best_model_at_end: needs a measure: eval_strategy is no"),
+    ("sft", "--load_best_model_at_end --eval_strategy epoch --eval_fraction 0.5",
+     "load_best_model_at_end: needs eval_strategy and save_strategy to be the same"),
+    ("sft", "--save_strategy best", "save_strategy: best needs a measure: eval_strategy is no"),
+    ("sft", "--bf16 --fp16", "bf16: cannot be on together with fp16"),
+    ("sft", "--fp16 --use_cpu", "fp16: needs a GPU, and use_cpu is set"),
+    ("sft", "--load_in_4bit --load_in_8bit",
+     "load_in_4bit: cannot be on together with load_in_8bit"),
+    ("sft", "--load_in_4bit", "load_in_4bit: trains nothing without an adapter"),
+    ("ppo", "--max_loss_spike 3",
+     "max_loss_spike: PPO's loss is around 0 and has no median to compare with"),
+    ("ppo", "--use_vllm", "use_vllm: vllm is not installed"),
+    ("sft", "--report_to wandbb", "report_to: no tracker 'wandbb'"),
+    ("sft", "--report_to dvclive", "report_to: dvclive is not installed"),
+    ("sft", "--deepspeed zero.json", "deepspeed: deepspeed is not installed"),
+    ("sft", "--fsdp_config none.json", "fsdp_config: none.json: no such file"),
+    ("sft", "--chat_template_path none.jinja", "chat_template_path: none.jinja: no such file"),
+    # models and folders
+    ("sft", "--model_name_or_path null", "model_name_or_path: no model is named"),
+    ("sft", "--model_name_or_path ./none",
+     "model_name_or_path: ./none: no such folder, and no hub model that can be reached"),
+    ("sft", "--model_name_or_path bare",
+     "model_name_or_path: bare: no model here: no config.json, no adapter_config.json"),
+    ("sft", "--model_name_or_path hollow",
+     "model_name_or_path: hollow: a config but no weights"),
+    ("sft", "--model_name_or_path orphan",
+     "model_name_or_path: base of the adapter orphan: ./gone: no such folder, and no hub model "
+     "that can be reached"),
+    ("ppo", "--reward_model none:reward", "reward_model: none:reward: no module 'none'"),
+    ("ppo", "--reward_model rule:reward",
+     "reward_model: rule:reward: HERE/rule.py has no 'reward'"),
+    ("ppo", "--reward_model torn:other", "reward_model: HERE/torn.py:1: invalid syntax"),
+    ("ppo", "--reward_model bare",
+     "reward_model: bare: no model here: no config.json, no adapter_config.json"),
+    ("sft", "--output_dir page.jsonl", "output_dir: page.jsonl: is a file"),
+    ("sft", "--output_dir full", "output_dir: full: not empty, and no run of ours"),
+    ("sft", "--output_dir .", "output_dir: HERE is where you work"),
+    ("sft", "--output_dir model", "output_dir: HERE/model holds model_name_or_path model"),
+    # data
+    ("sft", "--train_data none.jsonl", "none.jsonl: no such file"),
+    ("sft", "--train_data hollow-folder", "hollow-folder: an empty folder"),
+    ("sft", "--train_data empty.jsonl", "empty.jsonl:1: the file is empty"),
+    ("sft", "--train_data page.jsonl", "page.jsonl:1: this is a web page, not data"),
+    ("sft", "--train_data lfs.jsonl", "lfs.jsonl:1: this is a git-lfs pointer, not data"),
+    ("sft", "--train_data utf16.jsonl", "utf16.jsonl:1: this is UTF-16 text, not data"),
+    ("sft", "--train_data latin.jsonl",
+     "latin.jsonl:1:13: not UTF-8: byte 0xff (byte 13 of the line)"),
+    ("sft", "--train_data nul.jsonl",
+     "nul.jsonl:1:14: not JSON: unexpected control character in string, found '\\x00\", "
+     "\"complet'"),
+    ("sft", "--train_data bare.jsonl",
+     "bare.jsonl:1: this row is a string, wanted an object with named fields"),
+    ("sft", "--train_data list.jsonl",
+     "list.jsonl: row 1: this row is a number, wanted an object with named fields"),
+    ("sft", "--train_data cut.jsonl", "cut.jsonl:2:22: not JSON: the line breaks off"),
+    ("sft", "--train_data nan.jsonl",
+     "nan.jsonl:1:31: not JSON: unexpected character, expected a JSON value, found 'NaN}\\n'"),
+    ("sft", "--train_data number.jsonl",
+     "number.jsonl:1: 'prompt' is number, wanted text or turns; the row has 'prompt', "
+     "'completion'"),
+    ("sft", "--train_data null.jsonl",
+     "null.jsonl:1: 'prompt' is null, wanted text or turns; the row has 'prompt', 'completion'"),
+    ("sft", "--train_data blank.jsonl", "blank.jsonl:1: 'completion' is empty"),
+    ("sft", "--train_data twice.jsonl", "twice.jsonl:1: the key 'prompt' stands twice"),
+    ("sft", "--train_data indented.jsonl",
+     "indented.jsonl:1:1: this object does not end on its line: indented JSON"),
+    ("sft", "--train_data unknown.jsonl", "unknown.jsonl:1: no known format: the row has 'foo'"),
+    ("sft", "--train_data words.jsonl",
+     "words.jsonl:1: 'messages' is text, wanted turns; the row has 'messages'"),
+    ("sft", "--train_data role.jsonl", "role.jsonl:1: messages[0] has the role 'asistant'"),
+    ("sft", "--train_data no-role.jsonl", "no-role.jsonl:1: messages[0] has no role"),
+    ("sft", "--train_data no-content.jsonl",
+     "no-content.jsonl:1: messages[0] holds null, wanted text"),
+    ("sft", "--train_data integer.jsonl",
+     "integer.jsonl:1: messages[0] holds the number 5, wanted text"),
+    ("sft", "--train_data no-turns.jsonl", "no-turns.jsonl:1: 'messages' is an empty list"),
+    ("sft", "--train_data no-answer.jsonl",
+     "no-answer.jsonl:1: no turn of the assistant: nothing to learn"),
+    ("dpo", "--train_data sft.jsonl",
+     "sft.jsonl:1: this looks like SFT data, format 'prompt-completion', wanted preference pairs "
+     "('prompt', 'chosen', 'rejected')"),
+    ("rm", "--train_data prompts.jsonl",
+     "prompts.jsonl:1: this looks like prompts without answers, format 'prompt', wanted preference "
+     "pairs ('prompt', 'chosen', 'rejected')"),
+    ("dpo", "--train_data no-rejected.jsonl",
+     "no-rejected.jsonl:1: no 'rejected'; the row has 'prompt', 'chosen'"),
+    ("dpo", "--train_data null-chosen.jsonl",
+     "null-chosen.jsonl:1: 'chosen' is null, wanted object or text or turns; the row has "
+     "'prompt', 'chosen', 'rejected'"),
+    ("dpo", "--train_data late.jsonl",
+     "late.jsonl:100: 'chosen' is number, wanted object or text or turns; the row has "
+     "'prompt', 'chosen', 'rejected'"),
+]  # fmt: skip
+
+GOOD = {"pt": "text.jsonl", "sft": "sft.jsonl", "rm": "pairs.jsonl", "dpo": "pairs.jsonl",
+        "ppo": "prompts.jsonl"}  # fmt: skip
+
+PROGRAM = """\
+import contextlib, io, json, sys
+from alignment.stages import main
+for line in sys.stdin:
+    stage, words = json.loads(line)
+    told, out = io.StringIO(), io.StringIO()
+    code = "went on"
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(out):
+        try:
+            main(stage, words)
+        except SystemExit as end:
+            code = end.code
+        except BaseException as error:
+            code = repr(error)
+    heavy = sorted({"torch", "transformers", "trl", "datasets"} & set(sys.modules))
+    print(json.dumps([code, told.getvalue(), heavy]), flush=True)
+"""
+
+
+def arguments(stage: str, words: list[str]) -> list[str]:
+    """The words of a mistake, with good ones for what it does not name."""
+    good = {"--model_name_or_path": "model", "--train_data": GOOD[stage], "--output_dir": "out"}
+    good |= {"--report_to": "none"}
+    good |= {"--reward_model": "model"} if stage == "ppo" else {}
+    rest = [word for key, value in good.items() if key not in words for word in (key, value)]
+    return [*words, *rest]
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
+    """What every mistake is told, all from one process."""
+    from alignment.schema import schema_of
+
+    here = tmp_path_factory.mktemp("mistakes")
+    for name, content in FILES.items():
+        (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    for name in ("model", "hollow", "bare", "orphan", "full", "hollow-folder"):
+        (here / name).mkdir()
+    for name in ("model", "hollow"):
+        (here / name / "config.json").write_text('{"model_type": "llama"}')
+    (here / "model" / "model.safetensors").write_bytes(b"0")
+    write_jsonl(here / "orphan" / "adapter_config.json", [{"base_model_name_or_path": "./gone"}])
+    (here / "orphan" / "adapter_model.safetensors").write_bytes(b"0")
+    (here / "full" / "thesis.txt").touch()
+    for stage in GOOD:
+        schema_of(stage)  # read once for each set of versions, which does need torch
+    lines = [json.dumps([stage, arguments(stage, words.split())]) for stage, words, _ in MISTAKES]
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM], input="\n".join(lines), cwd=here,
+        capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+    )  # fmt: skip
+    return here, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: " ".join(MISTAKES[n][:2]))
+def test_a_mistake_is_told_before_anything_heavy(
+    number: int, answers: tuple[Path, list[Any]]
+) -> None:
+    here, found = answers
+    code, told, heavy = found[number]
+    first = told.splitlines()[0].replace(str(here), "HERE") if told else ""
+    assert (first, code) == (f"error: {MISTAKES[number][2]}", 2)
+    assert len(told.splitlines()) <= 2
+    assert heavy == []
+    assert not (here / "out").exists()
+
+
+def test_the_table_is_long_and_repeats_nothing() -> None:
+    assert len({(stage, words) for stage, words, _ in MISTAKES}) == len(MISTAKES) >= 100
+    assert len({message for _, _, message in MISTAKES}) == len(MISTAKES)
+
+
+def test_the_losses_are_those_of_trl() -> None:
+    import trl.trainer.dpo_trainer as module
+
+    known = re.findall(r'loss_type == "(\w+)"', inspect.getsource(module.DPOTrainer))
+    assert set(LOSSES["dpo"]) == set(known)
