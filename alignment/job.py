@@ -62,8 +62,10 @@ class Job:
             TrainingError: a loss, gradient or weight is not finite.
         """
         from alignment.guard import Complete, Guard
+        from alignment.tracking import tolerate_trackers
 
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
+        tolerate_trackers(trainer.callback_handler.callbacks)
         checkpoint = self.checkpoint()
         with disk_errors_in_words(self.folder), guard.watching(trainer):
             try:

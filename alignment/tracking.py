@@ -1,15 +1,19 @@
 """One callback for every stage: metrics.jsonl always, W&B where it is asked for."""
 
 import json
+import logging
 import math
 import os
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.runs import METRICS, Run, write_text
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder(TrainerCallback):
@@ -27,7 +31,10 @@ class Recorder(TrainerCallback):
             return
         _drop_after(self.path, state.global_step)
         if "wandb" in (args.report_to or []):
-            _tell_wandb(self.run)
+            try:
+                _tell_wandb(self.run)
+            except Exception as error:  # whatever a tracker raises, training goes on
+                logger.warning("W&B does not know the lineage of this run: %s", error)
 
     def on_log(
         self,
@@ -52,6 +59,52 @@ class Recorder(TrainerCallback):
         if state.is_world_process_zero and self.path.is_file():
             with self.path.open("ab") as file:
                 os.fsync(file.fileno())
+
+
+class Tolerant(TrainerCallback):
+    """A tracker's callback whose errors are said once and end nothing.
+
+    Where the tracker cannot even begin, W&B is asked once more, offline.
+    """
+
+    def __init__(self, inner: TrainerCallback) -> None:
+        self.inner = inner
+        self.failed = False
+        for event in (name for name in dir(TrainerCallback) if name.startswith("on_")):
+            setattr(self, event, partial(self._call, event))
+
+    def _call(self, event: str, *args: Any, **kwargs: Any) -> Any:
+        if self.failed and event != "on_train_begin":
+            return None
+        try:
+            return getattr(self.inner, event)(*args, **kwargs)
+        except Exception as error:
+            if event == "on_train_begin" and _go_offline(self.inner):
+                logger.warning("W&B: %s; this run is written offline", _line(error))
+                return self._call(event, *args, **kwargs)
+            self.failed = True
+            name = type(self.inner).__name__
+            logger.warning("%s failed and is left out from now on: %s", name, _line(error))
+            return None
+
+
+def tolerate_trackers(callbacks: list[TrainerCallback]) -> None:
+    """Put every tracker of transformers behind a `Tolerant`, in place."""
+    for place, callback in enumerate(callbacks):
+        if type(callback).__module__.startswith("transformers.integrations"):
+            callbacks[place] = Tolerant(callback)
+
+
+def _go_offline(callback: TrainerCallback) -> bool:
+    """Whether this is W&B online, which then is offline from here on."""
+    if type(callback).__name__ != "WandbCallback" or os.environ.get("WANDB_MODE") == "offline":
+        return False
+    os.environ["WANDB_MODE"] = "offline"
+    return True
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _tell_wandb(run: Run) -> None:

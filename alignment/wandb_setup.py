@@ -2,12 +2,18 @@
 
 import netrc
 import os
+import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from alignment.runs import Run
 
 _HOST = "https://api.wandb.ai"
+#: Seconds that W&B may take to answer before a run begins without it.
+PROBE_SECONDS = 5.0
 
 
 def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
@@ -24,10 +30,37 @@ def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
         run.tracker_id = f"{run.stage}-{run.fingerprint}-{int(run.started)}"
     os.environ.setdefault("WANDB_RUN_ID", run.tracker_id)
     os.environ.setdefault("WANDB_RESUME", "allow")  # a resumed run goes on in the same W&B run
-    if "WANDB_MODE" in os.environ or _has_key():
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # it waits 90 s by default
+    if "WANDB_MODE" in os.environ:
+        return None
+    fault = _find_fault() if _has_key() else "no key found"
+    if fault is None:
         return None
     os.environ["WANDB_MODE"] = "offline"
-    return f"W&B: no key found, so this run stays offline; to send it: wandb sync {folder}/wandb/*"
+    return f"W&B: {fault}, so this run stays offline; to send it: wandb sync {folder}/wandb/*"
+
+
+def _find_fault() -> str | None:
+    """Why W&B's server cannot be used now, None where it answers."""
+    host = os.environ.get("WANDB_BASE_URL", _HOST)
+    found = [f"{host} did not answer in {PROBE_SECONDS:g} s"]
+    thread = threading.Thread(target=_ask, args=(host, found), daemon=True)
+    thread.start()  # looking up a name knows no time-out of its own
+    thread.join(PROBE_SECONDS)
+    return found[0] or None
+
+
+def _ask(host: str, found: list[str]) -> None:
+    """Put the fault in place of the first item, nothing where the server answers."""
+    try:
+        with urllib.request.urlopen(f"{host}/healthz", timeout=PROBE_SECONDS):
+            found[0] = ""
+    except urllib.error.HTTPError as error:  # 401 or 404 is an answer too
+        found[0] = f"{host} answers {error.code}" if error.code >= 500 else ""
+    except TimeoutError:
+        return
+    except (OSError, ValueError, HTTPException) as error:
+        found[0] = f"{host} cannot be reached ({error})"
 
 
 def _has_key() -> bool:

@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -37,17 +39,34 @@ def test_no_key_means_offline_in_one_line(bare: Path) -> None:
     assert os.environ["WANDB_RUN_ID"] == run.tracker_id == f"dpo-{'f' * 16}-7"
 
 
+class Unknown(BaseHTTPRequestHandler):
+    """Answers 404 to everything, which is an answer."""
+
+    def do_GET(self) -> None:
+        self.send_error(404)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
 @pytest.mark.parametrize("place", ["variable", "netrc"])
 def test_a_key_is_found_where_wandb_looks(
     place: str, bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if place == "variable":
-        monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
-    else:
-        line = f"machine api.wandb.ai login user password {'k' * 40}\n"
-        (bare / "netrc").write_text(line)
-        (bare / "netrc").chmod(0o600)
-    assert prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare) is None
+    with ThreadingHTTPServer(("127.0.0.1", 0), Unknown) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        host = f"127.0.0.1:{server.server_port}"
+        monkeypatch.setenv("WANDB_BASE_URL", f"http://{host}")
+        if place == "variable":
+            monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+        else:
+            (bare / "netrc").write_text(f"machine {host} login user password {'k' * 40}\n")
+            (bare / "netrc").chmod(0o600)
+        told = prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare)
+        server.shutdown()
+        thread.join()
+    assert told is None
     assert "WANDB_MODE" not in os.environ
 
 
