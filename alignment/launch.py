@@ -29,8 +29,7 @@ def _launch_option(name: str, value: str) -> list[str]:
         return ["--config_file", _config_file(value)]
     if not value.isdigit() or int(value) < 1:
         raise ConfigError(f"--nproc: expected a count of processes, got '{value}'", "--nproc 2")
-    cpu = [] if Path("/dev/nvidiactl").exists() else ["--cpu"]  # else the launcher runs one process
-    return ["--num_processes", value, *cpu]
+    return ["--num_processes", value]
 
 
 def _config_file(value: str) -> str:
@@ -52,6 +51,11 @@ def command(stage: str, argv: list[str]) -> list[str]:
     """The command that runs a stage in processes of its own."""
     launcher, rest = take_launch_words(argv)
     module = ["-m", "alignment", stage, *rest]
+    if launcher and "--config_file" not in launcher and launcher[-1] != "1":
+        # accelerate's word for "more than one", also without a GPU: with --cpu it starts only one
+        launcher.append("--multi_gpu")
+        if not Path("/dev/nvidiactl").exists():
+            os.environ["ACCELERATE_USE_CPU"] = "true"
     if launcher:
         return [sys.executable, "-m", "accelerate.commands.launch", *launcher, *module]
     return [sys.executable, *module]

@@ -15,7 +15,11 @@ from alignment.registry import STAGES
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
 #: What the tree leaves to the README of the folder itself.
-INSIDE = ("data_tools/formats/", "benchmarks/", "recipes/demo/data/", "tests/", ".ci/", ".github/")
+INSIDE = (
+    "alignment/demo/", "alignment/evaluate/", "alignment/ppo/", "alignment/reject/",
+    "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/", "recipes/demo/",
+    "recipes/qwen2.5-0.5b/", "recipes/qwen2.5-7b/", "recipes/smollm2-135m/", "tests/",
+)  # fmt: skip
 
 
 def tree_of(readme: Path) -> set[str]:
