@@ -1,3 +1,9 @@
 """Preference alignment on one machine: pt, sft, rm, ppo and dpo as one pipeline."""
 
+import os
+
 __version__ = "0.1.0"
+
+# Libraries read these when they are first imported; whoever wants telemetry sets them to 0.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from alignment.errors import ConfigError, Interrupted
 from alignment.inputs import check_output, check_rows, clear_output, identify_parents
 from alignment.processes import is_main
 from alignment.runs import Run, new_run
+from alignment.secrets import redact_text
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -42,7 +44,11 @@ class Job:
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
-        return config.build(self.settings)
+        built = config.build(self.settings)
+        arguments = built[-1]
+        if arguments.hub_token:  # training_args.bin would hold it in every checkpoint
+            os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
+        return built
 
     def callbacks(self) -> "list[TrainerCallback]":
         """What every trainer of ours carries."""
@@ -155,7 +161,7 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.status = "interrupted"
         raise
     except BaseException as error:
-        job.run.status, job.run.error = "failed", f"{type(error).__name__}: {error}"
+        job.run.status, job.run.error = "failed", redact_text(f"{type(error).__name__}: {error}")
         raise
     finally:
         job.run.ended = time.time()

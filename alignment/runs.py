@@ -22,6 +22,7 @@ from typing import Any
 from alignment import processes
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
+from alignment.secrets import redact, redact_words
 
 RECORD = "run.json"
 METRICS = "metrics.jsonl"
@@ -36,7 +37,7 @@ _NOT_DECIDING = {
     "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id",
     "trackio_bucket_id", "trackio_static_space_id", "dataset_num_proc", "dataloader_num_workers",
     "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-    "max_loss_spike", "preflight", "log_completions", "num_completions_to_print",
+    "max_loss_spike", "log_completions", "num_completions_to_print",
     "skip_memory_metrics", "ddp_timeout",
     "train_data", "eval_data", *ROLES.values(),
 }  # fmt: skip
@@ -113,7 +114,7 @@ def new_run(
         name=Path(settings["output_dir"]).name,
         fingerprint=fingerprint(stage, settings=settings, inputs=inputs, parents=parents),
         settings={
-            key: {"value": _redact(key, settings[key]), "source": source}
+            key: {"value": redact(key, settings[key]), "source": source}
             for key, source in sorted(sources.items())
         },
         inputs=inputs,
@@ -122,7 +123,7 @@ def new_run(
         git=_git(),
         device=platform.machine(),
         processes=processes.count(),
-        command=["align", stage, *sys.argv[2:]] if len(sys.argv) > 1 else ["align", stage],
+        command=["align", stage, *redact_words(sys.argv[2:])],
         started=time.time(),
     )
 
@@ -249,11 +250,6 @@ def write_text(path: Path, text: str) -> None:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
-
-
-def _redact(key: str, value: Any) -> Any:
-    secret = key.endswith(("_token", "_key", "_secret", "password"))
-    return "<redacted>" if secret and value else value
 
 
 def _git() -> dict[str, Any]:

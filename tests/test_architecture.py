@@ -24,6 +24,7 @@ LAYERS = {
     "alignment.guard": 3,
     "alignment.lock": 1,
     "alignment.disk": 1,
+    "alignment.secrets": 0,
     "alignment.combinations": 1,
     "alignment.batches": 3,
     "alignment.spikes": 3,

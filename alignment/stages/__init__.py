@@ -18,6 +18,7 @@ from alignment.job import Job, open_job, recorded
 from alignment.lock import locked
 from alignment.processes import is_main
 from alignment.registry import STAGES
+from alignment.secrets import redact_words
 from alignment.wandb_setup import prepare_wandb
 
 
@@ -86,8 +87,8 @@ def _prepare_trackers(job: Job) -> None:
 
 
 def _quieten() -> None:
-    """No telemetry, no fork warnings, one format of log lines."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    """No keys for trackers to read, no fork warnings, one format of log lines."""
+    sys.argv[:] = redact_words(sys.argv)  # W&B sends the command line along
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     # TRL 1.16 uses words that transformers renamed; a user can do nothing about it
     warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
