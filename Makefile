@@ -9,7 +9,7 @@ GPUS   := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 INDEX  ?= $(if $(filter 0,$(GPUS)),$(CPU))
 TORCH  ?= torch==2.13.0
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all fault-test lint clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -20,6 +20,11 @@ test: $(VENV)/.ready
 
 test-all: $(VENV)/.ready
 	$(BIN)/python -m pytest -m "not gpu"
+
+# 200 kills a stage by default; less:  make fault-test KILLS=20
+KILLS ?= 200
+fault-test: $(VENV)/.ready
+	$(BIN)/python -W ignore benchmarks/faults/kills.py --kills $(KILLS)
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
