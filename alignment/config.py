@@ -128,7 +128,10 @@ def read_flags(flags: list[str], schema: Schema) -> list[Entry]:
             end += 1
         values = ([inline] if equals else []) + flags[position:end]
         position = end
-        entries.append(_read_flag(word, values, schema))
+        entry = _read_flag(word, values, schema)
+        if isinstance(entry.value, list) and any(entry.key == other.key for other in entries):
+            raise ConfigError(f"{word}: given twice", f"write {word} A B, once")
+        entries.append(entry)
     return entries
 
 

@@ -97,7 +97,7 @@ def _plan(
     if found is None:
         return Plan(step, "run", "not run yet", tuple(argv), settings), mark
     found_changes = changes(found, settings=settings, inputs=inputs, parents=parents)
-    reason = "; ".join(found_changes) or "a new version of TRL has other defaults"
+    reason = "; ".join(found_changes) or "a default of TRL or of align changed"
     if found.fingerprint == mark and not force:
         if found.status == "finished":
             return Plan(step, "skip", "up to date", tuple(argv), settings), mark
