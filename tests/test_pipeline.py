@@ -155,9 +155,7 @@ def test_a_stage_that_fails_ends_the_pipeline(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    plans = plan(
-        folder, "rm.num_train_epochs=-1", "rm.max_steps=-1", "rm.lora_r=0", "rm.use_peft=1"
-    )
+    plans = plan(folder, "rm.lora_target_modules=no_such_layer", "rm.use_peft=1")
     assert run_pipeline(plans) != 0
     assert "rm ended with exit code" in capfd.readouterr().err
     assert load_run(folder / "runs" / "ppo") is not None  # what was there stays
