@@ -22,7 +22,7 @@ def test_killed_runs_go_on_to_the_same_bits(lora: bool, tmp_path: Path, tiny_dir
         "import sys, kills; from pathlib import Path; kills.preload()\n"
         "for number, stage in enumerate(kills.STAGES):\n"
         f"    root = Path({str(tmp_path)!r}, stage); root.mkdir()\n"
-        f"    total = kills.measure(stage, Path({str(tiny_dir)!r}), root, lora={lora}, kills=2,\n"
+        f"    total = kills.measure(stage, Path({str(tiny_dir)!r}), root, lora={lora}, kills=3,\n"
         "                          seed=10 * number)\n"
         "    assert not total['crashed'] and not total['different'], (stage, total)\n"
         "    print(stage, total['trials'])\n"
