@@ -36,8 +36,10 @@ def reward_by_length(completions: list[Any], **_: Any) -> list[float]:
 def argv(stage: str, folder: Path, model: Path, *more: str) -> list[str]:
     data = write_jsonl(folder / f"{stage}.jsonl", ROWS[stage])
     words = ["--model_name_or_path", str(model), "--train_data", str(data)]
+    if stage == "ppo" and "--reward_model" not in more:
+        words += ["--reward_model", f"{__name__}:reward_by_length"]
     if stage == "ppo":
-        words += ["--reward_model", f"{__name__}:reward_by_length", *PPO]
+        words += PPO
     return [*words, "--output_dir", str(folder / "out"), *QUICK, *more]
 
 
