@@ -13,9 +13,8 @@ from alignment.errors import ConfigError, DataError
 from alignment.folders import check_model
 from alignment.registry import ROLES, STAGES
 from alignment.runs import METRICS, RECORD, Parent, Run, Source, digest_file, identify, load_run
+from data_tools.hub import hub_revision, hub_splits, is_hub_name
 
-#: An owner and a name, as on a model hub.
-_HUB_NAME = re.compile(r"([A-Za-z0-9][\w.-]*/)?[A-Za-z0-9][\w.-]*")
 #: How many bad rows are named one by one; the rest is counted.
 _NAMED_ROWS = 5
 
@@ -117,9 +116,18 @@ def _digest(path: str) -> Source:
         if not parts:
             raise DataError(f"{path}: an empty folder", "put JSONL, JSON, CSV or Parquet files in")
         return Source(path, ";".join(parts))
-    if _HUB_NAME.fullmatch(path) and not file.suffix:
-        return Source(path, f"hub:{path}")
+    if is_hub_name(path):
+        return Source(path, f"hub:{path}@{_hub_revision(path)}")
     raise DataError(f"{path}: no such file", f"looked from {Path.cwd()}")
+
+
+def _hub_revision(name: str) -> str:
+    """The commit of a hub's data set, by which its content is known; one split is meant."""
+    splits = hub_splits(name)
+    if len(splits) > 1:
+        found = ", ".join(split.partition(":")[2] for split in splits)
+        raise DataError(f"{name}: has the splits {found}", f"name the one to use: {splits[0]}")
+    return hub_revision(name)
 
 
 def _check(source: Source, stage: str, settings: Mapping[str, Any]) -> Source:

@@ -33,6 +33,20 @@ def hub_splits(name: str) -> list[str]:
         raise _absent(name, error) from error
 
 
+def hub_revision(name: str) -> str:
+    """The commit that its rows are of, also where they are read from the cache.
+
+    Raises:
+        DataError: If the hub, or its cache, does not have it.
+    """
+    from datasets import load_dataset_builder
+
+    try:
+        return str(load_dataset_builder(name.partition(":")[0]).hash)
+    except (OSError, ValueError) as error:
+        raise _absent(name, error) from error
+
+
 def hub_rows(name: str) -> Iterator[Row]:
     """The rows of one split.
 
