@@ -47,16 +47,7 @@ def score_brief(
 ) -> list[float]:
     """Score answers by the second rule: the right value in the asker's language and nothing else.
 
-    Args:
-        prompts: Questions, plain or as messages.
-        completions: Answers, plain or as messages.
-        **columns: The other columns of the prompt file; `answer` is the value to find.
-
-    Returns:
-        1.0 for a right answer, 0.0 for any other.
-
-    Raises:
-        DataError: The prompt file has no column `answer`.
+    It takes, returns and raises what `score` does.
     """
     return _score(BRIEF, prompts, completions, columns)
 

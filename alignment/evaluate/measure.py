@@ -10,15 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import Progress
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from alignment.evaluate import generation
@@ -31,6 +23,7 @@ from alignment.evaluate.loading import (
     load_tokenizer,
 )
 from alignment.evaluate.plan import Plan
+from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
@@ -45,7 +38,7 @@ def measure(plan: Plan) -> Evaluation:
     """Carry out a checked plan."""
     tokenizers = {model.name: load_tokenizer(model.path) for model in plan.models}
     encoded = {model.name: _encode(model, tokenizers[model.name], plan) for model in plan.models}
-    with _progress() as progress:
+    with counting_progress() as progress:
         measured = _answers(plan, tokenizers, encoded, progress)
         for score in (_with_rewards, _with_rules):
             measured = score(plan, measured, progress)
@@ -201,18 +194,6 @@ def _rows(plan: Plan, measured: dict[str, Measured]) -> list[AnswerRow]:
 
 def _other(reference: str | None, name: str, measured: dict[str, Measured]) -> Measured | None:
     return None if reference in {None, name} else measured[str(reference)]
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
 
 
 def _bar(progress: Progress, label: str, total: int) -> Advance:

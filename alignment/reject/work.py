@@ -12,20 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from transformers import AutoConfig
 
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device, load_tokenizer
+from alignment.evaluate.progress import counting_progress
 from alignment.folders import adapter_base
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
@@ -197,14 +189,6 @@ def _together() -> Iterator[Callable[[], None]]:
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
     """A bar with the time left, drawn by the main process for its share."""
     share = "" if _world() == 1 else f" (process 1 of {_world()})"
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), disable=rank() != 0) as progress:
+    with counting_progress(shown=rank() == 0) as progress:
         task = progress.add_task(f"answers{share}", total=total)
         yield lambda rows: progress.advance(task, rows)
