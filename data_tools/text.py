@@ -1,5 +1,6 @@
 """Text of prompts and answers: flattened for comparison, normalised, hashed."""
 
+import functools
 import re
 import unicodedata
 from typing import Any
@@ -10,7 +11,7 @@ INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 """Zero-width and formatting characters that a reader does not see."""
 _DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
 _VISIBLE = re.compile(rf"[^\s{INVISIBLE}]")
-_SPACE = re.compile(r"\s+")
+_INVISIBLE = re.compile(f"[{INVISIBLE}]")
 
 
 def plain(value: str | list[dict[str, Any]]) -> str:
@@ -34,10 +35,13 @@ def is_blank(value: str | list[dict[str, Any]]) -> bool:
     return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
 
 
+@functools.lru_cache(maxsize=16)  # several checks of one record ask for the same texts
 def normalised(value: str) -> str:
     """A key for comparison only: NFKC, no invisible characters, single spaces, case folded."""
-    folded = unicodedata.normalize("NFKC", value).translate(_DROP_INVISIBLE).casefold()
-    return _SPACE.sub(" ", folded).strip()
+    folded = value if value.isascii() else unicodedata.normalize("NFKC", value)
+    if _INVISIBLE.search(folded):
+        folded = folded.translate(_DROP_INVISIBLE)
+    return " ".join(folded.casefold().split())
 
 
 def digest(value: str) -> str:

@@ -224,7 +224,7 @@ def _records(example: Example, add: Add) -> list[Record]:
 
 
 def _safe(finding: Finding) -> Finding:
-    return finding._replace(found=redacted(finding.found)[:80])
+    return finding._replace(found=redacted(finding.found)[:80]) if finding.found else finding
 
 
 def _fingerprint(file: Path) -> dict[str, Any]:
