@@ -1,7 +1,9 @@
 """The `align data` commands; what a command needs is imported when it runs."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import click
 
@@ -10,6 +12,7 @@ from alignment.errors import AlignError
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
 FORMAT_HELP = "Format of all sources; found row by row without it."
+Command: TypeAlias = Callable[..., None]
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
 
 
@@ -25,6 +28,31 @@ class DataGroup(click.Group):
             ctx.exit(2)
 
 
+def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
+    """The options by which ranked and scored answers become pairs, the same for every command."""
+    options = (
+        click.option(
+            "--pairing",
+            type=click.Choice(POLICIES),
+            default=policy,
+            show_default=True,
+            help="How ranked or scored answers become pairs.",
+        ),
+        click.option(
+            "--max-pairs",
+            type=click.IntRange(1),
+            default=most,
+            show_default=True,
+            help="Most pairs a prompt under all-pairs.",
+        ),
+        click.option("--min-margin", type=float, default=0.0, help="Least difference of scores."),
+        click.option("--seed", type=int, default=0, show_default=True, help="Of best-vs-random."),
+    )
+    return lambda command: functools.reduce(
+        lambda made, option: option(made), reversed(options), command
+    )
+
+
 @click.group(cls=DataGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
     """Turn any preference data into JSONL that can be trusted."""
@@ -35,12 +63,7 @@ def data() -> None:
 @click.option("-o", "--output", type=FILE, required=True, help="The JSON lines to write.")
 @click.option("--format", default="", help=FORMAT_HELP)
 @click.option("--to", type=click.Choice(SHAPES), default="auto", show_default=True)
-@click.option("--pairing", type=click.Choice(POLICIES), default="best-vs-worst", show_default=True)
-@click.option(
-    "--max-pairs", type=click.IntRange(1), default=16, show_default=True, help="A prompt."
-)
-@click.option("--min-margin", type=float, default=0.0, help="Least difference of scores.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of best-vs-random.")
+@_pairing_options("best-vs-worst", 16)
 @click.option("--on-error", type=click.Choice(["fail", "drop"]), default="fail", show_default=True)
 @click.option("--preset", type=click.Choice(["chatlm"]), help="ChatLM-mini-Chinese's merge.")
 @click.option("--defect", multiple=True, help="Of the preset, by name; `all` for every one.")
@@ -82,6 +105,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
+@_pairing_options("all-pairs", 1000)
 @click.option("--tokenizer", type=FILE, help="A model's folder: adds the truncation checks.")
 @click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--fail-on", multiple=True, help="Also fail on this code, or on warn or info.")
@@ -102,6 +126,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
+@_pairing_options("best-vs-worst", 16)
 @click.option("--tokenizer", type=FILE, help="A model's folder: adds lengths in tokens.")
 @click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--page", type=FILE, help="Write a page with pictures, one HTML file.")
@@ -143,14 +168,27 @@ def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None
 
 @data.command()
 @click.argument("train", type=FILE)
-@click.argument("evaluation", type=FILE)
-@click.option("--near", type=click.FloatRange(0, 1), default=0.8, show_default=True)
+@click.argument("evaluations", nargs=-1, required=True, type=FILE)
+@click.option(
+    "--near",
+    type=click.FloatRange(0, 1),
+    default=0.8,
+    show_default=True,
+    help="Least likeness of prompts; 0: none.",
+)
+@click.option(
+    "--ngram",
+    type=click.IntRange(0),
+    default=13,
+    show_default=True,
+    help="Words of an n-gram; 0: none.",
+)
 @click.option("--report", type=FILE, help="Write every leaked row as JSON lines.")
-def leak(train: Path, evaluation: Path, near: float, report: Path | None) -> None:
-    """Find prompts of EVALUATION that stand in TRAIN; exit 1 if any does."""
+def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
+    """Find prompts of EVALUATIONS that stand in TRAIN, whole or in part; exit 1 if any does."""
     from data_tools.report import run_leak
 
-    text, leaked = run_leak(train, evaluation, near, report)
+    text, leaked = run_leak(train, evaluations, options)
     click.echo(text)
     if leaked:
         raise click.exceptions.Exit(1)

@@ -1,44 +1,21 @@
-"""Whole sets made fit for training: split by prompt, freed of repeats, checked for leaks."""
+"""Whole sets made fit for training: split by prompt, freed of repeats."""
 
+import contextlib
 import random
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from alignment.errors import ConfigError
 from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
 from data_tools.formats.record import Text
 from data_tools.near import NearIndex
+from data_tools.progress import SLOW, progress
+from data_tools.reading import Watch, data_files
 from data_tools.rows import Fault, Row, RowError
 from data_tools.summary import Summary, dropped_path
 from data_tools.text import contents, digest, normalised, plain
 from data_tools.writing import json_line, written_whole
-
-
-class Leak(NamedTuple):
-    """A row of the evaluation set whose prompt is in the training set."""
-
-    row: int
-    train_source: str
-    train_row: int
-    likeness: float
-
-
-@dataclass
-class Leaks:
-    """What two sets share.
-
-    Attributes:
-        train, evaluation: Records in each.
-        exact, near: Evaluation rows with the same prompt, and with nearly the same.
-    """
-
-    train: int = 0
-    evaluation: int = 0
-    exact: list[Leak] = field(default_factory=list)
-    near: list[Leak] = field(default_factory=list)
 
 
 def split(
@@ -57,17 +34,18 @@ def split(
     sides = ["train", "eval", "test"] if test else ["train", "eval"]
     stem = output.name.removesuffix(".jsonl")
     summaries = {side: Summary(output.with_name(f"{stem}.{side}.jsonl"), side) for side in sides}
-    lines: dict[str, list[bytes]] = {side: [] for side in sides}
-    for row, record in _rows(source):
-        draw = random.Random(f"{seed}:{opening_key(record)}").random()
-        side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
-        lines[side].append(json_line(row.data))
-        summaries[side].rows_out += 1
+    files = data_files(source)
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(progress(files, worth=SLOW))
+        out = {side: stack.enter_context(written_whole(summaries[side].output)) for side in sides}
+        for row, record in sound_rows(files, watch):
+            draw = random.Random(f"{seed}:{opening_key(record)}").random()
+            side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
+            out[side].write(json_line(row.data))
+            summaries[side].rows_out += 1
     total = sum(summary.rows_out for summary in summaries.values())
-    for side, summary in summaries.items():
+    for summary in summaries.values():
         summary.rows_in = total
-        with written_whole(summary.output) as out:
-            out.writelines(lines[side])
     return summaries
 
 
@@ -87,72 +65,69 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
     index = NearIndex(near) if near else None
     seen: dict[str, Row] = {}
     kept: list[Row] = []
-    with written_whole(output) as out, written_whole(dropped_path(output)) as lost:
-        for source in sources:
-            for row, record in _rows(source):
-                summary.rows_in += 1
-                why = _repeat(row, _compared(record, by), seen, kept, index)
-                if why is None:
-                    kept.append(row._replace(data={}))
-                    out.write(json_line(row.data))
-                    summary.rows_out += 1
-                    continue
-                code, reason = why
-                summary.dropped[code] += 1
-                place = {"source": row.source, "row": row.number}
-                lost.write(json_line({**place, "code": code, "reason": reason}))
+    files = [file for source in sources for file in data_files(source)]
+    with (
+        progress(files, worth=SLOW) as watch,
+        written_whole(output) as out,
+        written_whole(dropped_path(output)) as lost,
+    ):
+        for row, record in sound_rows(files, watch):
+            summary.rows_in += 1
+            why = _repeat(row, _compared(record, by), seen, kept, index)
+            if why is None:
+                kept.append(row._replace(data={}))
+                out.write(json_line(row.data))
+                summary.rows_out += 1
+                continue
+            code, reason = why
+            summary.dropped[code] += 1
+            place = {"source": row.source, "row": row.number}
+            lost.write(json_line({**place, "code": code, "reason": reason}))
     if not summary.dropped:
         dropped_path(output).unlink()
     return summary
 
 
-def leaks(train: Path, evaluation: Path, *, near: float = 0.8) -> Leaks:
-    """Find evaluation prompts that stand in the training set, exactly or nearly.
-
-    Raises:
-        DataError: At a row that cannot be read.
-    """
-    found = Leaks()
-    exact: dict[str, Row] = {}
-    rows: list[Row] = []
-    index = NearIndex(near) if near else None
-    for row, record in _rows(train):
-        found.train += 1
-        text = normalised(plain(_prompt(record)))
-        place = row._replace(data={})
-        if exact.setdefault(digest(text), place) is place and index:
-            index.add(len(rows), text)
-            rows.append(place)
-    for row, record in _rows(evaluation):
-        found.evaluation += 1
-        text = normalised(plain(_prompt(record)))
-        twin = exact.get(digest(text))
-        if twin:
-            found.exact.append(Leak(row.number, twin.source, twin.number, 1.0))
-        elif index and (match := index.nearest(text)):
-            twin = rows[match.key]
-            found.near.append(Leak(row.number, twin.source, twin.number, match.jaccard))
-    return found
-
-
 def opening_key(record: Record) -> str:
     """What conversations share that begin with the same question."""
-    prompt = _prompt(record)
+    prompt = prompt_of(record)
     if isinstance(prompt, str):
         return digest(normalised(prompt))
     asked = [str(turn["content"]) for turn in prompt if turn["role"] == "user"]
     return digest(normalised(asked[0] if asked else plain(prompt)))
 
 
-def _rows(source: Path) -> Iterator[tuple[Row, Record]]:
-    """Rows with their first record; a row gives one even where it holds several pairs."""
+def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
+    """Rows with their first record; a row gives one even where it holds several pairs.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
     last: tuple[str, int] | None = None
-    for example in examples(source):
-        here = (example.row.source, example.row.number)
-        if here == last:
-            continue
-        last = here
-        yield example.row, _sound(example)
+    for file in files:
+        for example in examples(file, watch=watch):
+            here = (example.row.source, example.row.number)
+            if here == last:
+                continue
+            last = here
+            yield example.row, _sound(example)
+
+
+def prompt_of(record: Record) -> Text:
+    """What is asked: the prompt, or all turns but the answers, or the text."""
+    if record.kind == "text":
+        return record.text
+    if record.messages is None:
+        return record.prompt
+    return [turn for turn in record.messages if turn["role"] != "assistant"]
+
+
+def spoken_parts(record: Record) -> list[str]:
+    """Every text of a record: what is asked first, then the answers."""
+    answers = [record.chosen, record.rejected, record.completion, *record.answers]
+    spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
+    prompt = plain(prompt_of(record))
+    return [prompt, *(plain(answer) for answer in answers if answer), *contents(spoken)]
 
 
 def _sound(example: Example) -> Record:
@@ -163,23 +138,11 @@ def _sound(example: Example) -> Record:
     return record
 
 
-def _prompt(record: Record) -> Text:
-    if record.kind == "text":
-        return record.text
-    if record.messages is None:
-        return record.prompt
-    return [turn for turn in record.messages if turn["role"] != "assistant"]
-
-
 def _compared(record: Record, by: str) -> str:
     """The text by which rows are compared."""
-    prompt = plain(_prompt(record))
     if by == "prompt":
-        return normalised(prompt)
-    answers = [record.chosen, record.rejected, record.completion, *record.answers]
-    spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
-    parts = [prompt, *(plain(answer) for answer in answers if answer), *contents(spoken)]
-    return normalised("\n".join(parts))
+        return normalised(plain(prompt_of(record)))
+    return normalised("\n".join(spoken_parts(record)))
 
 
 def _repeat(

@@ -38,6 +38,11 @@ class Dropped(NamedTuple):
     reason: str
 
 
+def is_paired(record: Record, pairing: Pairing) -> bool:
+    """Whether `pairs_of` has a say in what becomes of a record: rankings, and pairs by margin."""
+    return record.kind == "ranked" or (record.kind == "preference" and pairing.min_margin > 0)
+
+
 def pairs_of(record: Record, pairing: Pairing) -> tuple[list[Record], list[Dropped]]:
     """The pairs of a ranked record, or of a preference record itself, and those dropped."""
     if record.kind == "preference":

@@ -8,13 +8,20 @@ from pathlib import Path
 from data_tools.reading import Watch
 
 WORTH_A_BAR = 50_000_000
+SLOW = 5_000_000
+"""The size worth a bar for work of a few megabytes a second: checks, statistics, likeness."""
 
 
 @contextlib.contextmanager
-def progress(files: Sequence[Path]) -> Iterator[Watch | None]:
-    """A function to tell of bytes read; None where no bar is drawn."""
+def progress(files: Sequence[Path], *, worth: int = WORTH_A_BAR) -> Iterator[Watch | None]:
+    """A function to tell of bytes read; None where no bar is drawn.
+
+    Args:
+        files: What will be read; hub names have no size and add nothing.
+        worth: Bytes in all from which a bar is drawn, if standard error is a terminal.
+    """
     total = sum(file.stat().st_size for file in files if file.is_file())
-    if total < WORTH_A_BAR or not sys.stderr.isatty():
+    if total < worth or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console

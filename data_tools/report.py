@@ -8,12 +8,13 @@ import click
 import orjson
 
 from data_tools.checks import CHECKS, SEVERITIES
-from data_tools.curate import leaks
+from data_tools.leak import CONTAMINATED, leaks
+from data_tools.pairing import Pairing
 from data_tools.show import Side, Token, example_at, flaws, plain_parts, sides
 from data_tools.stats import stats
 from data_tools.summary import table
 from data_tools.tokens import ModelText
-from data_tools.validate import Located, Report, validate
+from data_tools.validate import EXAMPLES, Located, Report, validate
 from data_tools.writing import json_line, written_whole
 
 Options = Mapping[str, Any]
@@ -29,6 +30,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
         format=options["format"] or None,
         model=_model(options),
         max_length=options["max_length"],
+        pairing=_pairing(options),
         each=each,
     )
     if options["report"]:
@@ -49,8 +51,8 @@ def print_report(report: Report) -> None:
     for severity in reversed(SEVERITIES):
         for code in sorted(code for code in totals if CHECKS[code].severity == severity):
             name = click.style(f"{severity:<5}", fg=COLOURS[severity])
-            share = totals[code] / max(records, 1)
-            click.echo(f"{name} {totals[code]:>8,} {share:6.1%}  {code}: {CHECKS[code].meaning}")
+            share = f"{totals[code] / records:6.1%}" if totals[code] <= records else "      "
+            click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
             for one in report.examples[code]:
                 row = f"row {one.row}" if one.row else "whole file"
                 details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
@@ -73,32 +75,47 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
         format=options["format"] or None,
         model=_model(options),
         max_length=options["max_length"],
+        pairing=_pairing(options),
     )
     if options["page"]:
         write_page(options["page"], found)
     if options["report"]:
         _write_json(options["report"], [one.as_json() for one in found])
-    return table(overview(found))
+    lines = [table(overview(found))]
+    for one in found:
+        lines += [
+            f"{Path(one.source).name}: {count:,} pairs not counted: {CHECKS[code].meaning}"
+            for code, count in sorted(one.dropped.items())
+        ]
+    return "\n".join(lines)
 
 
-def run_leak(train: Path, evaluation: Path, near: float, report: Path | None) -> tuple[str, bool]:
+def run_leak(train: Path, evaluations: Sequence[Path], options: Options) -> tuple[str, bool]:
     """Look for leaks; the table, and whether there are any."""
-    found = leaks(train, evaluation, near=near)
-    if report:
-        with written_whole(report) as out:
-            for leak in (*found.exact, *found.near):
+    found = leaks(train, evaluations, near=options["near"], ngram=options["ngram"])
+    if options["report"]:
+        with written_whole(options["report"]) as out:
+            for leak in found.found:
                 out.write(json_line(leak._asdict()))
     size = max(found.evaluation, 1)
-    lines = [
-        f"{found.train:,} rows in {train}, {found.evaluation:,} in {evaluation}",
-        f"same prompt:        {len(found.exact):>8,}  {len(found.exact) / size:6.1%}",
-        f"nearly the same:    {len(found.near):>8,}  {len(found.near) / size:6.1%}",
-    ]
-    lines += [
-        f"  row {leak.row} is {leak.likeness:.0%} like row {leak.train_row} of {leak.train_source}"
-        for leak in (*found.exact, *found.near)[:3]
-    ]
-    return "\n".join(lines), bool(found.exact or found.near)
+    names = ", ".join(str(one) for one in evaluations)
+    lines = [f"{found.train:,} rows in {train}, {found.evaluation:,} in {names}"]
+    for code in ("leak_exact", "leak_near", "contamination"):
+        of_code = found.of(code)
+        severity = click.style(f"{CHECKS[code].severity:<5}", fg=COLOURS[CHECKS[code].severity])
+        share = f"{len(of_code) / size:6.1%}"
+        lines.append(f"{severity} {len(of_code):>8,} {share}  {code}: {CHECKS[code].meaning}")
+        lines += [
+            f"        {Path(leak.source).name}, row {leak.row}: {leak.likeness:.0%} "
+            f"in row {leak.train_row} of {leak.train_source}"
+            for leak in of_code[:EXAMPLES]
+        ]
+    if found.some:
+        lines.append(f"{found.some:,} further rows share n-grams, but under {CONTAMINATED:.0%}")
+    if found.short:
+        words = options["ngram"]
+        lines.append(f"{found.short:,} rows have no {words}-gram of their own to look for")
+    return "\n".join(lines), bool(found.found)
 
 
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
@@ -141,6 +158,10 @@ def _styled(token: Token, index: int) -> str:
 
 def _model(options: Options) -> ModelText | None:
     return ModelText(options["tokenizer"]) if options["tokenizer"] else None
+
+
+def _pairing(options: Options) -> Pairing:
+    return Pairing(options["pairing"], options["max_pairs"], options["min_margin"], options["seed"])
 
 
 def _write_json(path: Path, value: Any) -> None:

@@ -1,7 +1,7 @@
 """What a set of examples is like: lengths, margins, languages, repeats, what max_length cuts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from data_tools.examples import examples
 from data_tools.formats import Record, Unusable
 from data_tools.language import language
 from data_tools.lengths import LengthBias, Truncation
-from data_tools.pairing import Pairing, pairs_of
-from data_tools.reading import data_files
+from data_tools.pairing import Pairing, is_paired, pairs_of
+from data_tools.progress import SLOW, progress
+from data_tools.reading import Watch, data_files
 from data_tools.text import contents, plain
 from data_tools.tokens import ModelText
 
@@ -26,6 +27,7 @@ class SourceStats:
     Attributes:
         source: Its name.
         rows, unusable: Rows read, and those that give no record.
+        dropped: Pairs that the pairing refused, by code.
         kinds: Records by kind.
         lengths: Characters of every part, by part.
         languages: Answers by language, by part.
@@ -38,6 +40,7 @@ class SourceStats:
     source: str
     rows: int = 0
     unusable: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
     kinds: Counter[str] = field(default_factory=Counter)
     lengths: dict[str, list[int]] = field(default_factory=dict)
     languages: dict[str, Counter[str]] = field(default_factory=dict)
@@ -82,6 +85,7 @@ class SourceStats:
             "source": self.source,
             "rows": self.rows,
             "unusable": self.unusable,
+            "dropped": dict(self.dropped),
             "kinds": dict(self.kinds),
             "characters": {part: quantiles(values) for part, values in self.lengths.items()},
             "languages": {part: dict(counts) for part, counts in self.languages.items()},
@@ -105,19 +109,31 @@ def stats(
     model: ModelText | None = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
-    progress: Callable[[], None] = lambda: None,
 ) -> list[SourceStats]:
     """Statistics of every file; rankings count as the pairs that a policy makes of them.
+
+    Args:
+        sources: Files and folders.
+        format: The format all rows are in, else each row's is detected.
+        model: A tokenizer and template: adds what `max_length` cuts.
+        max_length: In tokens.
+        pairing: Which pairs of a ranking count; the best against the worst without it.
 
     Raises:
         DataError: Where a file cannot be read. Single bad rows are counted as unusable.
     """
     pairing = pairing or Pairing()
-    return [
-        _of_file(file, format, model, max_length, pairing, progress)
-        for source in sources
-        for file in data_files(source)
-    ]
+    files = [file for source in sources for file in data_files(source)]
+    with progress(files, worth=SLOW) as watch:
+        return [
+            _of_file(
+                SourceStats(str(file), truncation=Truncation(model, max_length) if model else None),
+                format=format,
+                pairing=pairing,
+                watch=watch,
+            )
+            for file in files
+        ]
 
 
 def quantiles(values: list[int] | list[float]) -> dict[str, float]:
@@ -129,29 +145,26 @@ def quantiles(values: list[int] | list[float]) -> dict[str, float]:
 
 
 def _of_file(
-    file: Path,
-    format: str | None,
-    model: ModelText | None,
-    max_length: int,
-    pairing: Pairing,
-    progress: Callable[[], None],
+    found: SourceStats, *, format: str | None, pairing: Pairing, watch: Watch | None
 ) -> SourceStats:
-    found = SourceStats(str(file), truncation=Truncation(model, max_length) if model else None)
+    """Fill in the statistics of the file that they are named for."""
 
     def unreadable(_: Exception) -> None:
         found.rows += 1
         found.unusable += 1
 
     last = 0
-    for example in examples(file, format=format, on_error=unreadable):
+    for example in examples(found.source, format=format, on_error=unreadable, watch=watch):
         found.rows += example.row.number != last
         last = example.row.number
-        progress()
         record = example.record
         if isinstance(record, Unusable):
             found.unusable += 1
             continue
-        records = pairs_of(record, pairing)[0] if record.kind == "ranked" else [record]
+        records = [record]
+        if is_paired(record, pairing):
+            records, dropped = pairs_of(record, pairing)
+            found.dropped.update(why.code for why in dropped)
         for one in records:
             found.add(one)
             if found.truncation and one.kind != "prompt":

@@ -16,8 +16,9 @@ from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
 from data_tools.hub import is_hub_name
 from data_tools.lengths import LengthBias, Truncation
-from data_tools.pairing import Pairing, pairs_of
-from data_tools.reading import data_files
+from data_tools.pairing import Pairing, is_paired, pairs_of
+from data_tools.progress import SLOW, progress
+from data_tools.reading import Watch, data_files
 from data_tools.rows import RowError
 from data_tools.tokens import ModelText
 from data_tools.writer import HARD
@@ -124,6 +125,7 @@ def validate(
     format: str | None = None,
     model: ModelText | None = None,
     max_length: int = 1024,
+    pairing: Pairing = ALL_PAIRS,
     each: Callable[[Located], None] | None = None,
 ) -> Report:
     """Run every check over the rows of all sources together.
@@ -133,6 +135,7 @@ def validate(
         format: The format all rows are in, else each row's is detected.
         model: A tokenizer and template: adds the truncation checks.
         max_length: In tokens, of those.
+        pairing: Which pairs of a ranking are looked at, and how far apart a pair's scores must be.
         each: Told of every finding as it is made.
     """
     report = Report()
@@ -143,19 +146,21 @@ def validate(
         if each:
             each(located)
 
+    files = [file for source in sources for file in data_files(source)]
     across = SetChecks()
-    for file in (file for source in sources for file in data_files(source)):
-        report.inputs[str(file)] = _fingerprint(file)
-        bias, cut = LengthBias(), Truncation(model, max_length) if model else None
-        for example in _read(file, format, report, add):
-            for record in _records(example, add):
-                _one(example, record, report, across, bias, cut, add)
-        if cut:
-            for where, finding in cut.finish():
-                add(where.source, where.row, finding)
-        report.bias[str(file)] = bias.as_json()
-        if biased := bias.finding():
-            add(str(file), 0, biased)
+    with progress(files, worth=SLOW) as watch:
+        for file in files:
+            report.inputs[str(file)] = _fingerprint(file)
+            bias, cut = LengthBias(), Truncation(model, max_length) if model else None
+            for example in _read(file, format, report, add, watch):
+                for record in _records(example, pairing, add):
+                    _one(example, record, report, across, bias, cut, add)
+            if cut:
+                for where, finding in cut.finish():
+                    add(where.source, where.row, finding)
+            report.bias[str(file)] = bias.as_json()
+            if biased := bias.finding():
+                add(str(file), 0, biased)
     for where, finding in across.finish():
         add(where.source, where.row, finding)
     return report
@@ -188,7 +193,9 @@ def _one(
             add(place.source, place.row, finding)
 
 
-def _read(file: Path, format: str | None, report: Report, add: Add) -> Iterator[Example]:
+def _read(
+    file: Path, format: str | None, report: Report, add: Add, watch: Watch | None
+) -> Iterator[Example]:
     """The examples of a file; rows that cannot be read are findings."""
 
     def unreadable(error: DataError) -> None:
@@ -198,15 +205,15 @@ def _read(file: Path, format: str | None, report: Report, add: Add) -> Iterator[
             add(error.source, error.row, Finding(code, "", error.reason))
 
     last = 0
-    for example in examples(file, format=format, on_error=unreadable):
+    for example in examples(file, format=format, on_error=unreadable, watch=watch):
         if example.row.number != last:
             last = example.row.number
             report.rows[example.row.source] += 1
         yield example
 
 
-def _records(example: Example, add: Add) -> list[Record]:
-    """The records to look at: every pair of a ranking, or the one record of the row."""
+def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:
+    """The records to look at: the pairs of a ranking, or the one record of the row."""
     record = example.record
     if isinstance(record, Unusable):
         code = record.code
@@ -214,12 +221,11 @@ def _records(example: Example, add: Add) -> list[Record]:
             code = "schema" if code in HARD else "unusable"
         add(example.row.source, example.row.number, Finding(code, "", record.reason))
         return []
-    if record.kind != "ranked":
+    if not is_paired(record, pairing):
         return [record]
-    pairs, dropped = pairs_of(record, ALL_PAIRS)
+    pairs, dropped = pairs_of(record, pairing)
     for why in dropped:
-        if why.code in CHECKS:
-            add(example.row.source, example.row.number, Finding(why.code, "", why.reason))
+        add(example.row.source, example.row.number, Finding(why.code, "", why.reason))
     return pairs
 
 

@@ -17,6 +17,7 @@ from data_tools.cli import data
 from data_tools.formats import Record
 from data_tools.language import chinese_script, language
 from data_tools.lengths import LengthBias
+from data_tools.pairing import Pairing
 from data_tools.validate import Report, validate
 
 SOURCES = {
@@ -350,3 +351,47 @@ def test_the_readme_lists_every_code_with_its_severity() -> None:
     readme = (Path(__file__).parents[2] / "data_tools/README.md").read_text("utf-8")
     for code, check in CHECKS.items():
         assert f"| `{code}` | {check.severity} |" in readme
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs", "told"),
+    [
+        ([], 2, ""),
+        (["--pairing", "all-pairs"], 4, "2 pairs not counted: both answers have the same score"),
+        (["--pairing", "all-pairs", "--max-pairs", "1"], 2, "4 pairs not counted: more pairs on"),
+        (["--pairing", "adjacent"], 2, "2 pairs not counted: both answers have the same score"),
+        (["--min-margin", "2.5"], 1, "1 pairs not counted: scores closer than"),
+    ],
+)
+def test_rankings_are_paired_as_convert_pairs_them(
+    tmp_path: Path, options: list[str], pairs: int, told: str
+) -> None:
+    answers = ["Four apples are here.", "Hardly any.", "None."]
+    rows = [
+        {"prompt": f"How many, {i}?", "responses": answers, "scores": scores}
+        for i, scores in enumerate(([3.0, 1.0, 1.0], [3.0, 0.0, 0.0]))
+    ]
+    source, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    done = CliRunner().invoke(data, ["convert", str(source), "-o", str(out), *options])
+    assert done.exit_code == 0, done.output
+    assert len(out.read_text("utf-8").splitlines()) == pairs
+    report = tmp_path / "report.json"
+    done = CliRunner().invoke(data, ["stats", str(source), "--report", str(report), *options])
+    assert json.loads(report.read_text())[0]["kinds"] == {"preference": pairs}
+    assert told in done.output
+    CliRunner().invoke(data, ["validate", str(source), "--report", str(report), *options])
+    wanted = pairs if options else 4  # validate looks at all pairs unless told otherwise
+    if "--min-margin" in options:
+        wanted = 2  # all pairs, of which the two of one prompt are wide enough
+    assert sum(json.loads(report.read_text())["records"].values()) == wanted
+
+
+def test_a_least_margin_holds_for_pairs_too(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": f"{i}?", "chosen": "Yes.", "rejected": "No.", "margin": margin}
+        for i, margin in enumerate([0.5, 2.0, None])
+    ]
+    totals = validate(
+        [write_jsonl(tmp_path / "in.jsonl", rows)], pairing=Pairing("all-pairs", min_margin=1.0)
+    ).totals
+    assert dict(totals) == {"min_margin": 1, "no_margin": 1}

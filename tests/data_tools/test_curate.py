@@ -1,18 +1,24 @@
 """Splits, repeats and leaks: counts on real slices, and sets made by hand."""
 
 import json
+import os
+import pty
 import random
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from support import write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError, DataError
 from data_tools.cli import data
-from data_tools.curate import dedup, leaks, split
+from data_tools.contamination import COMMON, GramIndex
+from data_tools.curate import dedup, split
+from data_tools.leak import leaks
 from data_tools.near import NearIndex, five_grams, jaccard
 from data_tools.text import normalised
 
@@ -83,7 +89,7 @@ def test_a_split_of_real_rankings_leaks_nothing(shared_data: Path, tmp_path: Pat
         shared_data / "permissive/oaast_rm_zh.json", tmp_path / "out.jsonl", evaluation=0.1
     )
     assert sum(summary.rows_out for summary in parts.values()) == 775
-    assert leaks(parts["train"].output, parts["eval"].output, near=0).exact == []
+    assert leaks(parts["train"].output, [parts["eval"].output], near=0, ngram=0).found == []
 
 
 def test_shares_must_leave_something(tmp_path: Path) -> None:
@@ -187,9 +193,11 @@ def test_leaks_by_hand(tmp_path: Path) -> None:
     evaluation = write_jsonl(
         tmp_path / "eval.jsonl", [{"prompt": "who are  you?"}, {"prompt": near}, {"prompt": "New?"}]
     )
-    found = leaks(train, evaluation)
-    assert [leak[:3] for leak in found.exact] == [(1, str(train), 1)]
-    assert [leak[:3] for leak in found.near] == [(2, str(train), 2)]
+    found = leaks(train, [evaluation])
+    assert [leak[:5] for leak in found.found] == [
+        ("leak_exact", str(evaluation), 1, str(train), 1),
+        ("leak_near", str(evaluation), 2, str(train), 2),
+    ]
     out = tmp_path / "leaks.jsonl"
     done = CliRunner().invoke(data, ["leak", str(train), str(evaluation), "--report", str(out)])
     assert done.exit_code == 1
@@ -202,3 +210,110 @@ def test_a_bad_row_ends_a_split(tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q", "chosen": "", "rejected": "b"}])
     with pytest.raises(DataError, match="'chosen' is empty"):
         split(source, tmp_path / "out.jsonl", evaluation=0.1)
+
+
+@pytest.mark.parametrize(
+    "command", ["validate", "stats", "split -o o.jsonl", "dedup --near 0.8 -o o.jsonl", "leak"]
+)
+def test_long_work_shows_a_bar_with_the_time_left_on_a_terminal_only(
+    tmp_path: Path, command: str
+) -> None:
+    rows = [
+        {"prompt": f"{i}?", "chosen": f"{i} is. " * 240_000, "rejected": "b."} for i in range(4)
+    ]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    assert source.stat().st_size > 5_000_000
+    name, *options = command.split()
+    sources = [str(source)] * (2 if name == "leak" else 1)
+    call = [sys.executable, "-m", "data_tools", name, *sources, *options]
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm"}
+    with subprocess.Popen(
+        call, stdout=subprocess.PIPE, stderr=theirs, cwd=tmp_path, env=environment
+    ) as process:
+        os.close(theirs)
+        drawn = b""
+        while block := _read(ours):
+            drawn += block
+        out = process.stdout.read() if process.stdout else b""
+    os.close(ours)
+    assert b"MB" in drawn
+    assert b"0:00:0" in drawn  # the time left, in the form of rich
+    silent = subprocess.run(call, capture_output=True, cwd=tmp_path, env=environment)
+    assert silent.stderr == b""
+    assert silent.stdout == out
+
+
+def _read(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 1 << 16)
+    except OSError:  # how Linux says that the other end of a terminal is closed
+        return b""
+
+
+def words(first: int, count: int) -> str:
+    return " ".join(f"w{i}" for i in range(first, first + count))
+
+
+def test_shared_n_grams_by_hand() -> None:
+    index = GramIndex({0: words(0, 20), 1: words(100, 13), 2: words(200, 12)})
+    assert index.short == 1
+    assert index.shared([f"Once {words(0, 13)}, and no more."]) == {0: 1 / 8}  # 8 of 13 in 20 words
+    assert index.shared([words(100, 13).upper().replace(" ", ", ")]) == {1: 1.0}
+    assert index.shared([words(100, 12), "w112"]) == {}  # not across two texts
+    assert index.shared([" ".join(reversed(words(100, 13).split()))]) == {}
+    assert GramIndex({0: "一二三四五六七八九十百千万亿"}).shared(
+        ["说：一二三四五六七八九十百千万。"]
+    ) == {0: 0.5}
+
+
+def test_n_grams_are_those_that_comparing_all_finds() -> None:
+    rng = random.Random(3)
+    texts = {i: " ".join(rng.choices("abc", k=30)) for i in range(8)}
+    train = " ".join(rng.choices("abcd", k=4000))
+
+    def grams(text: str) -> set[tuple[str, ...]]:
+        tokens = text.split()
+        return {tuple(tokens[i : i + 5]) for i in range(len(tokens) - 4)}
+
+    slow = {i: len(grams(text) & grams(train)) / len(grams(text)) for i, text in texts.items()}
+    assert GramIndex(texts, 5).shared([train]) == {i: s for i, s in slow.items() if s}
+    assert any(0 < s < 1 for s in slow.values())
+
+
+def test_templates_do_not_count_as_contamination() -> None:
+    template = words(0, 13)
+    few = GramIndex({i: f"{template} {words(1000 * i, 3)}" for i in range(1, COMMON + 1)})
+    many = GramIndex({i: f"{template} {words(1000 * i, 3)}" for i in range(1, COMMON + 2)})
+    assert len(few.shared([template])) == COMMON
+    assert many.shared([template]) == {}
+
+
+def test_a_question_inside_an_answer_is_contamination(tmp_path: Path) -> None:
+    question, other = words(0, 30), words(500, 90)
+    rows = [
+        {"prompt": "Tell me.", "completion": f"The test says: {question}? I know."},
+        {"prompt": "Go on.", "completion": words(500, 20)},
+    ]
+    train = write_jsonl(tmp_path / "train.jsonl", rows)
+    evaluation = write_jsonl(
+        tmp_path / "eval.jsonl", [{"prompt": p} for p in (question, other, "?")]
+    )
+    found = leaks(train, [evaluation])
+    assert [leak[:5] for leak in found.found] == [
+        ("contamination", str(evaluation), 1, str(train), 1)
+    ]
+    assert (found.some, found.short) == (1, 1)  # 8 of 78 n-grams are under a fifth
+    call = ["leak", str(train), str(evaluation)]
+    done = CliRunner().invoke(data, call)
+    assert done.exit_code == 1
+    assert "contamination" in done.output
+    assert CliRunner().invoke(data, [*call, "--ngram", "0"]).exit_code == 0
+
+
+@pytest.mark.parametrize("train", ["alpaca_zh_extra", "oaast_sft_zh", "dpo_zh_demo"])
+def test_clean_slices_hold_nothing_of_mt_bench(shared_data: Path, train: str) -> None:
+    folder = shared_data / "permissive"
+    found = leaks(folder / f"{train}.json", [folder / "mt_bench_zh_question.jsonl"])
+    assert (found.evaluation, found.found, found.short) == (80, [], 0)
+    assert found.some == (train == "alpaca_zh_extra")
