@@ -1,44 +1,25 @@
 """Texts as a model sees them: its tokenizer and chat template, without its framework.
 
-Reads `tokenizer.json` and the template from a model's folder; the template runs in a sandbox.
+Reads `tokenizer.json` and the template from a model's folder; the template runs in a sandbox
+that counts its steps.
 """
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError
 from tokenizers import Encoding, Tokenizer
 
 from alignment.errors import ConfigError
 from data_tools.formats.record import Message, Text
 from data_tools.formats.turns import as_messages
+from data_tools.templates import CLOSE, ITS_FAULTS, OPEN, Counted
 
 TEMPLATE_LIMIT = 200_000
-OPEN, CLOSE = "\ue000", "\ue001"
-"""Private-use marks put around what a template says the model generated."""
-
-
-class _Generation(Extension):
-    """transformers' `{% generation %}` block: what a template says carries loss."""
-
-    tags = {"generation"}  # noqa: RUF012 - jinja2 declares it so
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        """Keep the body, between two marks."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        call = self.call_method("_marked")
-        return nodes.CallBlock(call, [], [], body).set_lineno(line)
-
-    def _marked(self, caller: Callable[[], str]) -> str:
-        return f"{OPEN}{caller()}{CLOSE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +49,13 @@ class ModelText:
         config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
         self.special = {name: _token(config.get(name)) for name in ("bos_token", "eos_token")}
         source = _template_of(folder, config)
-        self.template = _environment().from_string(source) if source else None
+        self.environment = Counted()
+        try:
+            self.template = self.environment.from_string(source) if source else None
+        except TemplateError as error:
+            raise ConfigError(
+                f"{folder}: the chat template cannot be read: {error}", "fetch the model again"
+            ) from error
 
     def spoken(self, prompt: Text, answer: Text = "", *, opened: bool = False) -> Spoken:
         """Prompt and answer as the model reads them.
@@ -106,20 +93,22 @@ class ModelText:
             yield encoding.ids
 
     def _rendered(self, turns: list[Message], *, opened: bool) -> str:
-        from jinja2 import TemplateError
-
         if self.template is None:
             raise ConfigError(
                 "this tokenizer has no chat template, and the rows are conversations",
                 "name the folder of an instruct model, or convert with plain text",
             )
         try:
-            return self.template.render(
-                messages=turns, add_generation_prompt=opened, tools=None, **self.special
+            return self.environment.render(
+                self.template,
+                messages=turns,
+                add_generation_prompt=opened,
+                tools=None,
+                **self.special,
             )
-        except TemplateError as error:
+        except ITS_FAULTS as error:
             raise ConfigError(
-                f"the chat template refuses a row: {error}", "see its roles"
+                f"the chat template refuses a row: {error}", "see the roles of the row"
             ) from error
 
 
@@ -137,21 +126,6 @@ def _spans(marked: str) -> Spoken:
             pieces.append(piece)
             at += len(piece)
     return Spoken("".join(pieces), tuple(spans))
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols]
-    )
-
-    def refuse(message: str) -> None:
-        from jinja2 import TemplateError
-
-        raise TemplateError(message)
-
-    environment.globals["raise_exception"] = refuse
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-    return environment
 
 
 def _template_of(folder: Path, config: dict[str, Any]) -> str:

@@ -203,3 +203,60 @@ def test_quantiles_by_hand() -> None:
         "p99": 5.0,
         "p100": 5.0,
     }
+
+
+ENDLESS = {
+    "nested loops": "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
+    "a macro that calls itself twice": (
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(90) }}"
+    ),
+    "a macro without an end": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
+    "a loop over itself": (
+        "{% for m in messages recursive %}{{ loop(messages) }}{{ loop(messages) }}{% endfor %}"
+    ),
+    "doubled text": (
+        "{% set n = namespace(s='ab') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}"
+        "{% endfor %}"
+    ),
+    "summed lists": (
+        "{% set n = namespace(s=[1]) %}{% for i in range(99) %}{% set n.s = n.s + n.s %}"
+        "{% endfor %}"
+    ),
+    "a product": "{{ 'a' * 10 ** 11 }}",
+    "a power": "{{ 9 ** 9 ** 9 ** 9 ** 9 ** 9 }}",
+    "much text": "{% for i in range(9999) %}{{ 'a' * 9999 }}{% endfor %}",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_a_template_without_an_end_is_refused(folder: Path, tmp_path: Path, name: str) -> None:
+    model = with_template(folder, tmp_path, ENDLESS[name])
+    with pytest.raises(ConfigError, match="the chat template refuses a row"):
+        model.spoken([TURNS[1]])
+
+
+def test_steps_are_counted_anew_for_every_row(folder: Path, tmp_path: Path) -> None:
+    model = with_template(folder, tmp_path, "{% for i in range(99999) %}{% endfor %}x")
+    assert [model.spoken([TURNS[1]]).text for _ in range(12)] == ["x"] * 12
+
+
+def test_counting_leaves_loops_as_they_are(folder: Path, tmp_path: Path) -> None:
+    template = (
+        "{% for m in messages if m.role != 'system' %}{{ loop.index ~ '/' ~ loop.length }}"
+        "{{ '' if loop.last else ',' }}{% else %}none{% endfor %}"
+        "{% for key, value in {'a': 1}.items() %} {{ key }}{{ value }}{% endfor %}"
+        "{% for x in nothing %}{% else %} {{ loop is defined }}{% endfor %}"
+    )
+    model = with_template(folder, tmp_path, template)
+    assert model.spoken(TURNS).text == "1/4,2/4,3/4,4/4 a1 False"
+
+
+@pytest.mark.parametrize("template", ["{{ 1 + 'a' }}", "{{ messages[0].content + none }}"])
+def test_faults_of_a_template_are_told_as_such(folder: Path, tmp_path: Path, template: str) -> None:
+    with pytest.raises(ConfigError, match="the chat template refuses a row"):
+        with_template(folder, tmp_path, template).spoken([TURNS[1]])
+
+
+def test_a_template_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the chat template cannot be read"):
+        with_template(folder, tmp_path, "{% for %}")
