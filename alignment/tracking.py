@@ -79,7 +79,7 @@ class Tolerant(TrainerCallback):
         try:
             return getattr(self.inner, event)(*args, **kwargs)
         except Exception as error:
-            if event == "on_train_begin" and _go_offline(self.inner):
+            if event == "on_train_begin" and self._go_offline():
                 logger.warning("W&B: %s; this run is written offline", _line(error))
                 return self._call(event, *args, **kwargs)
             self.failed = True
@@ -87,20 +87,27 @@ class Tolerant(TrainerCallback):
             logger.warning("%s failed and is left out from now on: %s", name, _line(error))
             return None
 
+    def _go_offline(self) -> bool:
+        """Whether this is W&B online, which then is offline from here on."""
+        online = os.environ.get("WANDB_MODE") not in ("offline", "disabled")
+        if type(self.inner).__name__ != "WandbCallback" or not online:
+            return False
+        import wandb
+
+        os.environ["WANDB_MODE"] = "offline"
+        try:
+            wandb.teardown()  # it reads its environment once, and holds the id of the run
+        except Exception as error:
+            logger.warning("W&B: %s", _line(error))
+        self.inner = type(self.inner)()  # the one that failed believes that it has begun
+        return True
+
 
 def tolerate_trackers(callbacks: list[TrainerCallback]) -> None:
     """Put every tracker of transformers behind a `Tolerant`, in place."""
     for place, callback in enumerate(callbacks):
         if type(callback).__module__.startswith("transformers.integrations"):
             callbacks[place] = Tolerant(callback)
-
-
-def _go_offline(callback: TrainerCallback) -> bool:
-    """Whether this is W&B online, which then is offline from here on."""
-    if type(callback).__name__ != "WandbCallback" or os.environ.get("WANDB_MODE") == "offline":
-        return False
-    os.environ["WANDB_MODE"] = "offline"
-    return True
 
 
 def _line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -14,6 +15,8 @@ from alignment.runs import Run
 _HOST = "https://api.wandb.ai"
 #: Seconds that W&B may take to answer before a run begins without it.
 PROBE_SECONDS = 5.0
+#: Seconds for the last uploads of a run that is over; W&B itself waits without end.
+FINISH_SECONDS = 30
 
 
 def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
@@ -31,13 +34,35 @@ def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
     os.environ.setdefault("WANDB_RUN_ID", run.tracker_id)
     os.environ.setdefault("WANDB_RESUME", "allow")  # a resumed run goes on in the same W&B run
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # it waits 90 s by default
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     if "WANDB_MODE" in os.environ:
         return None
     fault = _find_fault() if _has_key() else "no key found"
     if fault is None:
         return None
     os.environ["WANDB_MODE"] = "offline"
-    return f"W&B: {fault}, so this run stays offline; to send it: wandb sync {folder}/wandb/*"
+    command = f"wandb sync {folder}/wandb/offline-run-*"
+    return f"W&B: {fault}, so this run stays offline; to send it: {command}"
+
+
+def finish_wandb(*, exit_code: int) -> str | None:
+    """Let W&B send what is left, for a bounded time; a line to print where it could not.
+
+    Whatever was logged lies in the folder named, also what was never sent.
+    """
+    wandb = sys.modules.get("wandb")
+    if wandb is None or wandb.run is None:
+        return None
+    folder = Path(wandb.run.dir).parent
+    try:
+        wandb.finish(exit_code=exit_code)
+    except Exception as error:  # whatever a tracker raises, the run is over and saved
+        seconds = os.environ["WANDB_FINISH_TIMEOUT"]
+        late = isinstance(error, TimeoutError)
+        fault = f"not all was sent within {seconds} s" if late else str(error) or repr(error)
+        return f"W&B: {fault}; to send it: wandb sync --include-online {folder}"
+    return None
 
 
 def _find_fault() -> str | None:

@@ -2,7 +2,10 @@
 
 import json
 import os
+import shlex
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_reliability import sft
+from test_reliability import environment, sft
 from transformers import TrainerCallback
+from wandb_server import Server, wandb_server
 
 from alignment import wandb_setup
 from alignment.runs import Run, load_run
@@ -22,7 +26,8 @@ from alignment.tracking import Tolerant, tolerate_trackers
 from alignment.wandb_setup import prepare_wandb
 
 VARIABLES = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_JOB_TYPE", "WANDB_RUN_GROUP",
-             "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_INIT_TIMEOUT")  # fmt: skip
+             "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT",
+             "WANDB_FINISH_TIMEOUT_RAISES")  # fmt: skip
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -117,7 +122,132 @@ def test_a_run_trains_and_resumes_in_one_offline_run(
     again = load_run(tmp_path / "out")
     assert again
     assert again.tracker_id == first.tracker_id == os.environ["WANDB_RUN_ID"]
-    assert list((tmp_path / "out" / "wandb").glob(f"offline-run-*-{first.tracker_id}/*.wandb"))
+    wandb.finish()
+    folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    assert all(path.name.endswith(f"-{first.tracker_id}") for path in folders)
+
+
+STEPS = 40
+
+
+def start_online(folder: Path, model: Path, address: str, *flags: str) -> "subprocess.Popen[str]":
+    """A run as a user starts it, towards a server of ours, quick to give up on it."""
+    words = sft(folder, model, "--max_steps", str(STEPS), *flags)
+    words[words.index("--report_to") + 1] = "wandb"
+    return subprocess.Popen(
+        [sys.executable, "-m", "alignment", "sft", *words],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=wandb_environment(address), cwd=folder,
+    )  # fmt: skip
+
+
+def wandb_environment(address: str) -> dict[str, str]:
+    kept = {key: value for key, value in environment().items() if not key.startswith("WANDB")}
+    return {
+        **kept,
+        "WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": address,
+        "WANDB_INIT_TIMEOUT": "4", "WANDB_FINISH_TIMEOUT": "3",
+    }  # fmt: skip
+
+
+def logged(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "out" / "metrics.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    return [row for row in map(json.loads, lines) if "loss" in row]
+
+
+def wait_until(what: Any) -> None:
+    end = time.monotonic() + 120
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def sent(server: Server, run: str) -> list[tuple[int, float]]:
+    """Step and loss of every training row that arrived, in the order of W&B's steps."""
+    rows = [row for _, row in sorted(server.rows[run].items()) if "train/loss" in row]
+    return [(row["train/global_step"], row["train/loss"]) for row in rows]
+
+
+def synced(words: list[str], folder: Path) -> Server:
+    """A server that works, after `wandb sync`."""
+    with wandb_server() as server:
+        done = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", *words], capture_output=True, text=True,
+            check=False, env=wandb_environment(server.address), cwd=folder, timeout=120,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+    return server
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "hangs",
+        pytest.param("breaks", marks=pytest.mark.slow),
+        pytest.param("is gone", marks=pytest.mark.slow),
+    ],
+)
+def test_a_server_that_fails_in_a_run_holds_nothing_up_and_loses_nothing(
+    fault: str, tmp_path: Path, tiny_dir: Path
+) -> None:
+    with wandb_server() as server:
+        process = start_online(tmp_path, tiny_dir, server.address)
+        wait_until(lambda: len(logged(tmp_path)) >= 5 or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        server.fail(fault)
+        told, _ = process.communicate(timeout=90)  # W&B alone would wait for days
+        assert process.returncode == 0, told
+        assert not server.ended
+    rows = logged(tmp_path)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    (line,) = [line for line in told.splitlines() if line.startswith("W&B: ")]
+    before, _, command = line.partition("; to send it: ")
+    assert before == "W&B: not all was sent within 3 s"
+    run = load_run(tmp_path / "out")
+    assert run
+    assert run.status == "finished"
+    later = synced(shlex.split(command)[2:], tmp_path)
+    assert run.tracker_id
+    assert sent(later, run.tracker_id) == [(row["step"], row["loss"]) for row in rows]
+
+
+def test_a_run_that_cannot_begin_online_is_written_offline_for_real(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    with wandb_server() as server:
+        server.fail("takes no run")  # it is up, says its /healthz
+        process = start_online(tmp_path, tiny_dir, server.address)
+        told, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, told
+    assert told.count("this run is written offline") == 1
+    rows = logged(tmp_path)
+    run = load_run(tmp_path / "out")
+    assert run
+    assert run.tracker_id
+    (offline,) = (tmp_path / "out" / "wandb").glob(f"offline-run-*-{run.tracker_id}")
+    later = synced([str(offline)], tmp_path)
+    assert sent(later, run.tracker_id) == [(row["step"], row["loss"]) for row in rows]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_in_the_same_run_of_wandb(tmp_path: Path, tiny_dir: Path) -> None:
+    with wandb_server() as server:
+        process = start_online(tmp_path, tiny_dir, server.address, "--save_steps", "5")
+        wait_until(lambda: len(logged(tmp_path)) >= 12 or process.poll() is not None)
+        process.kill()
+        told, _ = process.communicate()
+        assert process.returncode == -9, told
+        again = start_online(tmp_path, tiny_dir, server.address, "--save_steps", "5", "--resume")
+        told, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, told
+    run = load_run(tmp_path / "out")
+    assert run
+    assert set(server.begun) == {run.tracker_id}
+    assert server.ended == [run.tracker_id]
+    assert run.tracker_id
+    assert dict(sent(server, run.tracker_id)).keys() >= set(range(11, STEPS + 1))
 
 
 class Failing(TrainerCallback):

@@ -5,7 +5,8 @@ import logging
 import os
 import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from alignment.lock import locked
 from alignment.processes import is_main
 from alignment.registry import STAGES
 from alignment.secrets import redact_words
-from alignment.wandb_setup import prepare_wandb
+from alignment.wandb_setup import finish_wandb, prepare_wandb
 
 
 def main(stage: str, argv: list[str]) -> None:
@@ -68,20 +69,29 @@ def _run(stage: str, job: Job) -> None:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
         return
     _quieten()
-    with disk_errors_in_words(job.folder), recorded(job):
-        _prepare_trackers(job)
+    with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
         click.echo(f"{stage}: done, in {job.folder}")
 
 
-def _prepare_trackers(job: Job) -> None:
-    """W&B reads its environment once, so it is set before a stage imports it."""
+@contextmanager
+def _tracked(job: Job) -> Iterator[None]:
+    """Set W&B's environment before a stage imports it, which reads it once; bound its end."""
     reporters = job.settings.values["report_to"]
     if "wandb" not in ([reporters] if isinstance(reporters, str) else reporters or []):
+        yield
         return
-    group = job.settings.values["run_group"]
-    message = prepare_wandb(job.run, group=group, folder=job.folder)
+    _tell(prepare_wandb(job.run, group=job.settings.values["run_group"], folder=job.folder))
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        _tell(finish_wandb(exit_code=exit_code))
+
+
+def _tell(message: str | None) -> None:
     if message and is_main():
         click.echo(message)
 
