@@ -110,7 +110,8 @@ def check_data(
         args: The trainer's settings.
 
     Raises:
-        DataError: Nothing is left to learn from, or a prompt of ppo leaves no room to answer.
+        DataError: Nothing is left to learn from, or a prompt of ppo leaves no room to answer and
+            ``on_bad_row`` is raise.
         ConfigError: The chat template cannot tell the assistant's tokens.
     """
     if not is_main():
@@ -121,8 +122,8 @@ def check_data(
         counts = count_rows(run, rows, tokenizer=tokenizer, args=args)
         run.checks[name] = dataclasses.asdict(counts)
         click.echo(f"{name.replace('_', ' ')}: {describe(run.stage, counts)}")
-        _refuse(run.stage, name, counts, args)
-        _warn(name, counts)
+        _refuse(run, name, counts, args)
+        _warn(run.stage, name, counts)
 
 
 def describe(stage: str, counts: Counts) -> str:
@@ -167,15 +168,17 @@ def count_rows(run: Run, rows: "Dataset", *, tokenizer: Any, args: Any) -> Count
     return counts
 
 
-def _refuse(stage: str, name: str, counts: Counts, args: Any) -> None:
+def _refuse(run: Run, name: str, counts: Counts, args: Any) -> None:
     """Stop where training could only waste time."""
-    if stage == "ppo" and counts.too_long:
+    stage = run.stage
+    drops = run.settings.get("on_bad_row", {"value": "raise"})["value"] == "drop"
+    if stage == "ppo" and counts.too_long and not drops:
         raise DataError(
             f"{name} data: {counts.too_long} of {counts.rows} prompts leave no room for "
             f"{args.max_completion_length} new tokens, the first of them row "
             f"{counts.first_too_long}; the longest has {counts.longest} tokens, "
             f"{counts.limit} fit",
-            "leave such prompts out, or lower max_completion_length",
+            "leave such prompts out: --on_bad_row drop, or lower max_completion_length",
         )
     learns_answers = stage == "dpo" and "sft" in args.loss_type
     if counts.kept if learns_answers else counts.learnable:
@@ -184,17 +187,19 @@ def _refuse(stage: str, name: str, counts: Counts, args: Any) -> None:
         f"{name} data: nothing is left to learn: {describe(stage, counts)}",
         "chosen and rejected must differ; see `align data validate`"
         if counts.equal == counts.rows
-        else f"raise max_length: the longest row has {counts.longest} tokens",
+        else f"{'lower max_completion_length' if stage == 'ppo' else 'raise max_length'}: "
+        f"the longest row has {counts.longest} tokens",
     )
 
 
-def _warn(name: str, counts: Counts) -> None:
+def _warn(stage: str, name: str, counts: Counts) -> None:
     over = counts.cut + counts.too_long
     if over > _MANY * counts.rows:
         what = "left out" if counts.too_long else "cut"
+        limit = f"{counts.limit} prompt tokens" if stage == "ppo" else f"max_length {counts.limit}"
         click.echo(
             f"warning: {over / counts.rows:.1%} of the {name.replace('_', ' ')} rows are {what} "
-            f"at max_length {counts.limit}; the longest has {counts.longest} tokens",
+            f"at {limit}; the longest has {counts.longest} tokens",
             err=True,
         )
 
@@ -203,7 +208,7 @@ def _judge(run: Run, tokenizer: Any, args: Any) -> tuple[int | None, Judge]:
     """The limit of a stage, and what tells the fate of its rows."""
     match run.stage:
         case "ppo":
-            encode, limit = _Encoder(tokenizer), _prompt_budget(run, args)
+            encode, limit = _Encoder(tokenizer), prompt_budget(run, args)
             template = args.chat_template_kwargs or {}
             return limit, lambda batch: _prompts(encode.opened(batch, **template), limit)
         case "rm":
@@ -320,7 +325,7 @@ def _prompts(prompts: list[Ids], limit: int | None) -> Iterator[Fate]:
         yield Fate(len(ids), too_long=_over((ids,), limit))
 
 
-def _prompt_budget(run: Run, args: Any) -> int | None:
+def prompt_budget(run: Run, args: Any) -> int | None:
     """The tokens that a prompt of ppo may have for the response to fit the model's positions."""
     from transformers import AutoConfig
 

@@ -1,5 +1,6 @@
 """What can be seen to be wrong before the first rollout."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from datasets import Dataset
@@ -47,29 +48,44 @@ def check_prompts(
 ) -> None:
     """Refuse prompts that leave no room for the response in the model's positions.
 
-    Only prompts whose bytes could be too many tokens are tokenised; a stream is not read ahead.
-
     Raises:
         DataError: naming the first such row.
     """
     limit = model.config.get_text_config().to_dict().get("max_position_embeddings")
-    if not isinstance(dataset, Dataset) or limit is None:
+    if limit is None:
+        return
+    budget = limit - max_completion_length
+    found = long_prompts(dataset, budget=budget, tokenizer=tokenizer, template=template)
+    for row, length in found:
+        raise DataError(
+            f"row {row}: the prompt has {length} tokens, and with max_completion_length "
+            f"{max_completion_length} the model's {limit} positions leave room for {budget}",
+            "shorten or filter the prompt, or lower max_completion_length",
+        )
+
+
+def long_prompts(
+    dataset: Any, *, budget: int, tokenizer: PreTrainedTokenizerBase, template: dict[str, Any]
+) -> Iterator[tuple[int, int]]:
+    """Find prompts of more tokens than the budget; yield their rows, from 1, and their tokens.
+
+    Only prompts whose bytes could be too many tokens are tokenised; a stream is not read ahead.
+
+    Raises:
+        DataError: where the rows have no column of prompts.
+    """
+    if not isinstance(dataset, Dataset):
         return
     if "prompt" not in dataset.column_names:
         raise DataError(
             f"the rows have no column `prompt` (they have {', '.join(dataset.column_names)})"
         )
-    budget = limit - max_completion_length
-    for row, prompt in enumerate(dataset["prompt"]):
+    for row, prompt in enumerate(dataset["prompt"], start=1):
         if len(str(prompt).encode()) + _TEMPLATE_BYTES <= budget:
             continue
         length = _num_tokens(prompt, tokenizer, template)
         if length > budget:
-            raise DataError(
-                f"row {row}: the prompt has {length} tokens, and with max_completion_length "
-                f"{max_completion_length} the model's {limit} positions leave room for {budget}",
-                "shorten or filter the prompt, or lower max_completion_length",
-            )
+            yield row, length
 
 
 def _num_tokens(prompt: Any, tokenizer: Any, template: dict[str, Any]) -> int:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -195,6 +195,17 @@ def load_critic(model: nn.Module, folder: Path) -> None:
     if is_model:
         saved = type(critic.trunk).from_pretrained(folder / CRITIC, dtype=critic.trunk.dtype)
         critic.trunk.load_state_dict(saved.state_dict())
+
+
+def load_critic_adapter(model: nn.Module, folder: Path) -> None:
+    """Read a LoRA critic's weights from a checkpoint; nothing where the critic is no adapter.
+
+    A resume needs no such thing: Trainer then reads every adapter of the checkpoint by itself.
+    """
+    if not isinstance(policy_of(model).critic, LoraCritic):
+        return
+    assert isinstance(model, PeftModel)
+    set_peft_model_state_dict(model, load_peft_weights(str(folder / CRITIC)), adapter_name=CRITIC)
 
 
 def policy_of(model: nn.Module) -> Any:

@@ -8,10 +8,10 @@ the reward, GAE and whitening (`experience`, `math`) and the clipped losses (`lo
 
 TRL 1.16 names used that are not public; `tests/contracts/test_trl.py` holds their signatures:
 overridden: `_prepare_inputs`, `_generate_and_score_completions`, `_compute_loss`,
-`_get_train_sampler`, `_load_from_checkpoint`, `_issue_warnings_after_load`; called: `_generate`,
-`_calculate_rewards`; read: `_step`, `_metrics`, `_tokenizer`, `eos_token_ids`, `ref_model`,
-`reward_funcs`, `reward_func_names`, `reward_weights`, `aux_loss_enabled`, `router_aux_loss_coef`,
-`vllm_generation._iter_named_params`.
+`_get_train_sampler`, `_load_from_checkpoint`, `_load_best_model`, `_issue_warnings_after_load`;
+called: `_generate`, `_calculate_rewards`; read: `_step`, `_metrics`, `_tokenizer`,
+`eos_token_ids`, `ref_model`, `reward_funcs`, `reward_func_names`, `reward_weights`,
+`aux_loss_enabled`, `router_aux_loss_coef`, `vllm_generation._iter_named_params`.
 """
 
 import os
@@ -40,6 +40,7 @@ from alignment.ppo.critic import (
     hide_critic_from_vllm,
     is_critic_parameter,
     load_critic,
+    load_critic_adapter,
     make_critic,
     policy_of,
     save_critic,
@@ -168,10 +169,11 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         """Sample responses, score them, and compute what the losses need of each token."""
         args, device = self.args, self.accelerator.device
         prompts = [row["prompt"] for row in inputs]
-        with self._clock("generate"):
+        with self._clock("generate"), self._no_timers():
             prompt_ids, response_ids, completions = self._generate(prompts)
         with self._clock("score"):
-            rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
+            with self._no_timers():
+                rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
             first = args.process_index * len(prompts)
             rewards = rewards[first : first + len(prompts)]
             ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in response_ids]
@@ -284,6 +286,11 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         warmed_up = self.state.global_step >= self.args.critic_warmup_steps
         self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
 
+    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss of a micro-batch as Trainer asks for it."""
+        with self._no_timers():
+            return super().compute_loss(*args, **kwargs)
+
     def _compute_loss(self, model: nn.Module, inputs: MicroBatch) -> Tensor:
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
         rows = inputs.rows
@@ -364,6 +371,16 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             device=self.accelerator.device,
         )
 
+    def _load_best_model(self) -> None:
+        """Go back to the best checkpoint whole: policy, critic and KL coefficient."""
+        folder = Path(str(self.state.best_model_checkpoint))
+        policy = self.accelerator.unwrap_model(self.model)
+        with kept_gradients(policy):
+            super()._load_best_model()
+            load_critic_adapter(policy, folder)
+        load_critic(policy, folder)
+        self.ppo_state.beta = self.kl_control.beta = PPOState.load(folder).beta
+
     def _issue_warnings_after_load(self, load_result: Any) -> None:
         load_result.missing_keys[:] = [
             name for name in load_result.missing_keys if not is_critic_parameter(name)
@@ -387,6 +404,18 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
     def _sum(self, x: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(x, reduction="sum")
         return total
+
+    @contextmanager
+    def _no_timers(self) -> Iterator[None]:
+        """Keep TRL's timers from trackers: where a tracker raises there, training would end.
+
+        They go by `report_to`; `time/generate`, `time/score` and `time/update` say the same.
+        """
+        trackers, self.args.report_to = self.args.report_to, []
+        try:
+            yield
+        finally:
+            self.args.report_to = trackers
 
     @contextmanager
     def _clock(self, name: str) -> Iterator[None]:

@@ -177,3 +177,41 @@ def test_a_checkpoint_with_another_critic_is_refused(make_trainer: Make, tmp_pat
     other = make_trainer(critic="model", folder=tmp_path / "other")
     with pytest.raises(ConfigError, match="no critic of this kind"):
         other.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-2"))
+
+
+@pytest.mark.parametrize("critic", ["head", "model", "lora"])
+def test_the_best_checkpoint_brings_back_critic_and_kl_controller(
+    make_trainer: Make, tmp_path: Path, critic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first evaluation is made the best; every weight must be that checkpoint's in the end."""
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    prompts = [[{"role": "user", "content": f"held out {i}"}] for i in range(4)]
+    extra: dict[str, Any] = {"eval_dataset": Dataset.from_dict({"prompt": prompts})}
+    if critic == "lora":
+        extra["peft_config"] = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    trainer = make_trainer(
+        critic=critic, max_steps=6, save_strategy="steps", save_steps=2, eval_strategy="steps",
+        eval_steps=2, per_device_eval_batch_size=4, load_best_model_at_end=True,
+        metric_for_best_model="eval_falls", greater_is_better=True, kl_control="adaptive",
+        target_kl=0.1, kl_horizon=100, trainer=extra,
+    )  # fmt: skip
+    seen: dict[int, tuple[dict[str, torch.Tensor], float]] = {}
+    evaluate = trainer.evaluate
+
+    def falling(*args: Any, **keys: Any) -> dict[str, float]:
+        state = {name: x.clone() for name, x in trainer.model.state_dict().items()}
+        seen[trainer.state.global_step] = state, trainer.ppo_state.beta
+        return {**evaluate(*args, **keys), "eval_falls": -float(trainer.state.global_step)}
+
+    monkeypatch.setattr(trainer, "evaluate", falling)
+    trainer.train()
+    assert trainer.state.best_model_checkpoint.endswith("checkpoint-2")
+    best, beta = seen[2]
+    last, last_beta = seen[6]
+    now = trainer.model.state_dict()
+    assert any("critic" in name and not torch.equal(x, last[name]) for name, x in best.items())
+    for name, x in best.items():
+        assert torch.equal(x, now[name]), name
+    assert trainer.ppo_state.beta == trainer.kl_control.beta == beta != last_beta

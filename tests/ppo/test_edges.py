@@ -172,7 +172,7 @@ def test_a_bad_reward_ends_the_run_at_the_first_rollout(
 
 def test_a_prompt_longer_than_the_models_positions(make_trainer: Make) -> None:
     prompts = [*PROMPTS, "word " * 600]
-    with pytest.raises(DataError, match=r"row 24: the prompt has \d+ tokens.*room for 504"):
+    with pytest.raises(DataError, match=r"row 25: the prompt has \d+ tokens.*room for 504"):
         make_trainer(prompts=prompts)
 
 
