@@ -12,15 +12,15 @@ exact answers, sampled at temperature 1, to prompts held out.
 import argparse
 import json
 import random
-import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from learning_draw import draw
+from learning_examine import Examine
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, TrainerCallback
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from alignment.ppo.config import PPOConfig
@@ -61,7 +61,7 @@ def main() -> None:
                 path.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
                 curve = " ".join(f"{y:.2f}" for y in run["exact"])
                 print(f"{rule} {algorithm} {seed}: {curve}  {run['seconds']:.0f} s", flush=True)
-    draw(runs, args.out / "learning.svg")
+    draw(runs, args.out / "learning.svg", measure="exact", label="exact, held out")
 
 
 def key_of(run: dict[str, Any]) -> tuple[str, str, int]:
@@ -147,7 +147,6 @@ def exact(model: Any, tokenizer: Any, rule: str) -> float:
     """Share of exact answers to held-out prompts, sampled."""
     prompts = draw_prompts(256, seed=7, held_out=True)
     ids = torch.tensor([tokenizer(p)["input_ids"] for p in prompts])
-    state = torch.get_rng_state()
     torch.manual_seed(0)
     with torch.no_grad():
         output = model.generate(
@@ -158,7 +157,6 @@ def exact(model: Any, tokenizer: Any, rule: str) -> float:
             pad_token_id=0,
             eos_token_id=1,
         )
-    torch.set_rng_state(state)
     texts = tokenizer.batch_decode(output[:, LENGTH + 1 :], skip_special_tokens=True)
     right = [
         text.replace(" ", "") == RULES[rule](prompt[:-1])
@@ -167,40 +165,14 @@ def exact(model: Any, tokenizer: Any, rule: str) -> float:
     return sum(right) / len(right)
 
 
-class Examine(TrainerCallback):
-    """Measures every few rollouts, and takes its own time off the clock."""
-
-    def __init__(self, rule: str, tokenizer: Any, steps: int) -> None:
-        self.rule, self.tokenizer, self.steps = rule, tokenizer, steps
-        self.exact: list[float] = []
-        self.spent: list[float] = []
-        self.begin = 0.0
-        self.apart = 0.0
-
-    def look(self, model: Any) -> None:
-        """Measure now."""
-        before = time.process_time()
-        self.spent.append(before - self.begin - self.apart)
-        self.exact.append(exact(model, self.tokenizer, self.rule))
-        self.apart += time.process_time() - before
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure the start."""
-        self.begin = time.process_time()
-        self.look(kwargs["model"])
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Measure after every few rollouts."""
-        if state.global_step % self.steps == 0:
-            self.look(kwargs["model"])
-
-
 def train(
     algorithm: str, rule: str, start: Path, seed: int, args: argparse.Namespace
 ) -> dict[str, Any]:
     tokenizer = PreTrainedTokenizerFast.from_pretrained(start)
     prompts = draw_prompts(ROLLOUT * args.rollouts, seed=100 + seed, held_out=False)
-    examine = Examine(rule, tokenizer, PASSES * args.every)
+    examine = Examine(
+        lambda model, _: {"exact": exact(model, tokenizer, rule)}, steps=PASSES * args.every
+    )
     keys: dict[str, Any] = {
         "output_dir": str(args.work / "out"),
         "per_device_train_batch_size": ROLLOUT,
@@ -248,43 +220,12 @@ def train(
         "rule": rule,
         "algorithm": algorithm,
         "seed": seed,
-        "responses": [i * args.every * ROLLOUT for i in range(len(examine.exact))],
-        "exact": examine.exact,
+        "responses": [i * args.every * ROLLOUT for i in range(len(examine.spent))],
+        "exact": [found["exact"] for found in examine.found],
         "cpu_seconds": examine.spent,
         "seconds": examine.spent[-1],
         "learning_rate": args.learning_rate,
     }
-
-
-def draw(runs: list[dict[str, Any]], path: Path) -> None:
-    """Draw mean and range over seeds, against responses and against CPU seconds."""
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    rules = [rule for rule in RULES if any(r["rule"] == rule for r in runs)]
-    figure, grid = pyplot.subplots(len(rules), 2, figsize=(9, 3.2 * len(rules)), squeeze=False)
-    colours = {"ppo-head": "#c0392b", "ppo-model": "#e0953c", "rloo": "#2c6fbb", "grpo": "#3a9d5d"}
-    for axes, rule in zip(grid, rules, strict=True):
-        for algorithm in ALGORITHMS:
-            chosen = [r for r in runs if r["rule"] == rule and r["algorithm"] == algorithm]
-            if not chosen:
-                continue
-            curves = list(zip(*(r["exact"] for r in chosen), strict=True))
-            middle = [statistics.mean(c) for c in curves]
-            seconds = [
-                statistics.mean(c) for c in zip(*(r["cpu_seconds"] for r in chosen), strict=True)
-            ]
-            for axis, x in ((axes[0], chosen[0]["responses"]), (axes[1], seconds)):
-                axis.plot(x, middle, color=colours[algorithm], label=algorithm)
-                low, high = [min(c) for c in curves], [max(c) for c in curves]
-                axis.fill_between(x, low, high, color=colours[algorithm], alpha=0.15)
-        axes[0].set(title=f"rule: {rule}", xlabel="responses generated", ylabel="exact, held out")
-        axes[1].set(title=f"rule: {rule}", xlabel="CPU seconds")
-        axes[0].legend()
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
