@@ -14,6 +14,8 @@ from data_tools.tokens import ModelText, Spoken
 RESAMPLES = 1000
 FAIR, STRONG = 0.60, 0.70
 FEW = 50
+CUT_SHARE = 0.01
+CUT_LEAN = 0.80
 
 
 @dataclass
@@ -95,6 +97,7 @@ class Truncation:
         records, cut: Records seen, and those of which anything was cut.
         tokens, tokens_cut: Tokens of all sides, and those past max_length.
         chosen_cut, rejected_cut: Sides cut; more of one than the other teaches the cut.
+        one_cut: Pairs of which one side is cut and the other is not.
         lengths: Records by tokens of their longer side, in steps of 32.
     """
 
@@ -104,7 +107,7 @@ class Truncation:
         self.model, self.max_length = model, max_length
         self.records = self.cut = self.equal = self.no_room = 0
         self.tokens = self.tokens_cut = 0
-        self.chosen_cut = self.rejected_cut = 0
+        self.chosen_cut = self.rejected_cut = self.one_cut = 0
         self.lengths: Counter[int] = Counter()
         self.bias = LengthBias()
         self._waiting: list[tuple[Where, list[Spoken]]] = []
@@ -123,6 +126,21 @@ class Truncation:
             tokens = [next(ids) for _ in sides]
             found += [(where, finding) for finding in self._judged(sides, tokens)]
         return found
+
+    def findings(self) -> Iterator[Finding]:
+        """What the records seen show together, once all are judged."""
+        if self.cut > CUT_SHARE * self.records:
+            share = f"{self.cut / self.records:.1%} of the records, "
+            lost = f"{self.tokens_cut / self.tokens:.1%} of the tokens past {self.max_length}"
+            yield Finding("truncated_share", "", share + lost)
+        more = abs(self.rejected_cut - self.chosen_cut)
+        if self.one_cut >= FEW and self.one_cut > CUT_SHARE * self.records:
+            # of the pairs with one side cut, the side cut more often has (one_cut + more) / 2
+            lean = (self.one_cut + more) / 2 / self.one_cut
+            side = "rejected" if self.rejected_cut > self.chosen_cut else "chosen"
+            if lean >= CUT_LEAN:
+                counts = f"rejected {self.rejected_cut}, chosen {self.chosen_cut} times"
+                yield Finding("cut_one_side", side, counts)
 
     def _judged(self, sides: list[Spoken], tokens: list[list[int]]) -> Iterator[Finding]:
         """Count one record and say what the cut does to it."""
@@ -145,6 +163,7 @@ class Truncation:
         if len(tokens) == 2:
             self.chosen_cut += len(tokens[0]) > limit
             self.rejected_cut += len(tokens[1]) > limit
+            self.one_cut += (len(tokens[0]) > limit) != (len(tokens[1]) > limit)
             if tokens[0][:limit] == tokens[1][:limit]:
                 self.equal += 1
                 yield Finding("equal_once_cut", "", f"max_length {limit}")
@@ -165,6 +184,7 @@ class Truncation:
             "tokens_cut_share": round(self.tokens_cut / self.tokens, 4) if self.tokens else 0.0,
             "chosen_cut": self.chosen_cut,
             "rejected_cut": self.rejected_cut,
+            "one_side_cut": self.one_cut,
             "prompt_fills": self.no_room,
             "equal_once_cut": self.equal,
         }

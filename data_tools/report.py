@@ -62,6 +62,11 @@ def print_report(report: Report) -> None:
             low, high = bias["interval"]
             shown = f"{bias['chosen_longer']:.2f} ({low:.2f} to {high:.2f})"
             click.echo(f"chosen longer: {shown} in {Path(source).name}")
+            shares = report.shortcuts[source]["refusals"]
+            shown = f"{shares['chosen']:.1%} of chosen, {shares['rejected']:.1%} of rejected"
+            click.echo(f"refusals: {shown} in {Path(source).name}")
+    for source, licences in report.licences.items():
+        click.echo(f"licence: {'; '.join(licences) or 'unknown'} for {Path(source).name}")
     if not totals:
         click.echo("nothing found")
 
@@ -83,8 +88,17 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
         _write_json(options["report"], [one.as_json() for one in found])
     lines = [table(overview(found))]
     for one in found:
+        name = Path(one.source).name
+        lines.append(f"{name}: licence {'; '.join(one.licences) or 'unknown'}")
+        if one.shortcuts.pairs:
+            shares = one.shortcuts.as_json()["refusals"]
+            lines.append(
+                f"{name}: refusals {shares['chosen']:.1%} of chosen, {shares['rejected']:.1%} of "
+                "rejected"
+            )
+        lines += [f"{name}: label shortcut: {lean}" for lean in one.shortcuts.leans()[:EXAMPLES]]
         lines += [
-            f"{Path(one.source).name}: {count:,} pairs not counted: {CHECKS[code].meaning}"
+            f"{name}: {count:,} pairs not counted: {CHECKS[code].meaning}"
             for code, count in sorted(one.dropped.items())
         ]
     return "\n".join(lines)

@@ -1,22 +1,25 @@
 """What a set of examples is like: lengths, margins, languages, repeats, what max_length cuts."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data_tools.checks.sets import Where, answer_key, prompt_key
+from data_tools.checks.shortcuts import Shortcuts
 from data_tools.examples import examples
 from data_tools.formats import Record, Unusable
 from data_tools.language import language
 from data_tools.lengths import LengthBias, Truncation
+from data_tools.licences import licences_of
 from data_tools.pairing import Pairing, is_paired, pairs_of
 from data_tools.progress import SLOW, progress
 from data_tools.reading import Watch, data_files
 from data_tools.text import contents, plain
 from data_tools.tokens import ModelText
 
+NAMES = 100
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -33,6 +36,8 @@ class SourceStats:
         languages: Answers by language, by part.
         margins: Of the pairs that have one.
         bias: Whether chosen is longer, by characters.
+        shortcuts: Refusals by side, and cues by which the sides are told apart.
+        names: What rows say of where they come from.
         truncation: By tokens, where a tokenizer was named.
         prompts: Records by prompt.
     """
@@ -46,12 +51,14 @@ class SourceStats:
     languages: dict[str, Counter[str]] = field(default_factory=dict)
     margins: list[float] = field(default_factory=list)
     bias: LengthBias = field(default_factory=LengthBias)
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    names: set[str] = field(default_factory=set)
     truncation: Truncation | None = None
     prompts: Counter[str] = field(default_factory=Counter)
     pairs: Counter[str] = field(default_factory=Counter)
 
-    def add(self, record: Record) -> None:
-        """Take a record in."""
+    def add(self, record: Record, data: Mapping[str, Any]) -> None:
+        """Take a record in, and the row that it came from."""
         self.kinds[record.kind] += 1
         prompt = prompt_key(record)
         self.prompts[prompt] += 1
@@ -62,12 +69,18 @@ class SourceStats:
             self._part("chosen", chosen)
             self._part("rejected", rejected)
             self.bias.add(record)
+            self.shortcuts.add(record, data)
             if record.margin is not None:
                 self.margins.append(record.margin)
         else:
             spoken = [t for t in record.messages or [] if t["role"] == "assistant"]
             self._part("answer", plain(record.completion) or "\n".join(contents(spoken)))
             self._part("text", record.text)
+
+    @property
+    def licences(self) -> list[str]:
+        """What is known of the licence."""
+        return [str(one) for one in licences_of(self.source, sorted(self.names))]
 
     @property
     def repeated_prompts(self) -> int:
@@ -91,6 +104,8 @@ class SourceStats:
             "languages": {part: dict(counts) for part, counts in self.languages.items()},
             "margins": quantiles(self.margins) if self.margins else None,
             "length_bias": self.bias.as_json() if self.bias.pairs else None,
+            "label_shortcuts": self.shortcuts.as_json() if self.shortcuts.pairs else None,
+            "licences": self.licences,
             "repeated_prompts": self.repeated_prompts,
             "repeated_pairs": self.repeated_pairs,
             "truncation": self.truncation.as_json() if self.truncation else None,
@@ -157,6 +172,9 @@ def _of_file(
     for example in examples(found.source, format=format, on_error=unreadable, watch=watch):
         found.rows += example.row.number != last
         last = example.row.number
+        if example.adapter and len(found.names) < NAMES:
+            named = example.row.data.get("source")
+            found.names |= {example.adapter.name, named if type(named) is str else ""}
         record = example.record
         if isinstance(record, Unusable):
             found.unusable += 1
@@ -166,7 +184,7 @@ def _of_file(
             records, dropped = pairs_of(record, pairing)
             found.dropped.update(why.code for why in dropped)
         for one in records:
-            found.add(one)
+            found.add(one, example.row.data)
             if found.truncation and one.kind != "prompt":
                 found.truncation.add(Where(found.source, example.row.number), one)
     if found.truncation:

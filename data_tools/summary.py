@@ -4,6 +4,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data_tools.licences import licences_of
+
 
 @dataclass
 class Summary:
@@ -34,6 +36,11 @@ class Summary:
         lines += [
             f"  read     {count:>9,}  {source}: {name}"
             for (source, name), count in sorted(self.formats.items())
+        ]
+        lines += [
+            f"  licence  {licence} of {source}"
+            for source in sorted({source for source, _ in self.formats})
+            for licence in licences_of(source, (n for s, n in self.formats if s == source))
         ]
         lines += [f"  dropped  {n:>9,}  {code}" for code, n in sorted(self.dropped.items())]
         lines += [f"  repaired {n:>9,}  {name}" for name, n in sorted(self.repaired.items())]

@@ -48,6 +48,8 @@ class ModelText:
         settings = folder / "tokenizer_config.json"
         config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
         self.special = {name: _token(config.get(name)) for name in ("bos_token", "eos_token")}
+        named = self.tokenizer.get_added_tokens_decoder().values()
+        self.special_tokens = tuple(t.content for t in named if t.special and len(t.content) > 3)
         source = _template_of(folder, config)
         self.environment = Counted()
         try:

@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError, DataError
 from data_tools.checks import CHECKS, SEVERITIES, Finding
-from data_tools.checks.records import record_findings
+from data_tools.checks.records import cut_by_length, record_findings
 from data_tools.checks.sets import SetChecks, Where
+from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
 from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
 from data_tools.hub import is_hub_name
 from data_tools.lengths import LengthBias, Truncation
+from data_tools.licences import licences_of
 from data_tools.pairing import Pairing, is_paired, pairs_of
 from data_tools.progress import SLOW, progress
 from data_tools.reading import Watch, data_files
@@ -25,7 +27,7 @@ from data_tools.writer import HARD
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
-BATCH = 256
+NAMES = 100
 
 
 class Located(NamedTuple):
@@ -47,6 +49,8 @@ class Report:
         examples: The first few of every code.
         inputs: sha256 and size of every file.
         bias: Shares of longer chosen answers, by source.
+        shortcuts: Shares of refusals by side and shallow cues that give the label away, by source.
+        licences: What is known, by source; an empty list where nothing is.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -55,6 +59,8 @@ class Report:
     examples: dict[str, list[Located]] = field(default_factory=lambda: defaultdict(list))
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     bias: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shortcuts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    licences: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, located: Located) -> None:
         """Count a finding and keep it if it is among the first of its code."""
@@ -94,6 +100,8 @@ class Report:
             "rows": dict(self.rows),
             "records": dict(self.records),
             "length_bias": self.bias,
+            "shortcuts": self.shortcuts,
+            "licences": self.licences,
             "findings": [
                 {
                     "code": code,
@@ -151,16 +159,13 @@ def validate(
     with progress(files, worth=SLOW) as watch:
         for file in files:
             report.inputs[str(file)] = _fingerprint(file)
-            bias, cut = LengthBias(), Truncation(model, max_length) if model else None
+            whole = _Whole(str(file), Truncation(model, max_length) if model else None)
             for example in _read(file, format, report, add, watch):
+                whole.note(example)
                 for record in _records(example, pairing, add):
-                    _one(example, record, report, across, bias, cut, add)
-            if cut:
-                for where, finding in cut.finish():
-                    add(where.source, where.row, finding)
-            report.bias[str(file)] = bias.as_json()
-            if biased := bias.finding():
-                add(str(file), 0, biased)
+                    report.records[str(file)] += 1
+                    _one(example, record, across, whole, add)
+            whole.finish(report, add)
     for where, finding in across.finish():
         add(where.source, where.row, finding)
     return report
@@ -169,28 +174,64 @@ def validate(
 Add = Callable[[str, int, Finding], None]
 
 
-def _one(
-    example: Example,
-    record: Record,
-    report: Report,
-    across: SetChecks,
-    bias: LengthBias,
-    cut: Truncation | None,
-    add: Add,
-) -> None:
+class _Whole:
+    """What only all records of a file show together."""
+
+    def __init__(self, source: str, cut: Truncation | None) -> None:
+        self.source, self.cut = source, cut
+        self.bias, self.shortcuts = LengthBias(), Shortcuts()
+        self.names: set[str] = set()
+
+    def note(self, example: Example) -> None:
+        """Keep what a row says of where it comes from."""
+        if len(self.names) < NAMES:
+            named = example.row.data.get("source")
+            self.names |= {named} if type(named) is str else set()
+            self.names |= {example.adapter.name} if example.adapter else set()
+
+    def take(
+        self, where: Where, record: Record, data: dict[str, Any]
+    ) -> list[tuple[Where, Finding]]:
+        """Take a record in; gives what a full batch of tokenised records shows."""
+        if record.kind == "preference":
+            self.bias.add(record)
+            self.shortcuts.add(record, data)
+        return self.cut.add(where, record) if self.cut and record.kind != "prompt" else []
+
+    def finish(self, report: Report, add: Add) -> None:
+        """Report on the file as a whole."""
+        together = [*self.shortcuts.findings()]
+        if self.cut:
+            for where, finding in self.cut.finish():
+                add(where.source, where.row, finding)
+            together += self.cut.findings()
+        if biased := self.bias.finding():
+            together.append(biased)
+        licences = licences_of(self.source, sorted(self.names))
+        together += [Finding("licence", "", str(one)) for one in licences if one.restricted]
+        for finding in together:
+            add(self.source, 0, finding)
+        report.bias[self.source] = self.bias.as_json()
+        report.shortcuts[self.source] = self.shortcuts.as_json()
+        report.licences[self.source] = [str(one) for one in licences]
+
+
+def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add: Add) -> None:
     """All checks of one record."""
-    where = Where(example.row.source, example.row.number)
-    report.records[where.source] += 1
+    row = example.row
+    where = Where(row.source, row.number)
     codes = set()
-    for finding in (*record_findings(record), *across.add(where, record)):
+    model = whole.cut.model if whole.cut else None
+    for finding in (
+        *record_findings(record, special=model.special_tokens if model else ()),
+        *cut_by_length(row.data),
+        *across.add(where, record),
+    ):
         if finding.code not in codes:
             codes.add(finding.code)
             add(where.source, where.row, finding)
-    if record.kind == "preference":
-        bias.add(record)
-    if cut and record.kind != "prompt":
-        for place, finding in cut.add(where, record):
-            add(place.source, place.row, finding)
+    for place, finding in whole.take(where, record, row.data):
+        add(place.source, place.row, finding)
 
 
 def _read(

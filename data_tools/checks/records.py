@@ -1,7 +1,8 @@
 """Checks of one record: its texts, and how its parts stand to each other."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from rapidfuzz import fuzz
 
@@ -18,11 +19,18 @@ LONGEST_COMPARED = 20_000
 FINAL_MARKS = frozenset(".!?…。！？”’\"'）)】]}」』》>`;；:：~*|-")
 
 
-def record_findings(record: Record) -> Iterator[Finding]:
-    """All flaws that a record shows by itself."""
+def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[Finding]:
+    """All flaws that a record shows by itself.
+
+    Args:
+        record: The record.
+        special: Tokens of a named tokenizer that must not stand in a text.
+    """
     for part, value in _parts(record):
         for content in contents(value):
             yield from text_findings(content, part)
+            if named := next((token for token in special if token in content), ""):
+                yield Finding("special_token", part, named)
         if not isinstance(value, str):
             yield from _turn_order(value, part)
     if is_sentinel(plain(record.prompt).rsplit("\n", 1)[-1]):
@@ -32,6 +40,13 @@ def record_findings(record: Record) -> Iterator[Finding]:
     answer = record.completion if record.kind in ("sft", "unpaired") else ""
     if answer and _unfinished(plain(answer)):
         yield Finding("unfinished_answer", "completion", plain(answer)[-12:])
+
+
+def cut_by_length(data: Mapping[str, Any]) -> Iterator[Finding]:
+    """What a row says of answers that stopped at the most tokens allowed, as generators note it."""
+    for key, part in (("finish_reason", "rejected"), ("chosen_finish_reason", "chosen")):
+        if data.get(key) == "length":
+            yield Finding("unfinished_answer", part, f"{key}: length")
 
 
 def pair_findings(record: Record) -> Iterator[Finding]:

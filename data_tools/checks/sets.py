@@ -1,10 +1,13 @@
 """Checks across rows: repeats, contradictions, circles, answers rejected everywhere."""
 
+import functools
 from collections import defaultdict
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.checks import Finding
+from data_tools.convert import split_of
 from data_tools.formats import Record
 from data_tools.text import digest, normalised, plain
 
@@ -40,9 +43,10 @@ class SetChecks:
         prompt = prompt_key(record)
         earlier = self.first.setdefault(prompt, where)
         if earlier != where and record.kind != "text":
-            yield Finding(
-                "duplicate_prompt", "prompt", f"first in {earlier.source}, row {earlier.row}"
-            )
+            place = f"first in {earlier.source}, row {earlier.row}"
+            yield Finding("duplicate_prompt", "prompt", place)
+            if earlier.source != where.source and _apart(earlier.source, where.source):
+                yield Finding("leak_exact", "prompt", place)
         if record.kind != "preference":
             return
         chosen, rejected = answer_key(plain(record.chosen)), answer_key(plain(record.rejected))
@@ -62,6 +66,13 @@ class SetChecks:
             if len(prompts) >= MANY:
                 where = next(iter(prompts.values()))
                 yield where, Finding("rejected_in_many", "rejected", f"{len(prompts)} prompts")
+
+
+@functools.cache
+def _apart(one: str, other: str) -> bool:
+    """Whether two files are, by their names, the train part and another part of a set."""
+    splits = {split_of(Path(one)), split_of(Path(other))}
+    return "train" in splits and len(splits - {""}) == 2
 
 
 def prompt_key(record: Record) -> str:
@@ -87,13 +98,13 @@ def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
         if (edge.worse, edge.better) in seen and edge.better != edge.worse:
             told.add(edge.where)
             yield edge.where, Finding("contradiction")
-    circular = set() if told else in_circles(seen)
+    circles = in_circles({(b, w) for b, w in seen if (w, b) not in seen})
     chosen = {better for better, _ in seen}
     rejected = {worse for _, worse in seen}
     for edge in edges:
         if edge.where in told:
             continue
-        if edge.better in circular and edge.worse in circular:
+        if any(edge.better in circle and edge.worse in circle for circle in circles):
             told.add(edge.where)
             yield edge.where, Finding("preference_cycle")
         elif edge.better in rejected or edge.worse in chosen:
@@ -101,12 +112,39 @@ def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
             yield edge.where, Finding("chosen_elsewhere_rejected")
 
 
-def in_circles(edges: set[tuple[str, str]]) -> set[str]:
-    """Nodes that lie on a circle: what is left once sources and sinks are taken off."""
+def in_circles(edges: set[tuple[str, str]]) -> list[set[str]]:
+    """The strongly connected parts of a graph: answers of which each leads to each."""
+    ahead, behind = defaultdict(set), defaultdict(set)
+    for better, worse in _without_ends(edges):
+        ahead[better].add(worse)
+        behind[worse].add(better)
+    found = []
+    rest = set(ahead)
+    while rest:
+        node = rest.pop()
+        circle = _reached(node, ahead) & _reached(node, behind)
+        rest -= circle
+        if len(circle) > 1:
+            found.append(circle)
+    return found
+
+
+def _without_ends(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Edges left once sources and sinks are taken off, which is none for most prompts."""
     left = {(better, worse) for better, worse in edges if better != worse}
     while True:
         better, worse = {b for b, _ in left}, {w for _, w in left}
         kept = {(b, w) for b, w in left if b in worse and w in better}
         if kept == left:
-            return better
+            return left
         left = kept
+
+
+def _reached(node: str, edges: dict[str, set[str]]) -> set[str]:
+    """The nodes that some steps lead to, the first one included."""
+    found, waiting = {node}, [node]
+    while waiting:
+        new = edges.get(waiting.pop(), set()) - found
+        found |= new
+        waiting += new
+    return found

@@ -99,12 +99,17 @@ COUNTS = {
         "pii_email": 1,
         "replacement_char": 6,
         "script_mismatch": 1,
+        "template_shortcut": 1,
         "unfinished_answer": 20,
         "zero_width_or_control": 4,
     },
     "permissive/mt_bench_zh_question.jsonl": {},
     "permissive/alpaca_zh_extra.json": {"duplicate_prompt": 28, "unfinished_answer": 4},
-    "permissive/nemo_dummy_dpo.jsonl": {"duplicate_pair": 96, "duplicate_prompt": 96},
+    "permissive/nemo_dummy_dpo.jsonl": {
+        "duplicate_pair": 96,
+        "duplicate_prompt": 96,
+        "template_shortcut": 2,
+    },
 }
 
 
@@ -244,13 +249,39 @@ def test_repeats_are_found_across_files(tmp_path: Path) -> None:
     assert validate([one, other]).totals["contradiction"] == 2
 
 
-def test_circles_are_left_when_ends_are_taken_off() -> None:
-    assert in_circles({("a", "b"), ("b", "c"), ("c", "a"), ("c", "d"), ("x", "a")}) == {
-        "a",
-        "b",
-        "c",
-    }
-    assert in_circles({("a", "b"), ("b", "c"), ("a", "c")}) == set()
+def test_circles_are_the_strongly_connected_parts() -> None:
+    circle = {("a", "b"), ("b", "c"), ("c", "a")}
+    ends = {("c", "d"), ("x", "a")}
+    assert in_circles(circle | ends) == [{"a", "b", "c"}]
+    assert in_circles({("a", "b"), ("b", "c"), ("a", "c")}) == []
+    other = {("p", "q"), ("q", "r"), ("r", "p")}
+    between = {("c", "m"), ("m", "p")}  # on the way from circle to circle, on none itself
+    found = in_circles(circle | other | between)
+    assert sorted(map(sorted, found)) == [["a", "b", "c"], ["p", "q", "r"]]
+
+
+def test_a_circle_beside_a_contradiction_is_found(tmp_path: Path) -> None:
+    rows = edges("ab", "bc", "ca", "xy", "yx")
+    totals = validate([write_jsonl(tmp_path / "in.jsonl", rows)]).totals
+    assert (totals["preference_cycle"], totals["contradiction"]) == (3, 2)
+
+
+@pytest.mark.parametrize(
+    ("names", "leaked"),
+    [
+        (("set.train.jsonl", "set.eval.jsonl"), 1),
+        (("dev-00000.jsonl", "train-00000.jsonl"), 1),
+        (("set.test.jsonl", "set.eval.jsonl"), 0),
+        (("train_a.jsonl", "train_b.jsonl"), 0),
+        (("a.jsonl", "set.eval.jsonl"), 0),
+    ],
+)
+def test_a_prompt_in_train_and_eval_files_is_a_leak(
+    tmp_path: Path, names: tuple[str, str], leaked: int
+) -> None:
+    files = [write_jsonl(tmp_path / name, edges("ab")) for name in names]
+    totals = validate(files).totals
+    assert (totals["leak_exact"], totals["duplicate_prompt"]) == (leaked, 1)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from data_tools.lengths import Truncation
 from data_tools.show import tokens
 from data_tools.stats import quantiles, stats
 from data_tools.tokens import ModelText
+from data_tools.validate import validate
 
 TURNS = [
     {"role": "system", "content": "你是助手。"},
@@ -260,3 +261,30 @@ def test_faults_of_a_template_are_told_as_such(folder: Path, tmp_path: Path, tem
 def test_a_template_that_cannot_be_read(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the chat template cannot be read"):
         with_template(folder, tmp_path, "{% for %}")
+
+
+def test_what_the_cut_does_to_a_whole_set(folder: Path, tmp_path: Path) -> None:
+    short, long = "Yes.", "Yes, and so on. " * 20
+    rows = [
+        {"prompt": f"{i}?", "chosen": short, "rejected": long if i < 60 else short + "!"}
+        for i in range(200)
+    ]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    report = validate([source], model=ModelText(folder), max_length=64)
+    assert report.totals["truncated"] == 60
+    assert report.totals["truncated_share"] == 1
+    (cut,) = report.examples["cut_one_side"]
+    assert (cut.row, cut.finding.part) == (0, "rejected")
+    assert cut.finding.found == "rejected 60, chosen 0 times"
+    whole = validate([source], model=ModelText(folder), max_length=4096).totals
+    assert not {"truncated", "truncated_share", "cut_one_side"} & whole.keys()
+
+
+def test_the_tokenizers_own_tokens_must_not_stand_in_a_text(folder: Path, tmp_path: Path) -> None:
+    model = ModelText(folder)
+    model.special_tokens = (*model.special_tokens, "<my-mark>")
+    rows = [{"prompt": "Why?", "chosen": "So <my-mark> it is.", "rejected": "No."}]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    assert "<|im_end|>" in model.special_tokens
+    assert validate([source]).totals["special_token"] == 0
+    assert validate([source], model=model).totals["special_token"] == 1
