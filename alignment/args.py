@@ -61,6 +61,13 @@ class RunArgs:
     overwrite: bool = field(
         default=False, metadata={"help": "Delete the run that output_dir holds and start anew."}
     )
+    preflight: bool = field(
+        default=True,
+        metadata={
+            "help": "Send the longest batch through forward and backward before step 1, so that "
+            "too little memory is known within seconds. Results stay the same to the bit."
+        },
+    )
     max_loss_spike: float | None = field(
         default=None,
         metadata={

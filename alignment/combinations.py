@@ -125,6 +125,13 @@ _PAIRS = (
           "needs eval_strategy and save_strategy to be the same", "set both to steps, or to epoch"),
     _Pair("save_strategy", lambda v: v["save_strategy"] == "best" and v["eval_strategy"] == "no",
           "best needs a measure: eval_strategy is no", "set eval_strategy: steps"),
+    _Pair("auto_find_batch_size", lambda v: v["auto_find_batch_size"] and not v["preflight"],
+          "is found by the preflight, which is off", "leave one of the two out"),
+    _Pair("auto_find_batch_size",
+          lambda v: v["auto_find_batch_size"]
+          and bool(v["deepspeed"] or v["fsdp"] or v["torch_compile"] or v["ddp_static_graph"]),
+          "cannot try a batch under deepspeed, fsdp, torch_compile or ddp_static_graph",
+          "leave it out"),
     _Pair("bf16", lambda v: bool(v["bf16"]) and v["fp16"],
           "cannot be on together with fp16", "give one of the two"),
     _Pair("fp16", lambda v: v["fp16"] and v["use_cpu"],

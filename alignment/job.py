@@ -6,13 +6,14 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignment import config
+from alignment.batch_size import take_found
 from alignment.changes import changes
 from alignment.checkpoints import checkpoints, newest_whole, require_resumable, sync_files
 from alignment.config import Settings
@@ -44,8 +45,11 @@ class Job:
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
-        built = config.build(self.settings)
+        # transformers' own way of finding a batch size would change the effective batch
+        values = {**self.settings.values, "auto_find_batch_size": False}
+        built = config.build(replace(self.settings, values=values))
         arguments = built[-1]
+        take_found(arguments, self.run.checks.get("batch"))
         if arguments.hub_token:  # training_args.bin would hold it in every checkpoint
             os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
         return built
@@ -65,8 +69,10 @@ class Job:
 
         Raises:
             Interrupted: a signal came; a checkpoint was written.
-            TrainingError: a loss, gradient or weight is not finite.
+            TrainingError: a loss, gradient or weight is not finite, or memory ran out in a step.
+            ConfigError: the longest batch does not fit into memory.
         """
+        from alignment import preflight
         from alignment.guard import Complete, Guard
         from alignment.tracking import tolerate_trackers
 
@@ -75,7 +81,14 @@ class Job:
         checkpoint = self.checkpoint()
         with disk_errors_in_words(self.folder), guard.watching(trainer):
             try:
-                result = trainer.train(resume_from_checkpoint=checkpoint)
+                result = preflight.train(
+                    trainer,
+                    self.run,
+                    folder=self.folder,
+                    checkpoint=checkpoint,
+                    tries=self.settings.values["preflight"],
+                    finds=self.settings.values["auto_find_batch_size"],
+                )
                 self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
             except Complete:
                 logger.warning("%s: no step was left to make", self.folder)
@@ -111,7 +124,9 @@ def open_job(settings: Settings) -> Job:
     """
     values = settings.values
     folder = Path(values["output_dir"])
-    former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
+    former = None
+    if is_main() or values["resume"]:  # else what lies there may be this run's own record
+        former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
     inputs = check_rows(settings.stage, values)
     run = new_run(
@@ -122,6 +137,8 @@ def open_job(settings: Settings) -> Job:
     if not values["resume_anyway"]:
         _refuse_changes(folder, former, settings, run)
     run.started, run.tracker_id = former.started, former.tracker_id
+    if "batch" in former.checks:  # what fitted at its start fits now, and resumes its bits
+        run.checks["batch"] = former.checks["batch"]
     finished = former.status == "finished"
     return Job(settings, run, folder, resumes=True, finished=finished)
 

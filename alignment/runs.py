@@ -37,7 +37,7 @@ _NOT_DECIDING = {
     "hub_strategy", "hub_private_repo", "hub_always_push", "hub_revision", "trackio_space_id",
     "trackio_bucket_id", "trackio_static_space_id", "dataset_num_proc", "dataloader_num_workers",
     "dataloader_pin_memory", "dataloader_persistent_workers", "dataloader_prefetch_factor",
-    "max_loss_spike", "log_completions", "num_completions_to_print",
+    "max_loss_spike", "preflight", "log_completions", "num_completions_to_print",
     "skip_memory_metrics", "ddp_timeout",
     "train_data", "eval_data", *ROLES.values(),
 }  # fmt: skip

@@ -1,0 +1,48 @@
+"""Smaller batches, more of them a step: the effective batch stays."""
+
+from typing import Any
+
+#: The keys that move together.
+_KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
+
+
+def next_smaller(size: int) -> int | None:
+    """The largest divisor of a batch size that is at most its half; None below 1."""
+    return next((less for less in range(size // 2, 0, -1) if size % less == 0), None)
+
+
+def keep_effective_batch(args: Any, size: int) -> None:
+    """Take ``size`` rows at a time, and as many times more before each step.
+
+    A rollout of PPO keeps its size too: ``steps_per_generation`` grows alike.
+
+    Args:
+        args: The trainer's settings, changed in place.
+        size: A divisor of their ``per_device_train_batch_size``.
+    """
+    factor, rest = divmod(args.per_device_train_batch_size, size)
+    if rest:
+        raise ValueError(f"{size} does not divide {args.per_device_train_batch_size}")
+    args.per_device_train_batch_size = size
+    args.gradient_accumulation_steps *= factor
+    if "steps_per_generation" in vars(args):
+        args.steps_per_generation *= factor
+
+
+def sizes_of(args: Any) -> dict[str, int]:
+    """The sizes that a batch of these settings has, by key."""
+    return {key: vars(args)[key] for key in _KEYS if key in vars(args)}
+
+
+def sizes_after(args: Any, size: int) -> dict[str, int]:
+    """The sizes that `keep_effective_batch` would leave."""
+    factor = args.per_device_train_batch_size // size
+    sizes = {key: value * factor for key, value in sizes_of(args).items()}
+    return {**sizes, "per_device_train_batch_size": size}
+
+
+def take_found(args: Any, found: dict[str, int] | None) -> None:
+    """Take the sizes that an earlier part of this run found, where the settings still allow it."""
+    size = found["per_device_train_batch_size"] if found else 0
+    if size and args.per_device_train_batch_size % size == 0:
+        keep_effective_batch(args, size)
