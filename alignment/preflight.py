@@ -133,7 +133,7 @@ class Preflight(TrainerCallback):
         trial = ResponsesTrial(self.trainer, prompt_tokens=broadcast_object_list(longest)[0])
         if not self._fits(trial.generate, accumulates=False)[0]:
             raise ConfigError(
-                f"out of memory before step 1: sampling {trial.describe_rollout()} at once needs "
+                f"{self._where()}: sampling {trial.describe_rollout()} at once needs "
                 f"more than this device has{_describe_peak(self.trainer.args)}",
                 "set a smaller steps_per_generation or max_completion_length, or use_vllm",
             )
@@ -143,13 +143,14 @@ class Preflight(TrainerCallback):
         """The largest batch that fits, of those that may be taken."""
         args = self.trainer.args
         size: int = args.per_device_train_batch_size
+        may_change = self.finds and not self._is_within_ppo()
         while True:
             accumulates = sizes_after(args, size)["gradient_accumulation_steps"] > 1
             fits, seconds = self._fits(lambda: trial.run(size), accumulates=accumulates)  # noqa: B023
             if fits:
                 break
             smaller = next_smaller(size)
-            if not self.finds or smaller is None:
+            if not may_change or smaller is None:
                 raise self._too_much(trial, size)
             size = smaller
         seen = Seen(trial.describe(size), trial.tokens, round(seconds, 3), *_memory(args))
@@ -199,10 +200,17 @@ class Preflight(TrainerCallback):
         if smaller is not None and not self.finds:
             ways.append("auto_find_batch_size")
         return ConfigError(
-            f"out of memory before step 1: {trial.describe(size)} need more than this device has"
+            f"{self._where()}: {trial.describe(size)} need more than this device has"
             f"{_describe_peak(args)}",
             f"set {', '.join(ways[:-1])} or {ways[-1]}" if len(ways) > 1 else f"set {ways[0]}",
         )
+
+    def _where(self) -> str:
+        return f"out of memory before step {self.trainer.state.global_step + 1}"
+
+    def _is_within_ppo(self) -> bool:
+        """Whether a checkpoint of PPO counts micro-batches of the size that it was saved with."""
+        return self.run.stage == "ppo" and self.trainer.state.global_step > 0
 
     def _unit(self, count: int) -> str:
         """What rows are called: by their file where they are its rows one by one."""
@@ -254,13 +262,16 @@ def _late(trainer: Any, run: Run, folder: Path, *, finds: bool) -> TrainingError
     where = f"step {trainer.state.global_step + 1}: out of memory{_describe_peak(args)}"
     if smaller is None:
         return TrainingError(where, "begin anew with activation_checkpointing or shorter rows")
-    if finds:
+    if finds and run.stage != "ppo":
         change = _describe_change(args, smaller)
         keep_effective_batch(args, smaller)
         _record_sizes(run, folder, args)
         return TrainingError(where, f"go on with --resume, which takes {change}")
     sizes = " ".join(f"--{key} {value}" for key, value in sizes_after(args, smaller).items())
-    return TrainingError(where, f"go on with --resume --resume_anyway {sizes}")
+    how = "go on with --resume --resume_anyway"
+    if run.stage == "ppo":  # a checkpoint within a rollout counts its micro-batches
+        how = "begin anew with --overwrite"
+    return TrainingError(where, f"{how} {sizes}")
 
 
 def _describe_change(args: Any, size: int) -> str:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from support import REPOSITORY, write_jsonl
 
 from alignment.batch_size import keep_effective_batch, next_smaller, sizes_after, take_found
+from alignment.checkpoints import find_fault
 from alignment.errors import ConfigError
 from alignment.runs import load_run
-from alignment.stages import run_stage
+from alignment.stages import main, run_stage
 from alignment.traceless import state_bytes
 from alignment.trial import token_counts
 
@@ -255,6 +256,79 @@ def test_where_not_even_one_row_fits_it_is_told(tmp_path: Path, tiny_dir: Path) 
         "more than this device has",
         "  set activation_checkpointing, use_peft or a smaller max_length",
     ]
+
+
+def test_ppo_finds_a_size_for_its_update_and_keeps_the_rollout(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    long = ["--max_completion_length", "200", "--per_device_train_batch_size", "48"]
+    long += ["--auto_find_batch_size", "--max_steps", "2", "--activation_checkpointing", "false"]
+    flags = words("ppo", tmp_path, tiny_dir, *long, "--num_ppo_epochs", "1")
+    write_jsonl(tmp_path / "data.jsonl", [{"prompt": f"say {n}"} for n in range(100)])
+    done = short("ppo", flags, room=60)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    size = run.checks["batch"]["per_device_train_batch_size"]
+    assert size < 48
+    assert run.checks["batch"] == {
+        "per_device_train_batch_size": size,
+        "gradient_accumulation_steps": 48 // size,
+        "steps_per_generation": 2 * 48 // size,
+    }
+    asked = ["--per_device_train_batch_size", str(size), "--preflight", "false"]
+    asked += ["--gradient_accumulation_steps", str(48 // size)]
+    asked += ["--steps_per_generation", str(2 * 48 // size)]
+    flags = [flag if flag != str(tmp_path / "out") else f"{flag}-asked" for flag in flags]
+    flags.remove("--auto_find_batch_size")
+    run_stage("ppo", [*flags, *asked])
+    (tmp_path / "asked").mkdir()
+    (tmp_path / "out-asked").rename(tmp_path / "asked" / "out")
+    assert outcome(tmp_path) == outcome(tmp_path / "asked")
+
+
+def hungry(completions: list[Any], *, trainer_state: Any, **_: Any) -> list[float]:
+    """A reward that asks for a petabyte once the run is at step 2."""
+    torch.empty(2**50 if trainer_state.global_step == 2 else 1, dtype=torch.uint8)
+    return count_letters(completions)
+
+
+def test_memory_that_runs_out_later_is_told_in_two_lines(
+    tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = words("ppo", tmp_path, tiny_dir, "--num_ppo_epochs", "1", "--save_steps", "1")
+    flags[flags.index(f"{__name__}:count_letters")] = f"{__name__}:hungry"
+    with pytest.raises(SystemExit) as end:
+        main("ppo", flags)
+    assert end.value.code == 1
+    told = capsys.readouterr().err
+    assert told[told.index("error: ") :].splitlines() == [
+        "error: step 3: out of memory",
+        "  begin anew with --overwrite --per_device_train_batch_size 1 "
+        "--gradient_accumulation_steps 2 --steps_per_generation 4",
+    ]
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    assert run.status == "failed"
+    assert find_fault(tmp_path / "out" / "checkpoint-2") is None
+
+
+def test_one_process_that_is_short_halves_the_batch_of_both(tmp_path: Path, tiny_dir: Path) -> None:
+    flags = pairs(tmp_path, tiny_dir, "--auto_find_batch_size")
+    done = short("rm", flags, ranks="1", room=100, processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    size = run.checks["batch"]["per_device_train_batch_size"]
+    assert size < 24
+    assert run.checks["batch"]["gradient_accumulation_steps"] * size == 24
+    (tmp_path / "asked").mkdir()
+    asked = ["--per_device_train_batch_size", str(size)]
+    asked += ["--gradient_accumulation_steps", str(24 // size)]
+    asked = pairs(tmp_path / "asked", tiny_dir, *asked, "--preflight", "false")
+    done = short("rm", asked, ranks="none", processes=2)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert outcome(tmp_path) == outcome(tmp_path / "asked")
 
 
 # Sizes
