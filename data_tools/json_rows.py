@@ -22,33 +22,56 @@ Parsed: TypeAlias = tuple[int | None, Any]
 PIECE = 1 << 17
 """Bytes parsed at once: more of them leave the cache before their rows are used."""
 UNFINISHED = "unexpected end of data"
+REACH = 256
+"""Bytes looked back for the end of one member before the first key of the next."""
 FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")')
+BEFORE_KEY = re.compile(rb"\}\s*,\s*(?=\{\s*\Z)")
+BEFORE_MEMBER = re.compile(rb"\}\s*,\s*\Z")
+KEY_END = re.compile(rb'"\s*:()')
+"""With an empty group, so that matches are counted without a copy of any."""
+ESCAPED_END = re.compile(rb'\\"\s*:')
+BACKSLASH = ord("\\")
 BOM = b"\xef\xbb\xbf"
 
 
 def line_rows(stream: IO[bytes]) -> Iterator[Parsed]:
     """One row a line; blank lines are passed over, a BOM and CRLF are taken as they come."""
-    for line, text in enumerate(stream, start=1):
+    line = 1
+    while lines := stream.readlines(PIECE):
         if line == 1:
-            text = text.removeprefix(BOM)
-        if not text.isspace():
-            yield line, parse_line(text)
+            lines[0] = lines[0].removeprefix(BOM)
+        try:
+            values = [orjson.loads(text) for text in lines]
+        except orjson.JSONDecodeError:  # one of them is blank or wrong
+            for at, text in enumerate(lines, start=line):
+                if not text.isspace():
+                    yield at, _parse_line(text)
+        else:
+            yield from zip(itertools.count(line), map(_told_apart, lines, values))
+        line += len(lines)
 
 
-def parse_line(text: bytes) -> Any:
+def _parse_line(text: bytes) -> Any:
     """The value of one line, or the Fault in it."""
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         return fault_in(text, error)
-    return _repeated_keys(text, [value]).get(0, value) if type(value) is dict else value
+    return _told_apart(text, value)
+
+
+def _told_apart(text: bytes, value: Any) -> Any:
+    """The value of one line, or the Fault that a key of it stands twice."""
+    if type(value) is not dict or len(KEY_END.findall(text)) == len(value):
+        return value
+    return _repeated_keys(text, [value]).get(0, value)
 
 
 def array_rows(stream: IO[bytes]) -> Iterator[Parsed]:
     """The members of one large array. A member that cannot be parsed is a Fault at its line."""
     line, pending = 1, b""
     for raw, last in array_pieces(stream):
-        pending += raw
+        pending = pending + raw if pending else raw
         try:
             yield from parse_piece(pending, last=last)
         except orjson.JSONDecodeError as error:
@@ -60,24 +83,39 @@ def array_rows(stream: IO[bytes]) -> Iterator[Parsed]:
 
 
 def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
-    """Cut an array, its `[` taken off, before members that begin like the first; last is marked."""
+    """Cut an array, its `[` taken off, before members that begin like the first; last is marked.
+
+    Where a member is larger than a piece, as much again as is held is read, so that no part of
+    it is looked at or copied more than a few times.
+    """
     size = PIECE * times
     buffer = stream.read(size).removeprefix(BOM)
     first = FIRST_KEY.match(buffer)
-    cut = re.compile(rb"\}\s*,\s*(?=\{\s*" + (re.escape(first[1]) if first else b"") + rb")")
+    key, before = (first[1], BEFORE_KEY) if first else (b"{", BEFORE_MEMBER)
     buffer = buffer.replace(b"[", b" ", 1)
-    while more := stream.read(size):
-        end = max((m.end() for m in cut.finditer(buffer)), default=0)
+    seen = 0
+    while more := stream.read(max(size, len(buffer))):
+        end = _last_cut(buffer, key, before, seen)
         if end:
             yield buffer[:end], False
+        seen = max(len(buffer) - end - REACH - len(key), 0)
         buffer = buffer[end:] + more
     yield buffer, True
+
+
+def _last_cut(buffer: bytes, key: bytes, before: re.Pattern[bytes], start: int) -> int:
+    """Where the last member in sight begins; 0 where none does behind `start`."""
+    at = len(buffer)
+    while (at := buffer.rfind(key, start, at)) >= 0:
+        if found := before.search(buffer, max(at - REACH, 0), at):
+            return found.end()
+    return 0
 
 
 def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
     """Cut lines into pieces of whole lines; the last piece is marked."""
     buffer = b""
-    while more := stream.read(PIECE * times):
+    while more := stream.read(max(PIECE * times, len(buffer))):
         end = more.rfind(b"\n") + 1
         if end:
             yield buffer + more[:end], False
@@ -93,10 +131,9 @@ def parse_piece(raw: bytes, *, last: bool) -> list[Parsed]:
     Raises:
         orjson.JSONDecodeError: Where it holds an error, or was cut inside a row.
     """
-    text = b"[" + (raw if last else raw.rstrip()[:-1] + b"]")
+    text = b"[" + raw if last else b"".join((b"[", memoryview(raw)[: raw.rindex(b",")], b"]"))
     rows = orjson.loads(text)
-    repeated = _repeated_keys(text, rows)
-    for i, fault in repeated.items():
+    for i, fault in _repeated_keys(text, rows).items():
         rows[i] = fault
     return list(zip(itertools.repeat(None), rows))
 
@@ -159,15 +196,32 @@ def _member(text: bytes) -> tuple[Any, int]:
     return _repeated_keys(text, [value]).get(0, value), 0
 
 
-def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
-    """Faults, by index, of rows in which a key stands twice (parsers keep the last, silently).
+def _any_repeated(text: bytes, rows: list[Any]) -> bool:
+    """Whether in any row, or in an object inside one, a key stands twice.
 
-    An unescaped quote before a colon ends a key, so as many of them as keys means no key is lost;
-    only where the numbers differ is the text read a second time, slowly.
+    Every key written ends in a quote before a colon, so where there are only as many of those as
+    parsed keys, no key was lost. Quotes inside strings can but add to the number: those escaped
+    by an odd number of backslashes, which are looked for only where the numbers differ.
     """
-    keys = _count_keys(rows)
-    quotes = text.count(b'":')
-    if quotes == keys or quotes - text.count(b'\\":') == keys:
+    ends = len(KEY_END.findall(text))
+    flat = sum(len(row) for row in rows if type(row) is dict)
+    if ends == flat:
+        return False
+    ends -= sum(_is_escaped(text, m.start() + 1) for m in ESCAPED_END.finditer(text))
+    return ends != flat and ends != _count_keys(rows)
+
+
+def _is_escaped(text: bytes, at: int) -> bool:
+    """Whether an odd number of backslashes stands before a place."""
+    slashes = 0
+    while text[at - 1 - slashes] == BACKSLASH:
+        slashes += 1
+    return slashes % 2 == 1
+
+
+def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
+    """Faults, by index, of rows in which a key stands twice (parsers keep the last, silently)."""
+    if not _any_repeated(text, rows):
         return {}
     try:
         members = json.loads(text, object_pairs_hook=_Pairs, parse_int=float)

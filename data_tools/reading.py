@@ -17,7 +17,7 @@ import zstandard
 from alignment.errors import DataError
 from data_tools.hub import hub_rows, hub_splits, is_hub_name
 from data_tools.json_rows import Parsed, array_rows, line_rows
-from data_tools.rows import Fault, Row, RowError, place
+from data_tools.rows import Fault, Row, RowError, place, row_of
 from data_tools.tables import csv_rows, parquet_rows
 
 FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
@@ -33,6 +33,7 @@ KIND_NAMES: dict[FileKind, str] = {
 }
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
+BUFFER = 1 << 16
 STRANGERS = (
     (re.compile(rb"version https://git-lfs"), "a git-lfs pointer", "run `git lfs pull` first"),
     (re.compile(rb"(?i)<(!doctype|html|\?xml)"), "a web page", "download the file itself"),
@@ -120,7 +121,8 @@ def file_kind(path: Path) -> FileKind:
 
 def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
     """Open a file for reading bytes, unpacking gzip and zstandard whatever its name says."""
-    stream: IO[bytes] = io.BufferedReader(_Watched(path, watch)) if watch else path.open("rb")
+    raw = _Watched(path, watch) if watch else io.FileIO(path)
+    stream: IO[bytes] = io.BufferedReader(raw, BUFFER)
     magic = stream.read(4)
     stream.seek(0)
     if magic.startswith(GZIP):
@@ -151,9 +153,10 @@ def numbered(
     start: int = 0,
 ) -> Iterator[Row]:
     """Rows with their places, from what a reader parsed; faults go to `on_error`."""
+    lines = kind != "array"
     for number, (line, value) in enumerate(parsed, start=start + 1):
         if type(value) is dict:
-            yield Row(source, number, line if kind != "array" else None, value)
+            yield row_of((source, number, line if lines else None, value))
             continue
         fault = value if isinstance(value, Fault) else _not_an_object(value)
         where = place(source, number, line, fault.column)

@@ -13,6 +13,7 @@ from alignment.errors import DataError
 from data_tools.examples import Example
 from data_tools.export import EXPORTS, NATURAL, unified
 from data_tools.formats import Adapter, Record, Unusable
+from data_tools.formats.record import Text
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.rows import Fault, Row, RowError
 from data_tools.summary import Summary
@@ -69,7 +70,7 @@ class RecordWriter:
         self, summary: Summary, conversion: Conversion, out: IO[bytes], lost: IO[bytes]
     ) -> None:
         self.summary, self.conversion, self.out, self.lost = summary, conversion, out, lost
-        self.name, self.write = "", out.write
+        self.name = ""
         self.least_margin = conversion.pairing.min_margin
         self.rows_out = self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
@@ -79,8 +80,7 @@ class RecordWriter:
         """Write all examples of one file, or of a part of it."""
         last, source, seen = 0, "", 0
         adapter: Adapter | None = None
-        for example in examples:
-            row, found, _ = example
+        for row, found, record in examples:
             if row.number != last:
                 last = row.number
                 if found is not adapter or row.source != source:
@@ -88,7 +88,7 @@ class RecordWriter:
                     source, adapter, seen = row.source, found, 0
                     self.name = source.rsplit("/", 1)[-1]
                 seen += 1
-            self._example(example)
+            self._example(row, record)
         self._count(source, adapter, seen)
 
     def finish(self) -> None:
@@ -104,14 +104,13 @@ class RecordWriter:
         if adapter and rows:
             self.summary.formats[source, adapter.name] += rows
 
-    def _example(self, example: Example) -> None:
-        row, _, record = example
+    def _example(self, row: Row, record: Record | Unusable) -> None:
         if isinstance(record, Unusable):
             self._drop(row, record.code, record.reason, record.remedy)
             return
-        if not self.shape:
-            self.shape = self.summary.shape = NATURAL[record.kind]
         kind = record.kind
+        if not self.shape:
+            self.shape = self.summary.shape = NATURAL[kind]
         if kind == "ranked" or (
             kind == "preference" and (record.margin is not None or self.least_margin > 0)
         ):
@@ -132,19 +131,20 @@ class RecordWriter:
             reason = f"{record.kind} cannot be written as {self.shape!r}"
             self._drop(row, "wrong_kind", reason, f"rows before were {self.shape}; convert apart")
             return
-        if kind == "preference" and _equal(record):
+        if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
         if record.messages is None and type(record.prompt) is str:
             self.text_rows += 1
+            group = digest(record.prompt)
         else:
             self.turn_rows += 1
-        group = group_id(record)
+            group = group_id(record)
         for made in make(record):
             made["source"] = self.name
             made["source_row"] = row.number
             made["group_id"] = group
-            self.write(json_line(made))
+            self.out.write(json_line(made))
             self.rows_out += 1
 
     def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:
@@ -200,7 +200,10 @@ def group_id(record: Record) -> str:
     return digest(plain(record.prompt))
 
 
-def _equal(record: Record) -> bool:
+def _equal(chosen: Text, rejected: Text) -> bool:
     """Whether nothing but outer space tells the two sides apart."""
-    chosen, rejected = plain(record.chosen), plain(record.rejected)
+    if type(chosen) is not str or type(rejected) is not str:
+        chosen, rejected = plain(chosen), plain(rejected)
+    if chosen[:1].isalnum() and rejected[:1].isalnum() and chosen[:1] != rejected[:1]:
+        return False
     return chosen == rejected or chosen.strip() == rejected.strip()

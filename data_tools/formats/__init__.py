@@ -38,7 +38,7 @@ def detect(data: Mapping[str, Any]) -> Adapter:
         Unusable: If no format matches (naming the nearest), or two do (naming both).
     """
     kinds = tuple(map(type, data.values()))
-    signature: tuple[object, ...] = (tuple(data), kinds)
+    signature: tuple[object, ...] = (*data, *kinds)
     if list in kinds:
         signature = (*signature, *[tag(value) for value in data.values() if type(value) is list])
     known = _KNOWN.get(signature)

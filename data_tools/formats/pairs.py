@@ -1,5 +1,6 @@
 """Formats whose rows already say which of two answers is better."""
 
+import itertools
 import re
 
 from data_tools.formats.adapter import Adapter
@@ -16,6 +17,7 @@ from data_tools.formats.turns import (
 
 ANSWER = "text|object|turns"
 SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
+NUMBERED = frozenset({"margin", *itertools.chain.from_iterable(SCORES)})
 EXTRA_ID = re.compile(r"<extra_id_[01]>(System|User|Assistant)\n")
 
 
@@ -202,6 +204,8 @@ def _sides(data: Data) -> tuple[Text, Text]:
 
 def _margin(data: Data) -> float | None:
     """The margin a row names, or the difference of the scores of its sides."""
+    if NUMBERED.isdisjoint(data):
+        return None
     if "margin" in data and data["margin"] is not None:
         return number(data, "margin")
     for better_key, worse_key in SCORES:

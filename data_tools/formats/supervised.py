@@ -25,7 +25,7 @@ def alpaca(data: Data) -> Record:
     prompt, output = with_input(data), text(data, "output")
     if "system" in data or "history" in data:
         return supervised(context(data, prompt), output)
-    return Record("sft", prompt, completion=output)
+    return Record("sft", prompt, "", "", output)
 
 
 def belle(data: Data) -> Record:

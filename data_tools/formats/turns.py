@@ -171,7 +171,7 @@ def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None 
         prompt = as_messages(prompt, "user")
         chosen = as_messages(chosen, "assistant")
         rejected = as_messages(rejected, "assistant")
-    return Record("preference", prompt, chosen, rejected, margin=margin)
+    return Record("preference", prompt, chosen, rejected, "", None, "", None, margin)
 
 
 def ranked_of(

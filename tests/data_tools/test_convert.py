@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from support import write_jsonl
 
 from alignment.errors import ConfigError, DataError
-from data_tools import json_rows
+from data_tools import json_rows, writing
 from data_tools.cli import data
 from data_tools.convert import Conversion, convert
 from data_tools.formats import Record
@@ -460,3 +460,13 @@ def test_two_processes_tell_of_a_bad_row_as_one_does(tmp_path: Path) -> None:
         run([source], tmp_path / "out.jsonl", num_proc=2)
     summary = run([source], tmp_path / "out.jsonl", num_proc=2, drop=True)
     assert (summary.rows_in, summary.rows_out, summary.dropped) == (52, 51, {"malformed": 1})
+
+
+def test_a_file_written_behind_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writing, "BEHIND", 1 << 20)
+    source = tmp_path / "in.jsonl"
+    with source.open("w") as out:
+        out.writelines(GOOD.replace("q", f"q{i} " + "x" * 1000, 1) for i in range(4000))
+    summary = run([source], tmp_path / "out.jsonl")
+    assert summary.rows_out == 4000
+    assert [row["source_row"] for row in rows_of(summary.output)] == list(range(1, 4001))

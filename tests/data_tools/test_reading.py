@@ -78,6 +78,8 @@ BROKEN = {
     "after.json": (b'[{"a":1}] x', ":1:8: not JSON"),
     "twice.json": (b'[{"a":1},{"b":{"c":1,"c":2}}]', ": row 2: the key 'c' stands twice"),
     "twice.jsonl": (b'{"a":"\\":"}\n{"a":1,"a":2}\n', ":2: the key 'a' stands twice"),
+    "apart.json": (b'[{"a" :1,"b":1,"b":2}]', ": row 1: the key 'b' stands twice"),
+    "slash.jsonl": (b'{"a\\\\":1,"b":"\\":","c":1,"c":2}\n', ":1: the key 'c' stands twice"),
     "utf8.jsonl": (b'{"a":1}\n{"a":"\xff"}\n', ":2:7: not UTF-8: byte 0xff"),
     "utf8.json": (b'[{"a":1},\n{"a":"\xff"}]', ":2:7: not UTF-8: byte 0xff"),
     "nul.jsonl": (b'{"a":"\x00"}\n', ":1:7: not JSON: unexpected control character"),
@@ -154,6 +156,20 @@ def test_a_line_of_50_megabytes(tmp_path: Path) -> None:
     path.write_text(json.dumps({"a": "x" * 50_000_000}) + "\n")
     (row,) = read_rows(path)
     assert len(row.data["a"]) == 50_000_000
+
+
+def test_members_larger_than_a_piece_and_those_behind_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"a": "x" * size, "b": {"a": size}} for size in (3, 5000, 1, 700, 90_000, 2)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    monkeypatch.setattr(json_rows, "PIECE", 1000)
+    with path.open("rb") as stream:
+        pieces = [raw for raw, _ in json_rows.array_pieces(stream)]
+    assert len(pieces) > 2
+    assert b"".join(pieces).strip() == path.read_bytes()[1:]
+    assert [row.data for row in read_rows(path)] == rows
 
 
 def test_a_folder_is_read_in_order_and_must_hold_one_kind(tmp_path: Path) -> None:
