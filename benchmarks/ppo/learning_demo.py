@@ -82,7 +82,8 @@ def main() -> None:
             path.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
             curve = " ".join(f"{y:.3f}" for y in run["right"])
             print(*(run[key] for key in KEYS), curve, f"{run['seconds']:.0f} s", flush=True)
-    draw(runs, path.with_suffix(".svg"), measure="right", label="right, held out", names=NAMES)
+    if not (args.set or args.learning_rates or args.betas):  # curves of one setting each
+        draw(runs, path.with_suffix(".svg"), measure="right", label="right, held out", names=NAMES)
     print(table(runs))
 
 
