@@ -15,7 +15,7 @@ from alignment.registry import STAGES
 _PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": []}
 _SECTIONS = {
     "Stages": tuple(STAGES),
-    "Pipelines": ("run", "runs", "eval", "report"),
+    "Pipelines": ("run", "plan", "runs", "eval", "report"),
     "Models and data": ("init-model", "merge", "data"),
 }
 
@@ -29,6 +29,9 @@ class Align(click.Group):
             group: click.Group = importlib.import_module("data_tools.cli").data
             group.add_command(importlib.import_module("alignment.reject.command").reject)
             return group
+        if name == "plan":
+            command: click.Command = importlib.import_module("alignment.plan.command").plan
+            return command
         return super().get_command(ctx, name)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,7 +49,8 @@ class Align(click.Group):
 def _summary(group: Align, ctx: click.Context, name: str) -> str:
     if name == "data":
         return "Convert, check, split and show preference data"
-    command = group.commands[name]
+    command = group.get_command(ctx, name)
+    assert command is not None
     return command.get_short_help_str(limit=80)
 
 

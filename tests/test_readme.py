@@ -16,8 +16,8 @@ from alignment.registry import STAGES
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
 #: What the tree leaves to the README of the folder itself.
 INSIDE = (
-    "alignment/demo/", "alignment/evaluate/", "alignment/ppo/", "alignment/reject/",
-    "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/", "recipes/demo/",
+    "alignment/demo/", "alignment/evaluate/", "alignment/plan/", "alignment/ppo/",
+    "alignment/reject/", "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/", "recipes/demo/",
     "recipes/qwen2.5-0.5b/", "recipes/qwen2.5-7b/", "recipes/smollm2-135m/", "tests/",
 )  # fmt: skip
 

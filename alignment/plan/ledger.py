@@ -1,0 +1,167 @@
+"""Counts the bytes that live while a model runs on tensors that have a shape and no storage.
+
+Under torch's FakeTensorMode every operation of the real modules happens but the arithmetic, and
+autograd keeps exactly what it would keep. A ledger sees each tensor come and go, so the peak is
+read off the very code that will train, whatever the architecture; nothing is allocated.
+"""
+
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+
+@dataclass(slots=True)
+class Moment:
+    """The fullest moment of a segment, in bytes: all that lived, and of it the gradients."""
+
+    live: int = 0
+    gradients: int = 0
+
+
+class Ledger(TorchDispatchMode):
+    """Counts bytes while it is entered; ``mark`` begins a segment that gets a peak of its own.
+
+    Bytes that a kernel allocates inside itself are not seen. Those are small beside a layer's.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.live = 0
+        self.gradients = 0
+        self.segments: dict[str, Moment] = {}
+        self._known: set[int] = set()
+        self._counted: set[int] = set()
+        self._now = Moment()
+
+    def mark(self, name: str) -> None:
+        """Begin a segment, or go on with one of that name."""
+        self._now = self.segments.setdefault(name, Moment())
+        self._note()
+
+    def leave_out(self, model: nn.Module) -> None:
+        """Do not count what a model holds; count its gradients, apart from the rest too."""
+        for x in (*model.parameters(), *model.buffers()):
+            self._known.add(x.untyped_storage()._cdata)
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                hook: Any = parameter.register_post_accumulate_grad_hook
+                hook(self._count_gradient)
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run an operation and count the storages that it made.
+
+        A mask says nothing without its values, so it picks everything: that is the fullest batch.
+        """
+        if func is torch.ops.aten.index.Tensor and _is_mask(args[1]):
+            out = args[0].flatten(0, args[1][0].dim() - 1).clone()
+        else:
+            out = func(*args, **(kwargs or {}))
+        for x in tree_iter(out):
+            if isinstance(x, Tensor):
+                self._add(x)
+        return out
+
+    def _add(self, x: Tensor) -> None:
+        storage = x.untyped_storage()
+        key = storage._cdata
+        if key in self._known:
+            return
+        self._known.add(key)
+        size = storage.nbytes()
+        self.live += size
+        weakref.finalize(storage, self._drop, key, size).atexit = False
+        self._note()
+
+    def _drop(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.live -= size
+
+    def _count_gradient(self, parameter: Tensor) -> None:
+        if parameter.grad is not None and id(parameter) not in self._counted:
+            self._counted.add(id(parameter))
+            self.gradients += parameter.grad.untyped_storage().nbytes()
+
+    def _note(self) -> None:
+        if self.live > self._now.live:
+            self._now.live, self._now.gradients = self.live, self.gradients
+
+
+def _is_mask(indices: Any) -> bool:
+    return len(indices) == 1 and indices[0] is not None and indices[0].dtype == torch.bool
+
+
+@contextmanager
+def marked_layers(ledger: Ledger, layers: nn.ModuleList, phase: str) -> Iterator[None]:
+    """Give the first and the last layer, and what lies before and after, segments of their own.
+
+    With three layers or more those between lie on the line between the two, as every layer adds the
+    same; so segments of two depths tell those of any depth.
+    """
+    last = len(layers) - 1
+    handles = []
+
+    def enter(index: int) -> Any:
+        def hook(module: nn.Module, args: Any) -> None:
+            ledger.mark(f"{phase}: {_name(index, last)}")
+
+        return hook
+
+    def leave(index: int) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            hidden = output[0] if isinstance(output, tuple) else output
+            if index == last:
+                ledger.mark(f"{phase}: after the layers")
+            if hidden.requires_grad:
+                name = f"{phase}: {_name(index, last)}, backward"
+                hidden.register_hook(lambda grad: ledger.mark(name))
+
+        return hook
+
+    for index, layer in enumerate(layers):
+        handles.append(layer.register_forward_pre_hook(enter(index)))
+        handles.append(layer.register_forward_hook(leave(index)))
+    ledger.mark(f"{phase}: before the layers")
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _name(index: int, last: int) -> str:
+    return "last layer" if index == last else "first layer" if index == 0 else "middle layers"
+
+
+def decoder_layers(model: nn.Module) -> nn.ModuleList:
+    """The repeated blocks of a transformer: its longest list of modules."""
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return max(lists, key=len, default=nn.ModuleList())
+
+
+def bytes_of(model: nn.Module, *, trainable: bool | None = None) -> int:
+    """Bytes of the parameters and buffers of a model, shared ones once.
+
+    Args:
+        model: Any module, also one without storage.
+        trainable: Only parameters that are trained, or only those that are not (with buffers).
+    """
+    tensors = {id(p): p for p in model.parameters()} | {id(b): b for b in model.buffers()}
+    return sum(
+        x.numel() * x.element_size()
+        for x in tensors.values()
+        if trainable is None or x.requires_grad == trainable
+    )
+
+
+def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
+    """Parameters of a model, shared ones once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

@@ -1,0 +1,417 @@
+"""`align plan`: shapes without storage count as real ones do; the peak is what a run takes."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from support import REPOSITORY, make_tokenizer, write_jsonl
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    LlamaConfig,
+    PreTrainedConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from alignment.cli import main
+from alignment.config import resolve
+from alignment.errors import AlignError
+from alignment.plan.command import plan as plan_command
+from alignment.plan.devices import parse_counts, parse_memory
+from alignment.plan.ledger import Ledger
+from alignment.plan.memory import Memory, estimate, shard
+from alignment.plan.models import build_models, with_depth
+from alignment.plan.optimizers import optimizer_need
+from alignment.plan.recipe import read_stage
+from alignment.plan.rows import measure_rows
+from alignment.plan.steps import _read, read_memory
+from alignment.plan.work import Batch, Device, Lora, RewardModel, Work
+
+SHAPE = {
+    "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 256,
+}  # fmt: skip
+LLAMA = LlamaConfig(**SHAPE)
+CONFIGS: dict[str, PreTrainedConfig] = {
+    "llama": LLAMA,
+    "llama-tied": LlamaConfig(**SHAPE, tie_word_embeddings=True),
+    "qwen2": Qwen2Config(**SHAPE, tie_word_embeddings=True),
+    "qwen3": Qwen3Config(**SHAPE, head_dim=16),
+    "gpt2": GPT2Config(vocab_size=320, n_embd=32, n_layer=2, n_head=4, n_positions=256),
+}
+
+
+def work(stage: str = "sft", config: PreTrainedConfig = LLAMA, **keys: Any) -> Work:
+    known: dict[str, Any] = {
+        "form": "full", "device": "cpu", "batch": Batch(4, 32), "checkpointing": False,
+        "reference": stage in ("dpo", "ppo"),
+    }  # fmt: skip
+    if stage == "ppo":
+        known["batch"] = Batch(4, 48, 1, 32, 4)
+    return Work(stage, config, **{**known, **keys})
+
+
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set")  # peft, of GPT-2
+@pytest.mark.parametrize("name", CONFIGS)
+def test_parameters_are_counted_as_in_the_real_model(name: str) -> None:
+    config = CONFIGS[name]
+    real = AutoModelForCausalLM.from_config(config)
+    assert build_models(work(config=config)).parameters == real.num_parameters()
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(real, LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=None))
+    trained, _ = adapted.get_nb_trainable_parameters()
+    models = build_models(work(config=config, form="lora", lora=Lora(r=4)))
+    assert sum(p.numel() for p in models.trained()) == trained
+    assert models.parameters == real.num_parameters() - trained
+
+
+@pytest.mark.parametrize("stage", ["pt", "sft", "rm", "dpo", "ppo"])
+@pytest.mark.parametrize("form", ["full", "lora", "qlora"])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_every_stage_has_an_estimate(stage: str, form: str, device: Device) -> None:
+    quantized = "4bit" if form == "qlora" else ""
+    found = estimate(
+        work(stage, form=form, device=device, quantized=quantized, autocast=device == "gpu")
+    )
+    assert found.activations > 0
+    assert found.total <= sum(
+        (found.weights, found.gradients, found.optimizer, found.activations, found.reference)
+    ) + sum((found.critic, found.rewards, found.context))
+    assert (found.kv_cache > 0) == (stage == "ppo")
+    assert (found.reference > 0) == (stage in ("dpo", "ppo") and form == "full")
+
+
+@pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt2"])
+def test_other_architectures_have_an_estimate(name: str) -> None:
+    with_checkpoints = estimate(work(config=CONFIGS[name], checkpointing=True))
+    assert 0 < with_checkpoints.activations <= estimate(work(config=CONFIGS[name])).activations
+
+
+@pytest.mark.parametrize("keys", [{}, {"checkpointing": True}, {"form": "lora"}], ids=str)
+def test_two_depths_tell_every_other(keys: dict[str, Any]) -> None:
+    deep = work("dpo", with_depth(LLAMA, 7), **keys)
+    from_two, whole = read_memory(deep).segments, _read(deep).segments
+    assert max(m.live for m in from_two.values()) == max(m.live for m in whole.values())
+    assert from_two == {name: whole[name] for name in from_two}
+
+
+def test_ledger_counts_what_autograd_keeps() -> None:
+    layer = nn.Sequential(nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 2, bias=False))
+    with FakeTensorMode():
+        layer = nn.Sequential(nn.Linear(8, 16, bias=False), nn.ReLU(), nn.Linear(16, 2, bias=False))
+        with Ledger() as ledger:
+            ledger.leave_out(layer)
+            x = torch.empty(4, 8)
+            out = layer(x)
+            # x, the ReLU's output (its input was freed, and is not kept) and the result
+            assert ledger.live == 4 * (4 * 8 + 4 * 16 + 4 * 2)
+            out.sum().backward()
+            del out
+            assert ledger.gradients == 4 * (8 * 16 + 16 * 2)
+            assert ledger.live == ledger.gradients + 4 * 4 * 8
+
+
+def test_parts_against_numbers_worked_out_by_hand() -> None:
+    found = estimate(work("ppo", rewards=(RewardModel(LLAMA, "float32"),), critic="model"))
+    attention = 32 * 32 * 2 + 32 * 16 * 2  # q and o; k and v of two heads of 8
+    layer = attention + 3 * 32 * 64 + 2 * 32
+    trunk = 320 * 32 + 2 * layer + 32
+    head = 320 * 32
+    buffers = 2 * 4 * 4  # rotary frequencies, kept twice
+    assert found.weights == 4 * (trunk + head) + buffers
+    assert found.trained == trunk + head + trunk + 33
+    assert found.gradients == 4 * found.trained
+    assert found.optimizer == 8 * found.trained
+    assert found.reference == found.weights
+    assert found.rewards == 4 * (trunk + 32) + buffers
+    assert found.critic == 4 * (trunk + 33) + buffers
+    assert found.kv_cache == 2 * 2 * 4 * 2 * 8 * 48 * 4  # K and V, layers, rows, heads, width, T
+
+
+def test_eager_attention_keeps_its_scores() -> None:
+    more = {
+        length: _live(work(batch=Batch(2, length), attention="eager"))
+        - _live(work(batch=Batch(2, length), attention="sdpa"))
+        for length in (64, 128)
+    }
+    scores = 2 * 2 * 4 * 128 * 128 * 4  # layers, rows, heads, T, T, float32
+    assert 0.7 * scores < more[128] < 2 * scores
+    assert more[128] > 3 * more[64]  # they grow with the square
+
+
+def _live(what: Work) -> int:
+    return read_memory(what).segments["training: after the layers"].live
+
+
+def test_quantized_weights_take_half_a_byte() -> None:
+    lora, qlora = (
+        estimate(work(form=form, quantized=kind, dtype="bfloat16", lora=Lora(targets="all-linear")))
+        for form, kind in (("lora", ""), ("qlora", "4bit"))
+    )
+    linear = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64)
+    adapter_savings = 2 * lora.trained  # bfloat16 in place of float32
+    assert lora.weights - qlora.weights == pytest.approx(linear * (2 - 0.5625), abs=adapter_savings)
+
+
+def test_a_shared_reward_model_costs_its_adapter() -> None:
+    shared = RewardModel(LLAMA, "float32", Lora(r=4))
+    alone = replace(shared, lora=None)
+    small, large = (estimate(work("ppo", form="lora", rewards=(r,))) for r in (shared, alone))
+    assert small.rewards < large.rewards / 5
+
+
+def test_accumulation_keeps_gradients_through_the_forward() -> None:
+    once, twice = (estimate(work(batch=Batch(4, 32, n))) for n in (1, 2))
+    assert twice.total > once.total
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rows=st.integers(1, 6), length=st.integers(2, 64), stage=st.sampled_from(["sft", "dpo"]))
+def test_more_tokens_take_no_less(rows: int, length: int, stage: str) -> None:
+    base = estimate(work(stage, batch=Batch(rows, length)))
+    assert estimate(work(stage, batch=Batch(rows + 1, length))).total >= base.total
+    assert estimate(work(stage, batch=Batch(rows, length + 1))).total >= base.total
+    checkpointed = estimate(work(stage, batch=Batch(rows, length), checkpointing=True))
+    assert checkpointed.total <= base.total
+
+
+@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(rank=st.integers(1, 12))
+def test_rank_costs_and_lora_holds_less_than_full(rank: int) -> None:
+    small, large = (estimate(work(form="lora", lora=Lora(r=r))) for r in (rank, rank + 1))
+    full = estimate(work())
+    assert small.total <= large.total
+    assert large.gradients + large.optimizer < full.gradients + full.optimizer
+
+
+@pytest.fixture(scope="module")
+def deep() -> tuple[Work, Memory]:
+    what = work(config=with_depth(LLAMA, 12))
+    return what, estimate(what)
+
+
+@given(gpus=st.integers(2, 64))
+def test_sharding_over_more_gpus_takes_less_of_each(deep: tuple[Work, Memory], gpus: int) -> None:
+    what, alone = deep
+    ddp = shard(alone, what, gpus=gpus, sharding="ddp")
+    assert ddp.total == alone.total + alone.gradients  # its buckets
+    for sharding in ("zero2", "zero3"):
+        fewer, more = (shard(alone, what, gpus=n, sharding=sharding) for n in (gpus, gpus * 2))
+        assert more.total < fewer.total < ddp.total
+    assert (
+        shard(alone, what, gpus=gpus, sharding="zero3").weights * gpus
+        <= shard(alone, what, gpus=gpus, sharding="zero2").weights
+    )
+
+
+def test_optimizers_against_numbers_worked_out_by_hand() -> None:
+    matrix, vector = torch.empty(100, 50), torch.empty(64)
+    both = [matrix, vector]
+    assert optimizer_need("adamw_torch_fused", both).states == 8 * 5064
+    assert optimizer_need("adamw_torch", both).moment == 4 * 5064
+    assert optimizer_need("adamw_torch_fused", [matrix.bfloat16()]).states == 4 * 5000
+    assert optimizer_need("adamw_8bit", both).states == int(2 * (5000 * (1 + 4 / 256) + 64 * 4))
+    assert optimizer_need("adafactor", both).states == 4 * (100 + 50 + 64)
+    assert optimizer_need("sgd", both).states == 0
+
+
+def test_adamw_states_are_those_of_torch() -> None:
+    weight = nn.Parameter(torch.ones(6, 5))
+    optimizer = torch.optim.AdamW([weight], fused=True)
+    weight.sum().backward()
+    optimizer.step()
+    held = sum(x.nbytes for x in optimizer.state[weight].values() if x.numel() > 1)
+    assert optimizer_need("adamw_torch_fused", [weight]).states == held
+
+
+# From a recipe
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "model"
+    make_tokenizer().save_pretrained(folder)
+    LLAMA.save_pretrained(folder)
+    return folder
+
+
+def argv(model: Path, tmp_path: Path, **keys: Any) -> list[str]:
+    data = tmp_path / "rows.jsonl"
+    if not data.exists():
+        rows = [{"prompt": "Say hello.", "completion": "hello " * n} for n in (2, 20, 5)]
+        write_jsonl(data, rows)
+    given = {"model_name_or_path": model, "train_data": data, "per_device_train_batch_size": 2}
+    return [f"--{key}={value}" for key, value in (given | keys).items()]
+
+
+def run(*words: Any) -> str:
+    done = CliRunner().invoke(plan_command, list(map(str, words)), catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_only_the_config_is_read_of_a_model(model: Path, tmp_path: Path) -> None:
+    assert not list(model.glob("*.safetensors"))
+    out = run("--stage", "sft", *argv(model, tmp_path), "--device", "cpu")
+    real = AutoModelForCausalLM.from_config(LLAMA).num_parameters()
+    assert f"{real / 1e6:,.1f} M parameters" in out
+    assert "the longest of 3 rows" in out
+    assert "full*" in out
+    for part in ("weights", "gradients", "optimizer", "activations", "peak", "time: "):
+        assert part in out
+
+
+def test_json_has_every_form_and_every_number_of_gpus(model: Path, tmp_path: Path) -> None:
+    keys = {"use_peft": "true", "max_length": 24, "max_steps": 7}
+    words = ["--stage=sft", *argv(model, tmp_path, **keys), "--gpus=1,4", "--tflops=10"]
+    (found,) = json.loads(run(*words, "--memory=24GB", "--json"))["stages"]
+    assert (found["form"], found["device"], found["fits"]) == ("lora", "gpu", True)
+    assert (found["rows"], found["length"]) == (2, 24)  # the longest row is cut
+    assert set(found["forms"]) == {"full", "lora", "qlora"}
+    assert found["total"] == found["forms"]["lora"]["total"]
+    assert {(row["gpus"], row["sharding"]) for row in found["gpus"]} == {
+        (n, kind) for n in (1, 4) for kind in ("ddp", "zero2", "zero3")
+    }
+    one = found["time"][0]
+    assert one["steps"] == 7
+    assert one["seconds"] == pytest.approx(7 * one["flops"] / 10e12)
+
+
+def test_what_does_not_fit_is_told_with_what_would(model: Path, tmp_path: Path) -> None:
+    words = ["--stage=sft", *argv(model, tmp_path, activation_checkpointing="false")]
+    (found,) = json.loads(run(*words, "--memory=600MiB", "--json"))["stages"]
+    assert found["fits"] is False
+    assert found["changes"]
+    assert all(change["total"] < found["total"] for change in found["changes"])
+    assert "--activation_checkpointing true" in found["changes"][0]["keys"]
+    again = [*words, "--memory=600MiB", "--json", "--activation_checkpointing=true"]
+    (changed,) = json.loads(run(*again))["stages"]
+    assert changed["total"] == found["changes"][0]["total"]  # computed, and true
+
+
+def test_a_pipeline_knows_what_earlier_stages_leave(model: Path, tmp_path: Path) -> None:
+    data = tmp_path / "pairs.jsonl"
+    write_jsonl(data, [{"prompt": "Hi", "chosen": "hello there", "rejected": "no"}] * 3)
+    lora = "use_peft: true\nlora_r: 4\nper_device_train_batch_size: 2\n"
+    head = f"model_name_or_path: {model}\n"
+    (tmp_path / "sft.yaml").write_text(f"{head}{lora}train_data: {tmp_path}/rows.jsonl\n")
+    argv(model, tmp_path)
+    (tmp_path / "rm.yaml").write_text(f"{lora}train_data: {data}\n")
+    (tmp_path / "ppo.yaml").write_text(f"{lora}train_data: {data}\nmax_completion_length: 16\n")
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        f"output_dir: {tmp_path}/runs\nstages:\n  sft: {{config: sft.yaml}}\n"
+        "  rm: {config: rm.yaml, needs: {model: sft}}\n"
+        "  ppo: {config: ppo.yaml, needs: {model: sft, reward_model: rm}}\n"
+    )
+    sft, rm, ppo = json.loads(run(file, "--json", "--device=cpu", "--set", "rm.max_length=64"))[
+        "stages"
+    ]
+    assert [found["form"] for found in (sft, rm, ppo)] == ["lora", "lora", "lora"]
+    assert rm["rows"] == 4  # chosen and rejected
+    # the reward model is an adapter on the policy's base; the reference a copy of its adapter
+    assert 0 < ppo["forms"]["lora"]["rewards"] < ppo["forms"]["lora"]["weights"] / 4
+    assert 0 < ppo["forms"]["lora"]["reference"] < ppo["forms"]["lora"]["weights"] / 4
+
+
+def test_lengths_are_the_tokenizers(model: Path, tmp_path: Path) -> None:
+    words = argv(model, tmp_path, as_chat="true")
+    tokenizer = make_tokenizer()
+    found = measure_rows("sft", resolve("sft", words).values, tokenizer)
+    chat = [
+        {"role": "user", "content": "Say hello."},
+        {"role": "assistant", "content": "hello " * 20},
+    ]
+    ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
+    assert (found.rows, found.longest) == (3, len(ids))
+    cut = measure_rows("sft", resolve("sft", [*words, "--max_length=9"]).values, tokenizer)
+    assert cut.longest == 9
+
+
+def test_data_that_is_not_there_counts_as_full_rows(model: Path, tmp_path: Path) -> None:
+    values = resolve("sft", argv(model, tmp_path, train_data="later.jsonl")).values
+    found = read_stage("sft", "sft", values).lengths
+    assert (found.rows, found.longest) == (None, 1024)
+    assert "not there" in found.source
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["sft.yaml"], "sft.yaml: no such file"),
+        (["--stage", "stf"], "did you mean 'sft'?"),
+        (["--stage", "sft", "--lerning_rate", "1"], "did you mean 'learning_rate'?"),
+        (["--stage", "sft", "--memry", "1"], "did you mean 'memory'?"),
+        (["--stage", "sft", "--memory", "much"], "--memory: expected a size, got 'much'"),
+        (["--stage", "sft", "--gpus", "0"], "--gpus: expected counts, got '0'"),
+        (["--stage", "sft", "--gpus", "2", "--device", "cpu"], "--gpus: 2 on a CPU"),
+        (["--stage", "sft", "--set", "a.b=1"], "--set: is for pipelines"),
+        (["--stage", "sft"], "model_name_or_path: no model is named"),
+        (["--stage", "sft", "--model_name_or_path", "./no"], "no such folder, and no hub model"),
+        ([], "no recipe: which stage is it?"),
+    ],
+    ids=lambda x: " ".join(x) if isinstance(x, list) else "",
+)
+def test_mistakes_are_told_in_two_lines(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AlignError) as caught:
+        CliRunner().invoke(main, ["plan", *words], catch_exceptions=False)
+    assert told in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_sizes_and_counts_of_gpus() -> None:
+    assert parse_memory("24GB") == 24 * 10**9
+    assert parse_memory("80 GiB") == parse_memory("80") == 80 * 2**30
+    assert parse_counts("8,1,2,2") == [1, 2, 8]
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['align', 'plan', '--help']\n"
+        "from alignment.cli import entry_point\n"
+        "try: entry_point()\nexcept SystemExit: pass\n"
+        "print('torch' in sys.modules or 'transformers' in sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=REPOSITORY
+    )
+    assert done.stdout.endswith("False\n")
+    assert "--memory" in done.stdout
+
+
+@pytest.mark.skipif(
+    not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are read from Linux's /proc"
+)
+@pytest.mark.parametrize("case", ["tiny sft full"])
+def test_the_estimate_is_what_a_run_takes(case: str, tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location(
+        "measure", REPOSITORY / "benchmarks" / "plan" / "measure.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    measure = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(measure)
+    (tmp_path / "models").mkdir()
+    size, stage, flags = measure.CASES[case]
+    model = measure.make_tiny(tmp_path / "models" / "tiny")
+    words = measure.command(model, size, stage, flags, tmp_path)
+    found = measure.compare(stage, words, allocator=True)
+    assert found["measured"] > 400 * 2**20  # so that what libraries do is small beside it
+    assert 0.8 <= found["estimate"] / found["measured"] <= 1.2
