@@ -17,8 +17,9 @@ READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
 #: What the tree leaves to the README of the folder itself.
 INSIDE = (
     "alignment/demo/", "alignment/evaluate/", "alignment/plan/", "alignment/ppo/",
-    "alignment/reject/", "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/", "recipes/demo/",
-    "recipes/qwen2.5-0.5b/", "recipes/qwen2.5-7b/", "recipes/smollm2-135m/", "tests/",
+    "alignment/reject/", "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/",
+    "recipes/demo/", "recipes/qwen2.5-0.5b/", "recipes/qwen2.5-7b/", "recipes/smollm2-135m/",
+    "tests/",
 )  # fmt: skip
 
 

@@ -209,11 +209,12 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         "vocabulary (InstructGPT, OpenRLHF), else the policy with a zero head.",
     )
 
-    critic_bias_init: bool = _key(
+    center_values: bool = _key(
         True,
-        "Set the bias of a zero value head to the mean return of the first rollout. Else the "
-        "weights must lift that mean, and each token's value moves by another amount: noise "
-        "(measured in benchmarks/ppo).",
+        "Before each rollout's advantages, move the critic's bias so that the mean value is the "
+        "mean return, as PopArt does (arXiv 1602.04714). A bias moves by one learning rate a step: "
+        "while scores rise the values lag behind, later tokens of a response more so, and what "
+        "the weights lift instead is noise. For the numbers see benchmarks/ppo.",
     )
 
     # Watching
@@ -277,6 +278,11 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 value = self.__dict__[key]
                 if value is not None and not is_right(value):
                     raise ConfigError(f"{key}: {value} must be {rule}")
+        if self.log_completions:
+            raise ConfigError(
+                "log_completions: PPO keeps completions in samples.jsonl and a table of W&B",
+                "leave it out; sample_steps and num_samples say how often and how many",
+            )
         if self.kl_control == "adaptive" and self.beta == 0:
             raise ConfigError(
                 "kl_control: adaptive multiplies beta, which is 0", "start from beta 0.05"

@@ -27,6 +27,7 @@ from alignment.ppo.adapters import (
 )
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import response_window
+from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
 
 CRITIC = "critic"
@@ -59,11 +60,6 @@ class ValueHead(nn.Module):
         with torch.autocast(hidden.device.type, enabled=False):
             values: Tensor = self.linear(hidden.float()).squeeze(-1)
         return values
-
-    @property
-    def is_zero(self) -> bool:
-        """Whether the head has not begun to learn."""
-        return not any(bool(x.any()) for x in self.parameters())
 
 
 class ModelCritic(nn.Module):
@@ -116,10 +112,13 @@ def hidden_size(model: PreTrainedModel) -> int:
     return int(model.config.get_text_config().hidden_size)
 
 
-def critic_from_reward_model(classifier: PreTrainedModel) -> ModelCritic:
+def critic_from_reward_model(
+    classifier: PreTrainedModel, *, stats: ScoreStats | None = None
+) -> ModelCritic:
     """Start the critic as the reward model: its trunk, and its score head as the value head.
 
-    InstructGPT (arXiv 2203.02155, appendix C.4) starts the values from the reward model.
+    InstructGPT (arXiv 2203.02155, appendix C.4) starts the values from the reward model. Where
+    scores are normalised, `stats` holds by what, and the values begin on the same scale.
     """
     classifier = copy.deepcopy(classifier)
     classifier.requires_grad_(True)
@@ -138,6 +137,9 @@ def critic_from_reward_model(classifier: PreTrainedModel) -> ModelCritic:
         head.linear.weight.copy_(score[0].weight.float())
         if score[0].bias is not None:
             head.linear.bias.copy_(score[0].bias.float())
+        if stats is not None:
+            head.linear.weight.div_(stats.std)
+            head.linear.bias.sub_(stats.mean).div_(stats.std)
     return ModelCritic(classifier.base_model, head)
 
 
@@ -245,7 +247,8 @@ def make_critic(
     if args.critic_init != "policy":
         for reward in rewards:
             if same_vocabulary(reward.tokenizer, tokenizer):
-                return critic_from_reward_model(reward.classifier)
+                stats = reward.stats if args.normalize_reward else None
+                return critic_from_reward_model(reward.classifier, stats=stats)
         if args.critic_init == "reward_model":
             raise ConfigError(
                 "critic_init: reward_model, but no reward model has the policy's vocabulary",

@@ -130,11 +130,15 @@ def combine_scores(
 
 
 class Experience(NamedTuple):
-    """A rollout ready for training, and the KL a response `(N,)` with the k1 and k3 estimates."""
+    """A rollout ready for training, and the KL a response `(N,)` with the k1 and k3 estimates.
+
+    `shift` is what was added to all values, a scalar; the critic's bias must move likewise.
+    """
 
     rollout: Rollout
     kl: Tensor
     kl_k3: Tensor
+    shift: Tensor
 
 
 def make_experience(
@@ -144,13 +148,15 @@ def make_experience(
     scores: Tensor,
     args: PPOConfig,
     beta: float,
+    center: bool,
     reduce: math.Reduce,
 ) -> Experience:
     """Turn scores into per-token rewards, advantages and returns.
 
     Steps 4 and 5 of the N implementation details (arXiv 2403.17031): KL penalty at each token,
     score at the last, optional whitening of rewards, GAE, whitening of advantages over all real
-    tokens of all processes.
+    tokens of all processes. With `center` the values are shifted first, so that their mean is that
+    of the returns (discounted sums of rewards, lambda 1).
 
     Shape:
         scores: `(N,)`.
@@ -162,13 +168,17 @@ def make_experience(
     rewards = math.token_rewards(penalty, scores, mask, beta=beta)
     if args.whiten_rewards:
         rewards = math.whiten(rewards, mask, keep_mean=True, reduce=reduce)
-    advantages, returns = math.gae(rewards, tokens.values, mask, gamma=args.gamma, lam=args.lam)
+    values, shift = tokens.values, torch.zeros((), device=mask.device)
+    if center:
+        errors, _ = math.gae(rewards, values, mask, gamma=args.gamma, lam=1.0)
+        shift = math.masked_mean(errors, mask, reduce=reduce)
+        values = torch.where(mask, values + shift, 0.0)
+    advantages, returns = math.gae(rewards, values, mask, gamma=args.gamma, lam=args.lam)
     if args.whiten_advantages:
         advantages = math.whiten(advantages, mask, reduce=reduce)
     return Experience(
-        rollout.with_tokens(
-            old_logps=logps, values=tokens.values, advantages=advantages, returns=returns
-        ),
+        rollout.with_tokens(old_logps=logps, values=values, advantages=advantages, returns=returns),
         kl=math.kl_estimate(logps, ref_logps, estimator="k1").sum(dim=1),
         kl_k3=math.kl_estimate(logps, ref_logps, estimator="k3").sum(dim=1),
+        shift=shift,
     )

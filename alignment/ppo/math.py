@@ -209,8 +209,10 @@ def entropy(logps: Tensor) -> Tensor:
     Shape:
         logps: log-probabilities of the whole vocabulary, `(..., V)`; the result: `(...)`.
     """
-    terms: Tensor = torch.special.entr(logps.exp())
-    return terms.sum(dim=-1)
+    # p log p with log p at hand: `special.entr` would take the logarithm of every p once more. The
+    # clamp makes 0 of 0 times -inf.
+    terms = logps.exp() * logps.clamp(min=torch.finfo(logps.dtype).min)
+    return -terms.sum(dim=-1)
 
 
 class FixedKL:

@@ -19,31 +19,26 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from trl import RLOOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from alignment.ppo import math
-from alignment.ppo.adapters import BORROWED, kept_gradients, unsaved_adapters
+from alignment.ppo.adapters import BORROWED
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
+from alignment.ppo.checkpoints import CheckpointedPPO
 from alignment.ppo.checks import check_count, check_ends, check_prompts
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
     head_of,
     hide_critic_from_vllm,
     is_critic_parameter,
-    load_critic,
-    load_critic_adapter,
     make_critic,
     policy_of,
-    save_critic,
     split_groups,
 )
 from alignment.ppo.experience import (
@@ -66,7 +61,7 @@ from alignment.ppo.samples import SampleLog
 from alignment.ppo.state import PPOState, make_kl_control
 
 
-class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
+class PPOTrainer(CheckpointedPPO):
     """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
 
     Takes the arguments of RLOOTrainer, `args` being a PPOConfig. `reward_funcs` may also hold what
@@ -222,23 +217,19 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             )
 
     def _make_experience(self, rollout: Rollout, tokens: TokenScores, scores: Tensor) -> Experience:
-        make = partial(
-            make_experience,
+        experience = make_experience(
             rollout,
+            tokens,
             scores=scores,
             args=self.args,
             beta=self.ppo_state.beta,
+            center=self.args.center_values and self.model.training,
             reduce=self._sum,
         )
-        experience = make(tokens)
         head = head_of(self.accelerator.unwrap_model(self.model))
-        if not self.args.critic_bias_init or not self.model.training or not head.is_zero:
-            return experience
-        mask = rollout.response_mask
-        mean = math.masked_mean(experience.rollout.returns, mask, reduce=self._sum)
         with torch.no_grad():
-            head.linear.bias.copy_(mean)
-        return make(tokens._replace(values=torch.where(mask, mean, 0.0)))
+            head.linear.bias.add_(experience.shift)
+        return experience
 
     def _after_rollout(
         self,
@@ -338,54 +329,7 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
             split_groups(optimizer, critic, lr=self.args.critic_learning_rate)
         return optimizer
 
-    # Checkpoints
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the policy as `from_pretrained` reads it, with the critic's files beside it."""
-        policy = self.accelerator.unwrap_model(self.model)
-        with unsaved_adapters(policy):
-            super().save_model(output_dir, _internal_call=_internal_call)
-        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        if self.args.should_save:
-            save_critic(policy, folder)
-        if not _internal_call:
-            return
-        self.ppo_state.micro_steps = self._step
-        if self.args.should_save:
-            self.ppo_state.save(folder)
-        self.buffer.save(folder, step=self._step)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
-        with kept_gradients(policy):
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-        load_critic(policy, folder)
-        self.ppo_state = PPOState.load(folder)
-        self.alarms.memory = self.ppo_state.alarms
-        self._step = self.ppo_state.micro_steps
-        self.buffer.load(
-            folder,
-            step=self._step,
-            number=self.ppo_state.rollouts,
-            device=self.accelerator.device,
-        )
-
-    def _load_best_model(self) -> None:
-        """Go back to the best checkpoint whole: policy, critic and KL coefficient."""
-        folder = Path(str(self.state.best_model_checkpoint))
-        policy = self.accelerator.unwrap_model(self.model)
-        with kept_gradients(policy):
-            super()._load_best_model()
-            load_critic_adapter(policy, folder)
-        load_critic(policy, folder)
-        self.ppo_state.beta = self.kl_control.beta = PPOState.load(folder).beta
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        load_result.missing_keys[:] = [
-            name for name in load_result.missing_keys if not is_critic_parameter(name)
-        ]
-        super()._issue_warnings_after_load(load_result)
+    # Small things
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log; an evaluation also tells the alarms how the held-out measure stands."""
@@ -394,8 +338,6 @@ class PPOTrainer(RLOOTrainer):  # type: ignore[misc]
         value = logs.get(f"eval_{measure.removeprefix('eval_')}")
         if isinstance(value, float):
             self.alarms.note_held_out(value)
-
-    # Small things
 
     def _note(self, found: dict[str, float], *, mode: str) -> None:
         for name, value in found.items():

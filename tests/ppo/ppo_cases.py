@@ -14,6 +14,11 @@ def share_of_e(prompts: list[Any], completions: list[Any], **columns: Any) -> li
     return [text_of(completion).count("e") / 8 for completion in completions]
 
 
+def differs(completion_ids: list[list[int]], **columns: Any) -> list[float]:
+    """Another score for nearly every response: equal ones would move no policy."""
+    return [sum(ids) % 7 / 7 for ids in completion_ids]
+
+
 def text_of(completion: Any) -> str:
     return completion if isinstance(completion, str) else completion[0]["content"]
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from ppo_cases import logged
+from ppo_cases import differs, logged
 from test_rewards import ANSWER, CHAT, save_adapter
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -49,6 +49,7 @@ def test_the_ratio_is_1_and_only_adapters_and_critic_move(
     make_trainer: Make, critic: str, checkpointing: bool
 ) -> None:
     trainer = make_trainer(
+        reward_funcs=differs,
         critic=critic,
         gradient_checkpointing=checkpointing,
         trainer={"peft_config": lora()},

@@ -11,8 +11,9 @@ from test_rewards import save_adapter, save_classifier
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import ConfigError
-from alignment.ppo.critic import ModelCritic
+from alignment.ppo.critic import ModelCritic, head_of
 from alignment.ppo.experience import respond
+from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
 from alignment.ppo.trainer import PPOTrainer
 
@@ -30,7 +31,7 @@ def rollout_of(trainer: PPOTrainer) -> Any:
 
 
 def test_a_head_starts_at_zero_and_reads_the_state_before_each_token(make_trainer: Make) -> None:
-    trainer = make_trainer(critic_bias_init=False)
+    trainer = make_trainer(center_values=False)
     rows = rollout_of(trainer)
     assert rows.values.abs().max() == 0
     torch.nn.init.normal_(trainer.model.critic.linear.weight)
@@ -47,7 +48,7 @@ def test_a_critic_from_the_reward_model_begins_with_its_scores(
     tiny_dir: Path, tmp_path: Path, make_trainer: Make
 ) -> None:
     reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
-    trainer = make_trainer(reward_funcs=reward, critic="model")
+    trainer = make_trainer(reward_funcs=reward, critic="model", center_values=False)
     rows = rollout_of(trainer)
     length = rows.response_mask[0].sum()
     ids = torch.cat(
@@ -87,12 +88,28 @@ def test_a_critic_from_a_lora_reward_model(
     trainer.train()
 
 
+def test_a_critic_from_the_reward_model_begins_on_the_scale_of_the_scores(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    """Values of a raw reward model would be deviations away from normalised scores."""
+    raw, known = (reward_model(save_classifier(tiny_dir, tmp_path / "rm")) for _ in range(2))
+    known.stats = ScoreStats(mean=2.0, std=0.25)
+    keys: dict[str, Any] = {"critic": "model", "center_values": False}
+    rows = [
+        rollout_of(make_trainer(reward_funcs=reward, normalize_reward=on, **keys))
+        for reward, on in ((raw, True), (known, True), (known, False))
+    ]
+    mask = rows[0].response_mask
+    torch.testing.assert_close(rows[1].values[mask], (rows[0].values[mask] - 2.0) / 0.25)
+    assert torch.equal(rows[2].values[mask], rows[0].values[mask])
+
+
 def test_a_critic_from_the_policy_begins_at_zero(
     tiny_dir: Path, tmp_path: Path, make_trainer: Make
 ) -> None:
     reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
     trainer = make_trainer(
-        reward_funcs=reward, critic="model", critic_init="policy", critic_bias_init=False
+        reward_funcs=reward, critic="model", critic_init="policy", center_values=False
     )
     assert isinstance(trainer.model.critic, ModelCritic)
     assert rollout_of(trainer).values.abs().max() == 0
@@ -108,26 +125,36 @@ def test_a_reward_model_with_another_vocabulary_is_no_critic(
     reward.tokenizer.add_tokens(["one more"])
     with pytest.raises(ConfigError, match="no reward model has the policy's vocabulary"):
         make_trainer(reward_funcs=reward, critic="model", critic_init="reward_model")
-    trainer = make_trainer(reward_funcs=reward, critic="model", critic_bias_init=False)
+    trainer = make_trainer(reward_funcs=reward, critic="model", center_values=False)
     assert rollout_of(trainer).values.abs().max() == 0
 
 
 @pytest.mark.parametrize("critic", ["head", "model"])
-def test_a_zero_head_begins_at_the_mean_return(make_trainer: Make, critic: str) -> None:
-    def seven(completions: list[Any], **columns: Any) -> list[float]:
-        return [7.0] * len(completions)
+def test_the_mean_value_follows_the_mean_return(make_trainer: Make, critic: str) -> None:
+    """A reward that jumps from 7 to 11: no critic could learn that in one step."""
+    level = [7.0]
 
-    keys: dict[str, Any] = {"reward_funcs": seven, "critic": critic, "lam": 1.0, "beta": 0.0}
+    def constant(completions: list[Any], **columns: Any) -> list[float]:
+        return level * len(completions)
+
+    keys: dict[str, Any] = {"reward_funcs": constant, "critic": critic, "beta": 0.0}
     trainer = make_trainer(**keys, missing_eos_penalty=None)
-    rows = rollout_of(trainer)
-    assert rows.values[rows.response_mask].tolist() == pytest.approx(
-        [7.0] * rows.response_mask.sum()
-    )
-    assert rows.advantages.abs().max() < 1e-3
-    with torch.no_grad():
-        values = respond(trainer.model, rows, with_values=True).state_values
-    assert values[rows.response_mask].tolist() == pytest.approx([7.0] * rows.response_mask.sum())
-    off = make_trainer(**keys, critic_bias_init=False)
+    batch = next(iter(trainer.get_train_dataloader()))
+    trainer.model.train()
+    for level[0] in (7.0, 11.0):
+        rollout = trainer._generate_and_score_completions(batch)
+        mask = rollout.response_mask
+        assert rollout.values[mask].tolist() == pytest.approx([level[0]] * int(mask.sum()))
+        assert rollout.advantages.abs().max() < 1e-3
+        with torch.no_grad():
+            values = respond(trainer.model, rollout, with_values=True).state_values
+        torch.testing.assert_close(values[mask], rollout.values[mask])
+    bias = head_of(trainer.model).linear.bias.clone()
+    trainer.model.eval()
+    level[0] = 3.0
+    trainer._generate_and_score_completions(batch)
+    assert torch.equal(head_of(trainer.model).linear.bias, bias)  # an evaluation moves nothing
+    off = make_trainer(**keys, center_values=False)
     assert rollout_of(off).values.abs().max() == 0
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from ppo_cases import logged, tiny_args
+from ppo_cases import differs, logged, tiny_args
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -116,7 +116,7 @@ def test_the_adaptive_controller_moves_beta_and_the_fixed_one_does_not(make_trai
 
 
 def trained(make_trainer: Make, **keys: Any) -> PPOTrainer:
-    trainer = make_trainer(**keys)
+    trainer = make_trainer(**({"reward_funcs": differs} | keys))
     trainer.train()
     return trainer
 
@@ -149,6 +149,12 @@ def test_keys_of_the_update_change_the_policy(
 ) -> None:
     first, second = (trained(make_trainer, **{key: value}) for value in (one, other))
     assert distance(first, second, critic=False) > 1e-5
+
+
+def test_a_table_of_completions_is_refused_where_samples_are_kept(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"samples\.jsonl") as caught:
+        tiny_args(tmp_path, log_completions=True)
+    assert "sample_steps" in str(caught.value.remedy)
 
 
 @pytest.mark.parametrize(

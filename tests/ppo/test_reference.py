@@ -53,7 +53,7 @@ def advantages_of(rewards: list[float], values: list[float]) -> list[float]:
 
 
 def plain_rows(model: Any, ref: Any, head: nn.Linear, pairs: Any, scores: list[float]) -> list[Row]:
-    rows = []
+    parts = []
     for (prompt, response), score in zip(pairs, scores, strict=True):
         with torch.no_grad():
             logps, values = states(model, head, prompt, response)
@@ -62,7 +62,18 @@ def plain_rows(model: Any, ref: Any, head: nn.Linear, pairs: Any, scores: list[f
         reference = [float(ref_logps[t, token]) for t, token in enumerate(response)]
         rewards = [-BETA * (a - b) for a, b in zip(old, reference, strict=True)]
         rewards[-1] += score
-        old_values = values.tolist()
+        parts.append((prompt, response, old, values.tolist(), rewards))
+    errors = [
+        sum(GAMMA ** (s - t) * rewards[s] for s in range(t, len(rewards))) - values[t]
+        for *_, values, rewards in parts
+        for t in range(len(rewards))
+    ]
+    shift = sum(errors) / len(errors)
+    with torch.no_grad():
+        head.bias.add_(shift)
+    rows = []
+    for prompt, response, old, values, rewards in parts:
+        old_values = [v + shift for v in values]
         advantages = advantages_of(rewards, old_values)
         returns = [a + v for a, v in zip(advantages, old_values, strict=True)]
         rows.append(Row(prompt, response, old, old_values, advantages, returns))

@@ -1,0 +1,74 @@
+"""What a checkpoint of PPO holds besides the policy: critic, rollout in use, counters, alarms."""
+
+from pathlib import Path
+from typing import Any
+
+from trl import RLOOTrainer
+
+from alignment.ppo import math
+from alignment.ppo.adapters import kept_gradients, unsaved_adapters
+from alignment.ppo.alarms import AlarmBell
+from alignment.ppo.buffer import RolloutBuffer
+from alignment.ppo.critic import (
+    is_critic_parameter,
+    load_critic,
+    load_critic_adapter,
+    save_critic,
+)
+from alignment.ppo.state import PPOState
+
+
+class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
+    """Saves and restores a PPO run at any micro-step, so that it goes on in the same bits."""
+
+    alarms: AlarmBell
+    buffer: RolloutBuffer
+    kl_control: math.FixedKL | math.AdaptiveKL
+    ppo_state: PPOState
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the policy as `from_pretrained` reads it, with the critic's files beside it."""
+        policy = self.accelerator.unwrap_model(self.model)
+        with unsaved_adapters(policy):
+            super().save_model(output_dir, _internal_call=_internal_call)
+        folder = Path(output_dir if output_dir is not None else self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.args.should_save:
+            save_critic(policy, folder)
+        if not _internal_call:
+            return
+        self.ppo_state.micro_steps = self._step
+        if self.args.should_save:
+            self.ppo_state.save(folder)
+        self.buffer.save(folder, step=self._step)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
+        with kept_gradients(policy):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+        load_critic(policy, folder)
+        self.ppo_state = PPOState.load(folder)
+        self.alarms.memory = self.ppo_state.alarms
+        self._step = self.ppo_state.micro_steps
+        self.buffer.load(
+            folder,
+            step=self._step,
+            number=self.ppo_state.rollouts,
+            device=self.accelerator.device,
+        )
+
+    def _load_best_model(self) -> None:
+        """Go back to the best checkpoint whole: policy, critic and KL coefficient."""
+        folder = Path(str(self.state.best_model_checkpoint))
+        policy = self.accelerator.unwrap_model(self.model)
+        with kept_gradients(policy):
+            super()._load_best_model()
+            load_critic_adapter(policy, folder)
+        load_critic(policy, folder)
+        self.ppo_state.beta = self.kl_control.beta = PPOState.load(folder).beta
+
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        load_result.missing_keys[:] = [
+            name for name in load_result.missing_keys if not is_critic_parameter(name)
+        ]
+        super()._issue_warnings_after_load(load_result)
