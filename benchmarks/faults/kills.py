@@ -20,6 +20,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -60,6 +61,8 @@ max_completion_length: 6
 steps_per_generation: 2
 num_ppo_epochs: 2
 """
+#: Seconds after which a resumed run, of a few seconds, will not end any more.
+HANGS = 300
 #: Wall-clock entries of a record; everything else must be equal.
 CLOCKS = ("time", "runtime", "per_second", "seconds", "flos")
 
@@ -174,7 +177,11 @@ def trial(
     if moment == "power" and alive:
         cut_power(folder)
     again = start(stage, [*argv, "--resume"])
-    again.join()
+    again.join(HANGS)
+    if again.is_alive():
+        print(f"{folder.name}: the resumed run hangs", file=sys.stderr)
+        again.kill()
+        again.join()
     count = Counter(trials=1, killed=int(alive), crashed=int(again.exitcode != 0))
     count["torn"] = len(list(folder.glob("torn-*")))
     if again.exitcode == 0:
@@ -255,8 +262,12 @@ def preload() -> None:
 
     sys.path.insert(0, str(Path(__file__).parent))
     import torch
+    from tqdm import tqdm
 
     torch.set_num_threads(1)
+    # Its own lock is a semaphore that all forks share: one killed while it holds it stops them all.
+    tqdm.monitor_interval = 0
+    tqdm.set_lock(threading.RLock())
     for stage in STAGES:
         importlib.import_module(f"alignment.stages.{stage}")
         from alignment.schema import schema_of
