@@ -59,7 +59,11 @@ class RunArgs:
         metadata={"help": "With resume: go on although settings, data or the model changed."},
     )
     overwrite: bool = field(
-        default=False, metadata={"help": "Delete the run that output_dir holds and start anew."}
+        default=False,
+        metadata={
+            "help": "Start anew where output_dir holds a run; that one is set aside, and deleted "
+            "once the new one is finished."
+        },
     )
     preflight: bool = field(
         default=True,

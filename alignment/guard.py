@@ -60,7 +60,7 @@ class Guard(TrainerCallback):
             raise Interrupted(self.signal)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
+        self.signal = self.signal or number
         signal.signal(number, signal.SIG_DFL)
 
     def on_train_begin(

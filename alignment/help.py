@@ -36,7 +36,7 @@ ESSENTIALS = {
     "report_to": "wandb, tensorboard, trackio or none",
     "seed": "of everything random",
     "resume": "go on from the newest checkpoint in output_dir",
-    "overwrite": "delete the run in output_dir and start anew",
+    "overwrite": "start anew; the run in output_dir is kept aside until that is finished",
 }
 
 _USAGE = """\

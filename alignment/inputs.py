@@ -1,7 +1,6 @@
 """What a stage is given, checked before anything heavy is imported: data, models, output folder."""
 
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,18 @@ import click
 from alignment.config import Settings
 from alignment.errors import ConfigError, DataError
 from alignment.folders import check_model
+from alignment.former import holds_results
 from alignment.registry import ROLES, STAGES
-from alignment.runs import METRICS, RECORD, Parent, Run, Source, digest_file, identify, load_run
+from alignment.runs import (
+    METRICS,
+    Parent,
+    Run,
+    Source,
+    digest_file,
+    identify,
+    is_unfinished_record,
+    load_run,
+)
 from data_tools.hub import hub_revision, hub_splits, is_hub_name
 
 #: How many bad rows are named one by one; the rest is counted.
@@ -82,12 +91,12 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
         raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
     run = load_run(folder)
     if run is None:
-        if any(folder.iterdir()):
+        if not all(map(is_unfinished_record, folder.iterdir())):
             raise ConfigError(
                 f"output_dir: {folder}: not empty, and no run of ours", "choose another folder"
             )
         return None
-    if run.status == "failed" and not _holds_results(folder):
+    if run.status == "failed" and not (holds_results(folder) or (folder / METRICS).is_file()):
         return None
     if not resume and not overwrite:
         raise ConfigError(
@@ -95,16 +104,6 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
             "go on with --resume, start anew with --overwrite, or choose another output_dir",
         )
     return run
-
-
-def _holds_results(folder: Path) -> bool:
-    return any(any(folder.glob(name)) for name in ("checkpoint-*", "*.safetensors", METRICS))
-
-
-def clear_output(folder: Path) -> None:
-    """Delete a run that may be overwritten; only a folder with a record is ever deleted."""
-    if (folder / RECORD).is_file():
-        shutil.rmtree(folder)
 
 
 def _digest(path: str) -> Source:

@@ -19,7 +19,8 @@ from alignment.checkpoints import checkpoints, newest_whole, require_resumable, 
 from alignment.config import Settings
 from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
-from alignment.inputs import check_output, check_rows, clear_output, identify_parents
+from alignment.former import formers, set_aside
+from alignment.inputs import check_output, check_rows, identify_parents
 from alignment.processes import is_main
 from alignment.runs import Run, new_run
 from alignment.secrets import redact_text
@@ -169,7 +170,7 @@ def recorded(job: Job) -> Iterator[Job]:
     """Write the record at the start, and again however the run ends."""
     if is_main():
         if not job.resumes:
-            clear_output(job.folder)
+            _make_room(job.folder)
         job.run.write(job.folder)
     try:
         yield job
@@ -185,6 +186,20 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
         if is_main():
             _write_last(job)
+            _tell_of_formers(job)
+
+
+def _make_room(folder: Path) -> None:
+    former = set_aside(folder)
+    if former is not None:
+        click.echo(f"{folder}: the run in it is kept as {former.name} until this one is finished")
+
+
+def _tell_of_formers(job: Job) -> None:
+    """Say where the run is that this one was to replace, where it did not come to that."""
+    found = formers(job.folder)
+    if job.run.status != "finished" and found:
+        click.echo(f"the run before this one is whole, in {found[-1]}", err=True)
 
 
 def _write_last(job: Job) -> None:

@@ -6,20 +6,23 @@ one look at the records tells which steps a change concerns.
 """
 
 import shlex
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import click
 
 from alignment.changes import changes
+from alignment.children import run_child
 from alignment.config import Settings, did_you_mean, resolve
 from alignment.errors import ConfigError
+from alignment.former import drop_formers, formers
 from alignment.inputs import check_rows, digest_inputs, identify_parents
 from alignment.launch import command, take_launch_words
+from alignment.lock import locked
 from alignment.pipeline_file import Pipeline, Step
 from alignment.registry import ROLES
 from alignment.runs import Parent, Run, fingerprint, load_run
+from alignment.secrets import redact_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,8 @@ class Plan:
 
     @property
     def pasteable(self) -> str:
-        """The command as a person would type it."""
-        return shlex.join(["align", self.step.stage, *self.argv])
+        """The command as a person would type it, without keys."""
+        return shlex.join(["align", self.step.stage, *redact_words(self.argv)])
 
 
 def run_pipeline(plans: Sequence[Plan]) -> int:
@@ -49,17 +52,20 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
             check_rows(plan.step.stage, plan.settings.values)
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
+        if plan.action == "skip" and formers(plan.step.folder):
+            with locked(plan.step.folder):  # a kill came before they were deleted
+                drop_formers(plan.step.folder)
         if plan.action not in ("run", "resume"):
             continue
         click.echo(f"  {plan.pasteable}")
-        code = subprocess.run(command(plan.step.stage, list(plan.argv)), check=False).returncode
+        code = run_child(command(plan.step.stage, list(plan.argv)))
         if code != 0:
             click.echo(
                 f"{plan.step.name} ended with exit code {code}; what was done before stays, "
                 "the same command goes on from here",
                 err=True,
             )
-            return code if code > 0 else 128 - code
+            return code
     return 0
 
 

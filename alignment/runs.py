@@ -96,7 +96,10 @@ class Run:
 
     def write(self, folder: Path) -> None:
         """Put the record into its folder, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            place = folder.resolve()  # a link to a folder that was set aside stays one
+            place.mkdir(parents=True)
+            sync_folder(place.parent)
         write_text(folder / RECORD, json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n")
 
 
@@ -246,10 +249,25 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        sync_folder(path.parent)
     except OSError:  # a full disk: leave no half of it behind
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise
+
+
+def is_unfinished_record(path: Path) -> bool:
+    """Whether this is what `write_text` leaves of a record where it is killed."""
+    return path.name.startswith(f".{RECORD}.") and path.name.endswith(".tmp")
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _git() -> dict[str, Any]:

@@ -33,6 +33,8 @@ LAYERS = {
     "alignment.trial": 3,
     "alignment.preflight": 3,
     "alignment.folders": 2,
+    "alignment.former": 2,
+    "alignment.children": 1,
     "alignment.inputs": 3,
     "alignment.help": 2,
     "alignment.launch": 2,

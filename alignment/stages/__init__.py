@@ -14,6 +14,7 @@ import click
 from alignment.config import resolve
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
+from alignment.former import drop_formers
 from alignment.inputs import describe
 from alignment.job import Job, open_job, recorded
 from alignment.lock import locked
@@ -67,11 +68,13 @@ def run_stage(stage: str, argv: list[str]) -> None:
 def _run(stage: str, job: Job) -> None:
     if job.finished:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
+        drop_formers(job.folder)
         return
     _quieten()
     with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
+        drop_formers(job.folder)
         click.echo(f"{stage}: done, in {job.folder}")
 
 
