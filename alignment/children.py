@@ -1,4 +1,4 @@
-"""A stage as a child of `align run`: it gets the signals of its parent, and ends where that dies."""
+"""A stage as a child of `align run`: it gets its signals, and ends where that one is killed."""
 
 import ctypes
 import signal
