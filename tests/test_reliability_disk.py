@@ -1,19 +1,23 @@
 """Disks that are full, limited, read-only or cut off: what was saved stays whole, a line says why.
 
-Small real disks (tmpfs) need root; elsewhere those tests are skipped.
+Small real disks (tmpfs, ext4 on a loop device) need root; elsewhere those tests are skipped.
 """
 
 import hashlib
+import json
+import os
 import resource
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support import REPOSITORY
 from test_faults import delete, empty, flip_a_bit, halve, zero_tail
-from test_reliability import sft
+from test_reliability import environment, sft
 
 from alignment.checkpoints import checkpoints, find_fault, newest_whole, rotate
 from alignment.runs import load_run
@@ -207,3 +211,68 @@ def test_the_best_and_the_newest_checkpoint_stay(tmp_path: Path, tiny_dir: Path)
     run_stage("sft", words)
     left = {path.name for path in checkpoints(tmp_path / "out")}
     assert left == {"checkpoint-1", "checkpoint-6"}
+
+
+def cut_power(model: Path, place: Path, options: str, *moments: str) -> list[dict[str, Any]]:
+    """What each cut left and what came of it, from a process that can fork; see power_cut.py."""
+    _need_loop_devices(place)
+    path = f"{environment()['PYTHONPATH']}{os.pathsep}{REPOSITORY / 'tests'}"
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(REPOSITORY / "tests" / "power_cut.py"),
+         str(model), str(place / "cuts"), options, *moments],
+        env={**environment(), "PYTHONPATH": path}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    *cuts, counted = [json.loads(line) for line in done.stdout.splitlines() if line[0] == "{"]
+    assert counted["fsyncs"] > 100, "the moments lie within the run"
+    return cuts
+
+
+def _need_loop_devices(place: Path) -> None:
+    (place / "probe").mkdir()
+    with (place / "probe.img").open("wb") as file:
+        file.truncate(8 << 20)
+    for words in (["mkfs.ext4", "-q", "probe.img"], ["mount", "-o", "loop", "probe.img", "probe"]):
+        if shutil.which(words[0]) is None:
+            pytest.skip(f"{words[0]} is not installed")
+        done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=place)
+        if done.returncode != 0:
+            pytest.skip(f"no ext4 can be mounted here: {done.stderr.strip()}")
+    subprocess.run(["umount", str(place / "probe")], check=True)
+
+
+def holds(cuts: list[dict[str, Any]], count: int) -> None:
+    """Every run was cut, lost what was not synced, went on, and ended in the same bits."""
+    assert len(cuts) == count
+    for cut in cuts:
+        assert cut["killed"], cut
+        assert cut["controls"][0] == 5000, cut
+        assert (cut["resumed"], cut["same"]) == (0, True), cut
+        assert len(cut["torn"]) <= 1, cut
+    assert any(cut["controls"][1] == 0 for cut in cuts), "a cut must lose something"
+
+
+def test_a_power_cut_on_a_real_disk_costs_one_checkpoint_at_most(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    cuts = cut_power(tiny_dir, tmp_path, "commit=300", "30", "61", "checkpoint-3/optimizer.pt")
+    holds(cuts, 3)
+    assert cuts[0]["whole"] == ["checkpoint-1"]
+    assert cuts[1]["whole"] == ["checkpoint-1", "checkpoint-2", "checkpoint-3"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", ["commit=300,data=ordered", "commit=300,data=writeback"])
+def test_power_cuts_at_many_moments(options: str, tmp_path: Path, tiny_dir: Path) -> None:
+    """All of one save, file by file and sync by sync; the end of the run; some in between."""
+    syncs = [*range(42, 64), 1, 2, 3, 4, 90, 120, 150, 163, 165, 167]
+    names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
+    seen = [f"checkpoint-{step}/{name}" for step in (1, 5) for name in (*names, "manifest.json")]
+    holds(cut_power(tiny_dir, tmp_path, options, *map(str, syncs), *seen), len(syncs) + len(seen))
+
+
+def test_without_fsync_a_power_cut_would_cost_more(tmp_path: Path, tiny_dir: Path) -> None:
+    """That these disks do forget: the same moment, all syncs left out."""
+    (cut,) = cut_power(tiny_dir, tmp_path, "commit=300", "unsynced", "61")
+    assert cut["killed"]
+    assert cut["whole"] == []
