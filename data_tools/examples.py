@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from data_tools.formats import Adapter, Record, Unusable, by_name, detect
+from data_tools.formats import Adapter, Record, Unusable, by_name, detect_each
 from data_tools.formats.record import Kind, Text
-from data_tools.reading import OnError, Watch, data_files, read_rows
+from data_tools.reading import OnError, Watch, data_files, read_batches
 from data_tools.rows import Row
 from data_tools.text import is_blank
 
@@ -49,37 +49,50 @@ def examples(
         ConfigError: Where there is no such format.
     """
     forced = by_name(format) if format else None
-    for file in data_files(path):
-        yield from adapted(
-            read_rows(file, on_error=on_error, watch=watch), forced=forced, repair=repair
-        )
+    files = (read_batches(file, on_error=on_error, watch=watch) for file in data_files(path))
+    found = (adapted_batches(batches, forced=forced, repair=repair) for batches in files)
+    yield from _flat(_flat(found))
 
 
 def adapted(
     rows: Iterable[Row], *, forced: Adapter | None = None, repair: Repair | None = None
 ) -> Iterator[Example]:
     """Adapt rows of one file; a format that gathers rows is decided by the first of them."""
-    rows = iter(rows)
-    for row in rows:
-        try:
-            adapter = forced or detect(row.data)
-        except Unusable as unknown:
-            yield Example(row, None, unknown)
-            continue
-        joined = adapter.gather(itertools.chain([row], rows)) if adapter.gather else (row,)
-        for one in joined:
-            made = _made(one, adapter, repair)
+    return _flat(adapted_batches(([row] for row in rows), forced=forced, repair=repair))
+
+
+def adapted_batches(
+    batches: Iterable[list[Row]], *, forced: Adapter | None = None, repair: Repair | None = None
+) -> Iterator[list[Example]]:
+    """As `adapted`, by the many: rows that are alike are told apart from other formats once."""
+    batches = iter(batches)
+    for batch in batches:
+        examples: list[Example] = []
+        adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
+        for at, (row, adapter) in enumerate(zip(batch, adapters, strict=True)):
+            if isinstance(adapter, Unusable):
+                examples.append(Example(row, None, adapter))
+                continue
+            if adapter.gather:
+                yield examples
+                for one in adapter.gather(itertools.chain(batch[at:], _flat(batches))):
+                    made = _made(one, adapter, repair)
+                    records = made if isinstance(made, list) else [made]
+                    yield [Example(one, adapter, record) for record in records]
+                return
+            made = _made(row, adapter, repair)
             if type(made) is list:
-                yield from [Example(one, adapter, record) for record in made]
+                examples += [Example(row, adapter, record) for record in made]
             else:
-                yield _example_of((one, adapter, made))  # type: ignore[arg-type]
+                examples.append(_example_of((row, adapter, made)))  # type: ignore[arg-type]
+        yield examples
 
 
 def unsound(record: Record) -> Unusable | None:
     """What keeps a record from being an example: an empty part."""
-    parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
-    for name, part in parts:
-        if is_blank(part(record)):
+    names, parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
+    for name, part in zip(names, parts(record), strict=True):
+        if is_blank(part):
             return Unusable(f"empty_{name}", f"{name!r} is empty")
     return None
 
@@ -95,7 +108,7 @@ def _made(
     except (KeyError, TypeError, IndexError, AttributeError):
         # a forced format reads keys by name; whatever it stumbles on, the row is not of it
         return _not_of(row, adapter)
-    if isinstance(result, Record):
+    if not isinstance(result, list):
         return unsound(result) or result
     return [one if isinstance(one, Unusable) else unsound(one) or one for one in result]
 
@@ -105,21 +118,26 @@ def _not_of(row: Row, adapter: Adapter) -> Unusable:
     return Unusable("wrong_format", f"not {adapter.name!r}: {reason}", "leave --format out")
 
 
+_flat = itertools.chain.from_iterable
 _example_of: Callable[[tuple[Row, Adapter, Record | Unusable]], Example] = functools.partial(
     tuple.__new__, Example
 )
 """An example of its fields, in a third of the time that `Example(...)` takes."""
 
 
-Part: TypeAlias = tuple[str, Callable[[Record], Text]]
+Parts: TypeAlias = tuple[tuple[str, ...], Callable[[Record], tuple[Text, ...]]]
+"""Names of the parts of a record, and a way to take them all."""
 
 
-def _parts(*names: str) -> tuple[Part, ...]:
-    return tuple((name, operator.attrgetter(name)) for name in names)
+def _parts(*names: str) -> Parts:
+    if len(names) == 1:  # with one name a getter gives no tuple
+        (name,) = names
+        return names, lambda record: (getattr(record, name),)
+    return names, operator.attrgetter(*names)
 
 
 _MESSAGES = _parts("messages")
-_PARTS: dict[Kind, tuple[Part, ...]] = {
+_PARTS: dict[Kind, Parts] = {
     "text": _parts("text"),
     "sft": _parts("prompt", "completion"),
     "preference": _parts("prompt", "chosen", "rejected"),

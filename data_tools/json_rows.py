@@ -9,8 +9,8 @@ sees many rows at once and the line and column of what is wrong, which an event 
 import itertools
 import json
 import re
-from collections.abc import Iterator
-from typing import IO, Any, TypeAlias
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple, TypeAlias
 
 import orjson
 
@@ -18,6 +18,25 @@ from data_tools.rows import Fault
 
 Parsed: TypeAlias = tuple[int | None, Any]
 """A line, where one is known, and the row or its Fault."""
+
+
+class Batch(NamedTuple):
+    """Rows parsed at once.
+
+    Attributes:
+        lines: The line of each where one is known; may run on behind the last row.
+        values: Each row, or its Fault.
+    """
+
+    lines: Iterable[int | None]
+    values: list[Any]
+
+    @classmethod
+    def of(cls, parsed: Iterable[Parsed]) -> "Batch":
+        """The batch of rows that were parsed one by one."""
+        pairs = list(parsed)
+        return cls([line for line, _ in pairs], [value for _, value in pairs])
+
 
 PIECE = 1 << 17
 """Bytes parsed at once: more of them leave the cache before their rows are used."""
@@ -30,11 +49,13 @@ BEFORE_MEMBER = re.compile(rb"\}\s*,\s*\Z")
 KEY_END = re.compile(rb'"\s*:()')
 """With an empty group, so that matches are counted without a copy of any."""
 ESCAPED_END = re.compile(rb'\\"\s*:')
+NEWLINE = re.compile(rb"\n()")
+"""Counted by a search, which leaps from one to the next; `bytes.count` looks at every byte."""
 BACKSLASH = ord("\\")
 BOM = b"\xef\xbb\xbf"
 
 
-def line_rows(stream: IO[bytes]) -> Iterator[Parsed]:
+def line_batches(stream: IO[bytes]) -> Iterator[Batch]:
     """One row a line; blank lines are passed over, a BOM and CRLF are taken as they come."""
     line = 1
     while lines := stream.readlines(PIECE):
@@ -43,11 +64,10 @@ def line_rows(stream: IO[bytes]) -> Iterator[Parsed]:
         try:
             values = [orjson.loads(text) for text in lines]
         except orjson.JSONDecodeError:  # one of them is blank or wrong
-            for at, text in enumerate(lines, start=line):
-                if not text.isspace():
-                    yield at, _parse_line(text)
+            numbered = enumerate(lines, start=line)
+            yield Batch.of((at, _parse_line(text)) for at, text in numbered if not text.isspace())
         else:
-            yield from zip(itertools.count(line), map(_told_apart, lines, values))
+            yield Batch(itertools.count(line), list(map(_told_apart, lines, values)))
         line += len(lines)
 
 
@@ -67,18 +87,18 @@ def _told_apart(text: bytes, value: Any) -> Any:
     return _repeated_keys(text, [value]).get(0, value)
 
 
-def array_rows(stream: IO[bytes]) -> Iterator[Parsed]:
+def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
     """The members of one large array. A member that cannot be parsed is a Fault at its line."""
     line, pending = 1, b""
     for raw, last in array_pieces(stream):
         pending = pending + raw if pending else raw
         try:
-            yield from parse_piece(pending, last=last)
+            yield parse_piece(pending, last=last)
         except orjson.JSONDecodeError as error:
             if not last and error.msg.startswith(UNFINISHED):
                 continue  # the cut fell inside a row: take the next piece to it
-            yield from _rescue(pending, line, last=last)
-        line += pending.count(b"\n")
+            yield Batch.of(_rescue(pending, line, last=last))
+        line += len(NEWLINE.findall(pending))
         pending = b""
 
 
@@ -125,7 +145,7 @@ def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, b
     yield buffer, True
 
 
-def parse_piece(raw: bytes, *, last: bool) -> list[Parsed]:
+def parse_piece(raw: bytes, *, last: bool) -> Batch:
     """All rows of a piece at once.
 
     Raises:
@@ -135,7 +155,7 @@ def parse_piece(raw: bytes, *, last: bool) -> list[Parsed]:
     rows = orjson.loads(text)
     for i, fault in _repeated_keys(text, rows).items():
         rows[i] = fault
-    return list(zip(itertools.repeat(None), rows))
+    return Batch(itertools.repeat(None), rows)
 
 
 def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 import orjson
 
 from alignment.errors import AlignError
-from data_tools.examples import adapted
+from data_tools.examples import adapted_batches
 from data_tools.formats import by_name
 from data_tools.hub import is_hub_name
-from data_tools.json_rows import Parsed, array_pieces, line_pieces, line_rows, parse_piece
+from data_tools.json_rows import Batch, array_pieces, line_batches, line_pieces, parse_piece
 from data_tools.reading import FileKind, Watch, file_kind, numbered, open_plain
 from data_tools.repairs import Repairs
 from data_tools.summary import Summary
@@ -73,7 +73,7 @@ def take_in_parallel(
             if parsed is None:
                 raise NotParallel
             _worker_take(parsed, kind, str(file), 0, writer, repairs)
-            start = len(parsed)
+            start = sum(len(batch.values) for batch in parsed)
         job = _Job(kind, str(file), writer.conversion, writer.shape, repairs)
         workers = [_started(job, stack) for _ in range(writer.conversion.num_proc)]
         for done in _in_order(pieces, workers, start):
@@ -134,19 +134,19 @@ def _work(pipe: Connection, job: _Job) -> None:
         except EOFError:
             return
         parsed = _parsed(piece, job.kind)
-        pipe.send(None if parsed is None else len(parsed))
+        pipe.send(None if parsed is None else sum(len(batch.values) for batch in parsed))
         if parsed is not None:
             pipe.send(_done(parsed, pipe.recv(), job))
 
 
-def _done(parsed: list[Parsed], start: int, job: _Job) -> Done | None:
+def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
     """The output of a piece; None where an error must be reported in order."""
     repairs = Repairs(
         job.repairs.strip_sentinels, job.repairs.fix_mojibake, job.repairs.decode_backslash_n
     )
     out, lost, summary = io.BytesIO(), io.BytesIO(), Summary(Path())
     writer = RecordWriter(summary, job.conversion, out, lost)
-    writer.shape = job.shape
+    writer.settle(job.shape)
     try:
         _worker_take(parsed, job.kind, job.source, start, writer, repairs)
     except (AlignError, NotParallel):
@@ -160,7 +160,7 @@ def _done(parsed: list[Parsed], start: int, job: _Job) -> Done | None:
 
 
 def _worker_take(
-    parsed: list[Parsed],
+    parsed: list[Batch],
     kind: FileKind,
     source: str,
     start: int,
@@ -170,15 +170,10 @@ def _worker_take(
     """Rows of a piece through a writer; rows that must be gathered cannot be cut into pieces."""
     forced = by_name(writer.conversion.format) if writer.conversion.format else None
     rows = numbered(parsed, kind, source, writer.unreadable, start=start)
-    found = adapted(rows, forced=forced, repair=repairs if repairs else None)
-
-    def checked() -> Iterator[object]:
-        for example in found:
-            if example.adapter and example.adapter.gather:
-                raise NotParallel
-            yield example
-
-    writer.take(checked())  # type: ignore[arg-type]
+    for found in adapted_batches(rows, forced=forced, repair=repairs if repairs else None):
+        if any(example.adapter and example.adapter.gather for example in found):
+            raise NotParallel
+        writer.take(found)
 
 
 def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
@@ -193,11 +188,11 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
     repairs.counts += done.repairs.counts
 
 
-def _parsed(piece: Piece, kind: FileKind) -> list[Parsed] | None:
+def _parsed(piece: Piece, kind: FileKind) -> list[Batch] | None:
     """The rows of a piece, or None where the cut was not between rows or the text is broken."""
     if kind == "lines":
-        return list(line_rows(io.BytesIO(piece.raw)))
+        return list(line_batches(io.BytesIO(piece.raw)))
     try:
-        return parse_piece(piece.raw, last=piece.last)
+        return [parse_piece(piece.raw, last=piece.last)]
     except orjson.JSONDecodeError:
         return None

@@ -5,6 +5,7 @@ What a file holds is told by its first bytes, and by its name only where bytes c
 
 import gzip
 import io
+import itertools
 import re
 import tempfile
 import zlib
@@ -16,7 +17,7 @@ import zstandard
 
 from alignment.errors import DataError
 from data_tools.hub import hub_rows, hub_splits, is_hub_name
-from data_tools.json_rows import Parsed, array_rows, line_rows
+from data_tools.json_rows import Batch, array_batches, line_batches
 from data_tools.rows import Fault, Row, RowError, place, row_of
 from data_tools.tables import csv_rows, parquet_rows
 
@@ -47,6 +48,16 @@ def read_rows(
 ) -> Iterator[Row]:
     """Stream the rows of a file, or of every file of a folder in the order of their names.
 
+    As `read_batches`, row by row.
+    """
+    return itertools.chain.from_iterable(read_batches(path, on_error=on_error, watch=watch))
+
+
+def read_batches(
+    path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
+) -> Iterator[list[Row]]:
+    """Stream rows by the many: as they are parsed, but with no bad row between those of a batch.
+
     A file that breaks off or cannot be parsed further raises even with `on_error`, since nothing
     can be said of the rows behind the break; a single bad row is handed to it and passed over.
 
@@ -60,7 +71,7 @@ def read_rows(
     """
     for file in data_files(path):
         if is_hub_name(file):
-            yield from hub_rows(str(file))
+            yield from ([row] for row in hub_rows(str(file)))
         else:
             yield from _file_rows(file, on_error, watch)
 
@@ -133,7 +144,7 @@ def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
     return stream
 
 
-def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Iterator[Row]:
+def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Iterator[list[Row]]:
     """The rows of one file; faults of the packing around it become errors of the data."""
     source = str(path)
     try:
@@ -145,36 +156,51 @@ def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Ite
 
 
 def numbered(
-    parsed: Iterable[Parsed],
+    parsed: Iterable[Batch],
     kind: FileKind,
     source: str,
     on_error: OnError | None,
     *,
     start: int = 0,
-) -> Iterator[Row]:
-    """Rows with their places, from what a reader parsed; faults go to `on_error`."""
-    lines = kind != "array"
-    for number, (line, value) in enumerate(parsed, start=start + 1):
-        if type(value) is dict:
-            yield row_of((source, number, line if lines else None, value))
+) -> Iterator[list[Row]]:
+    """Rows with their places, from what a reader parsed; faults go to `on_error` in their turn."""
+    number, lined = start, kind != "array"
+    for lines, values in parsed:
+        if set(map(type, values)) == {dict}:
+            named = lines if lined else itertools.repeat(None)
+            parts = zip(itertools.repeat(source), itertools.count(number + 1), named, values)
+            yield list(map(row_of, parts))
+            number += len(values)
             continue
-        fault = value if isinstance(value, Fault) else _not_an_object(value)
-        where = place(source, number, line, fault.column)
-        error = RowError(where, fault, source=source, row=number)
-        if on_error is None:
-            raise error
-        on_error(error)
+        rows: list[Row] = []
+        for line, value in zip(lines, values, strict=False):  # lines may run on
+            number += 1
+            if type(value) is dict:
+                rows.append(row_of((source, number, line if lined else None, value)))
+                continue
+            if rows:
+                yield rows
+                rows = []
+            fault = value if isinstance(value, Fault) else _not_an_object(value)
+            where = place(source, number, line, fault.column)
+            error = RowError(where, fault, source=source, row=number)
+            if on_error is None:
+                raise error
+            on_error(error)
+        if rows:
+            yield rows
 
 
-def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Parsed]:
+def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Batch]:
     """Line and value of every row, by the reader for this kind of file."""
     if kind == "array":
-        return array_rows(stream)
+        return array_batches(stream)
     if kind == "lines":
-        return line_rows(stream)
+        return line_batches(stream)
     if kind == "parquet":
-        return parquet_rows(_seekable(stream))
-    return csv_rows(stream, delimiter="," if kind == "csv" else "\t")
+        return (Batch.of([parsed]) for parsed in parquet_rows(_seekable(stream)))
+    delimiter = "," if kind == "csv" else "\t"
+    return (Batch.of([parsed]) for parsed in csv_rows(stream, delimiter=delimiter))
 
 
 class _Watched(io.FileIO):

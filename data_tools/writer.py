@@ -74,7 +74,14 @@ class RecordWriter:
         self.least_margin = conversion.pairing.min_margin
         self.rows_out = self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
-        self.shape = summary.shape = "" if conversion.to == "auto" else conversion.to
+        self.shape = ""
+        if conversion.to != "auto":
+            self.settle(conversion.to)
+
+    def settle(self, shape: str) -> None:
+        """Write rows of this shape from now on."""
+        self.shape = self.summary.shape = shape
+        self._make, self._kinds = EXPORTS[shape]
 
     def take(self, examples: Iterable[Example]) -> None:
         """Write all examples of one file, or of a part of it."""
@@ -110,7 +117,7 @@ class RecordWriter:
             return
         kind = record.kind
         if not self.shape:
-            self.shape = self.summary.shape = NATURAL[kind]
+            self.settle(NATURAL[kind])
         if kind == "ranked" or (
             kind == "preference" and (record.margin is not None or self.least_margin > 0)
         ):
@@ -125,10 +132,9 @@ class RecordWriter:
             self._record(row, record)
 
     def _record(self, row: Row, record: Record) -> None:
-        make, kinds = EXPORTS[self.shape]
         kind = record.kind
-        if kind not in kinds:
-            reason = f"{record.kind} cannot be written as {self.shape!r}"
+        if kind not in self._kinds:
+            reason = f"{kind} cannot be written as {self.shape!r}"
             self._drop(row, "wrong_kind", reason, f"rows before were {self.shape}; convert apart")
             return
         if kind == "preference" and _equal(record.chosen, record.rejected):
@@ -140,12 +146,13 @@ class RecordWriter:
         else:
             self.turn_rows += 1
             group = group_id(record)
-        for made in make(record):
+        rows = self._make(record)
+        for made in rows:
             made["source"] = self.name
             made["source_row"] = row.number
             made["group_id"] = group
             self.out.write(json_line(made))
-            self.rows_out += 1
+        self.rows_out += len(rows)
 
     def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:
         """Each liked answer to a prompt against each disliked one, capped."""

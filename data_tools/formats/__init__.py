@@ -5,7 +5,7 @@ file's `FORMATS`, and add a row of it to the tests' fixtures.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from alignment.errors import ConfigError
@@ -25,7 +25,17 @@ _Candidates = tuple[list[Adapter], list[Adapter]]
 _KNOWN: dict[tuple[object, ...], _Candidates] = {}
 _KNOWN_LIMIT = 1000
 
-__all__ = ["BY_NAME", "FORMATS", "Adapter", "Record", "Unusable", "by_name", "detect", "nearest"]
+__all__ = [
+    "BY_NAME",
+    "FORMATS",
+    "Adapter",
+    "Record",
+    "Unusable",
+    "by_name",
+    "detect",
+    "detect_each",
+    "nearest",
+]
 
 
 def detect(data: Mapping[str, Any]) -> Adapter:
@@ -37,6 +47,46 @@ def detect(data: Mapping[str, Any]) -> Adapter:
     Raises:
         Unusable: If no format matches (naming the nearest), or two do (naming both).
     """
+    return _decided(data, _known(data))
+
+
+def detect_each(batch: Sequence[Mapping[str, Any]]) -> list[Adapter | Unusable]:
+    """What `detect` says of each of some rows, or raises.
+
+    Where all rows share their keys and the kinds of their values, candidates are found once.
+    """
+    if not _alike(batch):
+        return [_detected(data) for data in batch]
+    by_look, matches = known = _known(batch[0])
+    looks = [adapter.when for adapter in by_look if adapter.when]
+    if len(matches) != 1 or len(looks) > 1:
+        return [_detected(data, known) for data in batch]
+    (only,) = matches
+    if not looks:
+        return [only] * len(batch)
+    (look,) = looks
+    return [_detected(data, known) if look(data) else only for data in batch]
+
+
+def _alike(batch: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether rows have the same keys in the same order, and values of the same plain types."""
+    if len(batch) < 2 or len(set(map(tuple, batch))) > 1:
+        return False
+    columns = zip(*[data.values() for data in batch], strict=True)
+    kinds = [set(map(type, column)) for column in columns]
+    return all(len(found) == 1 and list not in found for found in kinds)
+
+
+def _detected(data: Mapping[str, Any], known: _Candidates | None = None) -> Adapter | Unusable:
+    """The format of a row, or why none could be told."""
+    try:
+        return _decided(data, known or _known(data))
+    except Unusable as unknown:
+        return unknown
+
+
+def _known(data: Mapping[str, Any]) -> _Candidates:
+    """The candidates for rows of these keys and kinds of values, found once."""
     kinds = tuple(map(type, data.values()))
     signature: tuple[object, ...] = (*data, *kinds)
     if list in kinds:
@@ -46,6 +96,11 @@ def detect(data: Mapping[str, Any]) -> Adapter:
         if len(_KNOWN) >= _KNOWN_LIMIT:
             _KNOWN.clear()
         known = _KNOWN[signature] = _candidates(data)
+    return known
+
+
+def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
+    """The one candidate for a row."""
     by_look, matches = known
     for adapter in by_look:
         if adapter.when and adapter.when(data):

@@ -1,6 +1,7 @@
 """The record that every format is read into, and the words formats use for its parts."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
@@ -62,6 +63,10 @@ class Record(NamedTuple):
     margin: float | None = None
     answers: tuple[Text, ...] = ()
     scores: tuple[float, ...] | None = None
+
+
+record_of: Callable[[tuple[Any, ...]], Record] = functools.partial(tuple.__new__, Record)
+"""A record of all its fields in their order, in a third of the time that `Record(...)` takes."""
 
 
 class Unusable(Exception):

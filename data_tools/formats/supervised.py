@@ -22,10 +22,7 @@ def with_input(data: Data) -> str:
 
 def alpaca(data: Data) -> Record:
     """`instruction, input, output`, with `system` and `history` where they are."""
-    prompt, output = with_input(data), text(data, "output")
-    if "system" in data or "history" in data:
-        return supervised(context(data, prompt), output)
-    return Record("sft", prompt, "", "", output)
+    return supervised(context(data, with_input(data)), text(data, "output"))
 
 
 def belle(data: Data) -> Record:

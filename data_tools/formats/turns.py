@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from data_tools.formats.record import Data, Message, Record, Text, Unusable, shown
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, record_of, shown
 
 ROLES = {
     "human": "user",
@@ -171,7 +171,7 @@ def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None 
         prompt = as_messages(prompt, "user")
         chosen = as_messages(chosen, "assistant")
         rejected = as_messages(rejected, "assistant")
-    return Record("preference", prompt, chosen, rejected, "", None, "", None, margin)
+    return record_of(("preference", prompt, chosen, rejected, "", None, "", None, margin, (), None))
 
 
 def ranked_of(
@@ -194,8 +194,8 @@ def ranked_of(
 
 def supervised(prompt: Text, completion: Text) -> Record:
     """An SFT record: prompt and completion where both are text, else one conversation."""
-    if isinstance(prompt, str) and isinstance(completion, str):
-        return Record("sft", prompt, completion=completion)
+    if type(prompt) is str and type(completion) is str:
+        return record_of(("sft", prompt, "", "", completion, None, "", None, None, (), None))
     turns = as_messages(prompt, "user") + as_messages(completion, "assistant")
     return Record("sft", messages=turns)
 
