@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -67,6 +67,31 @@ def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
     )
 
 
+def _known_codes(_ctx: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> Any:
+    """Refuse a name that is no code before the work, not after it."""
+    from data_tools.checks.verdict import known
+
+    known(names)
+    return names
+
+
+_fail_on = click.option(
+    "--fail-on",
+    multiple=True,
+    callback=_known_codes,
+    help="Also fail on this code, or on warn or info.",
+)
+
+
+def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
+    """Exit 1, with their names, where codes were found that fail."""
+    from data_tools.checks.verdict import failing
+
+    if failed := failing(found, fail_on):
+        click.echo(f"failed: {', '.join(failed)}")
+        raise click.exceptions.Exit(1)
+
+
 @click.group(cls=DataGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
     """Turn any preference data into JSONL that can be trusted."""
@@ -122,7 +147,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 @_pairing_options("all-pairs", 1000)
 @click.option("--tokenizer", type=FILE, help="A model's folder: adds the truncation checks.")
 @click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
-@click.option("--fail-on", multiple=True, help="Also fail on this code, or on warn or info.")
+@_fail_on
 @click.option("--report", type=FILE, help="Write the whole report as JSON.")
 @click.option("--findings", type=FILE, help="Write every finding as JSON lines.")
 def validate(sources: tuple[str, ...], **options: Any) -> None:
@@ -130,11 +155,8 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
     from data_tools.report import print_report, run_validate
 
     report = run_validate(sources, options)
-    failed = report.failed(options["fail_on"])
     print_report(report)
-    if failed:
-        click.echo(f"failed: {', '.join(failed)}")
-        raise click.exceptions.Exit(1)
+    _exit_on(report.totals, options["fail_on"])
 
 
 @data.command()
@@ -197,15 +219,18 @@ def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None
     show_default=True,
     help="Words of an n-gram; 0: none.",
 )
+@_fail_on
 @click.option("--report", type=FILE, help="Write every leaked row as JSON lines.")
 def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
-    """Find prompts of EVALUATIONS that stand in TRAIN, whole or in part; exit 1 if any does."""
+    """Find rows of EVALUATIONS that TRAIN gives away; exit 1 if it holds a prompt of theirs.
+
+    Prompts that are nearly the same, and parts of rows in training text, fail by --fail-on warn.
+    """
     from data_tools.report import run_leak
 
-    text, leaked = run_leak(train, evaluations, options)
+    text, found = run_leak(train, evaluations, options)
     click.echo(text)
-    if leaked:
-        raise click.exceptions.Exit(1)
+    _exit_on(found, options["fail_on"])
 
 
 @data.command()

@@ -104,8 +104,10 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
     return "\n".join(lines)
 
 
-def run_leak(train: Path, evaluations: Sequence[Path], options: Options) -> tuple[str, bool]:
-    """Look for leaks; the table, and whether there are any."""
+def run_leak(
+    train: Path, evaluations: Sequence[Path], options: Options
+) -> tuple[str, frozenset[str]]:
+    """Look for leaks; the table, and the codes found."""
     found = leaks(train, evaluations, near=options["near"], ngram=options["ngram"])
     if options["report"]:
         with written_whole(options["report"]) as out:
@@ -129,7 +131,7 @@ def run_leak(train: Path, evaluations: Sequence[Path], options: Options) -> tupl
     if found.short:
         words = options["ngram"]
         lines.append(f"{found.short:,} rows have no {words}-gram of their own to look for")
-    return "\n".join(lines), bool(found.found)
+    return "\n".join(lines), frozenset(leak.code for leak in found.found)
 
 
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.errors import ConfigError, DataError
-from data_tools.checks import CHECKS, SEVERITIES, Finding
+from alignment.errors import DataError
+from data_tools.checks import CHECKS, Finding
 from data_tools.checks.records import cut_by_length, record_findings
 from data_tools.checks.sets import SetChecks, Where
 from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
+from data_tools.checks.verdict import failing
 from data_tools.examples import Example, examples
 from data_tools.formats import Record, Unusable
 from data_tools.hub import is_hub_name
@@ -83,15 +84,7 @@ class Report:
         Raises:
             ConfigError: If it names neither.
         """
-        names = set(fail_on)
-        if unknown := sorted(names - set(CHECKS) - set(SEVERITIES)):
-            raise ConfigError(f"--fail-on {unknown[0]}: no such code", "see data_tools/README.md")
-        levels = {level for level in SEVERITIES if level in names} | {"error"}
-        return sorted(
-            code
-            for code in self.totals
-            if code in names or any(_at_least(CHECKS[code].severity, level) for level in levels)
-        )
+        return failing(self.totals, fail_on)
 
     def as_json(self) -> dict[str, Any]:
         """The report for machines; holds nothing unmasked."""
@@ -282,7 +275,3 @@ def _fingerprint(file: Path) -> dict[str, Any]:
             "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
             "bytes": file.stat().st_size,
         }
-
-
-def _at_least(severity: str, level: str) -> bool:
-    return SEVERITIES.index(severity) >= SEVERITIES.index(level)

@@ -376,6 +376,11 @@ def test_the_report_holds_fingerprints_and_known_codes(tmp_path: Path) -> None:
 def test_failing_needs_an_error_or_a_name() -> None:
     report = Report()
     assert report.failed([]) == []
+    report.counts.update({("a", "html"): 1, ("a", "tie"): 2, ("b", "secret"): 1})
+    assert report.failed([]) == ["secret"]
+    assert report.failed(["html"]) == ["html", "secret"]
+    assert report.failed(["warn"]) == ["secret", "tie"]
+    assert report.failed(["info", "secret"]) == ["html", "secret", "tie"]
 
 
 def test_the_readme_lists_every_code_with_its_severity() -> None:

@@ -306,9 +306,23 @@ def test_a_question_inside_an_answer_is_contamination(tmp_path: Path) -> None:
     assert (found.some, found.short) == (1, 1)  # 8 of 78 n-grams are under a fifth
     call = ["leak", str(train), str(evaluation)]
     done = CliRunner().invoke(data, call)
-    assert done.exit_code == 1
+    assert done.exit_code == 0  # of severity warn: a person must judge
     assert "contamination" in done.output
-    assert CliRunner().invoke(data, [*call, "--ngram", "0"]).exit_code == 0
+    for named in ("contamination", "warn", "info"):
+        failed = CliRunner().invoke(data, [*call, "--fail-on", named])
+        assert failed.exit_code == 1
+        assert failed.output.endswith("failed: contamination\n")
+    spared = CliRunner().invoke(data, [*call, "--fail-on", "leak_near"])
+    assert spared.exit_code == 0
+    without = CliRunner().invoke(data, [*call, "--ngram", "0", "--fail-on", "warn"])
+    assert without.exit_code == 0
+
+
+@pytest.mark.parametrize("command", [["validate"], ["leak", "no-such-file.jsonl"]])
+def test_a_code_that_is_none_is_refused_before_the_work(command: list[str]) -> None:
+    done = CliRunner().invoke(data, [*command, "no-such-file.jsonl", "--fail-on", "leaks"])
+    assert done.exit_code == 2
+    assert done.output.startswith("error: --fail-on leaks: no such code\n")
 
 
 @pytest.mark.parametrize("train", ["alpaca_zh_extra", "oaast_sft_zh", "dpo_zh_demo"])
