@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from data_tools.formats.record import Record, Text
+from data_tools.formats.record import Kind, Record, Text
 from data_tools.formats.turns import as_messages
 
 Json: TypeAlias = dict[str, Any]
@@ -88,7 +88,7 @@ def _sharegpt(turn: Json) -> Json:
     return {"from": SHAREGPT.get(turn["role"], turn["role"]), "value": turn["content"]}
 
 
-EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[str]]] = {
+EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[Kind]]] = {
     "pairs": (pairs, frozenset({"preference"})),
     "sft": (sft, frozenset({"sft", "preference"})),
     "kto": (kto, frozenset({"preference", "unpaired"})),
@@ -99,7 +99,7 @@ EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[str]]] = {
 }
 """What `--to` names: the function, and the kinds of record it takes."""
 
-NATURAL = {
+NATURAL: dict[Kind, str] = {
     "preference": "pairs",
     "ranked": "pairs",
     "sft": "sft",
@@ -108,6 +108,14 @@ NATURAL = {
     "text": "text",
 }
 """The shape that keeps all of a record, which `--to auto` takes."""
+
+
+def taken_by(shape: str) -> frozenset[Kind]:
+    """The kinds of record a shape can be made of, by way of pairing too."""
+    kinds = EXPORTS[shape][1]
+    ranked: frozenset[Kind] = frozenset({"ranked"}) if "preference" in kinds else frozenset()
+    labelled: frozenset[Kind] = frozenset({"unpaired"}) if shape == "pairs" else frozenset()
+    return kinds | ranked | labelled
 
 
 def unified(row: Json) -> Json:

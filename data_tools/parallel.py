@@ -184,6 +184,7 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
     writer.turn_rows += done.turn_rows
     writer.summary.rows_in += done.summary.rows_in
     writer.summary.dropped += done.summary.dropped
+    writer.summary.halved += done.summary.halved
     writer.summary.formats += done.summary.formats
     repairs.counts += done.repairs.counts
 

@@ -19,6 +19,7 @@ class Summary:
         dropped: Rows or pairs not written, by reason.
         formats: Rows in, by source and format.
         repaired: Rows changed, by repair.
+        halved: Pairs of which only the chosen side was written, as `--to sft` asks.
         unified: Rows of plain text written as messages, because others are conversations.
     """
 
@@ -29,6 +30,7 @@ class Summary:
     dropped: Counter[str] = field(default_factory=Counter)
     formats: Counter[tuple[str, str]] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
+    halved: int = 0
     unified: int = 0
 
     def __str__(self) -> str:
@@ -44,6 +46,10 @@ class Summary:
         ]
         lines += [f"  dropped  {n:>9,}  {code}" for code, n in sorted(self.dropped.items())]
         lines += [f"  repaired {n:>9,}  {name}" for name, n in sorted(self.repaired.items())]
+        if self.halved:
+            lines.append(
+                f"  {self.halved:,} pairs written without their rejected side, as SFT rows"
+            )
         if self.unified:
             lines.append(f"  {self.unified:,} rows of text written as messages, like the others")
         lines.append(f"  {self.rows_in:,} rows in, {self.rows_out:,} out")

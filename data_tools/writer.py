@@ -11,9 +11,9 @@ import orjson
 
 from alignment.errors import DataError
 from data_tools.examples import Example
-from data_tools.export import EXPORTS, NATURAL, unified
+from data_tools.export import EXPORTS, NATURAL, taken_by, unified
 from data_tools.formats import Adapter, Record, Unusable
-from data_tools.formats.record import Text
+from data_tools.formats.record import Kind, Text
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.rows import Fault, Row, RowError
 from data_tools.summary import Summary
@@ -48,7 +48,8 @@ class Conversion:
 
     Attributes:
         format: The format all rows are in; empty to detect each row's.
-        to: A name of EXPORTS, or `auto` for the shape that keeps all of the first record.
+        to: A name of EXPORTS, or `auto` for the shape that keeps all of the first record; others
+            that it would not keep all of are then refused.
         pairing: How ranked and scored answers become pairs.
         drop: Whether rows that cannot be read are dropped and counted, rather than ending the run.
         merge_splits: Whether train and test files of a source go to one output.
@@ -74,7 +75,7 @@ class RecordWriter:
         self.least_margin = conversion.pairing.min_margin
         self.rows_out = self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
-        self.shape = ""
+        self.shape = self.settled_by = ""
         if conversion.to != "auto":
             self.settle(conversion.to)
 
@@ -118,6 +119,10 @@ class RecordWriter:
         kind = record.kind
         if not self.shape:
             self.settle(NATURAL[kind])
+            self.settled_by = self.name
+        if NATURAL[kind] != self.shape and self.conversion.to == "auto":
+            self._drop(row, "wrong_kind", *self._mixed(kind))
+            return
         if kind == "ranked" or (
             kind == "preference" and (record.margin is not None or self.least_margin > 0)
         ):
@@ -134,8 +139,9 @@ class RecordWriter:
     def _record(self, row: Row, record: Record) -> None:
         kind = record.kind
         if kind not in self._kinds:
+            takes = ", ".join(sorted(taken_by(self.shape)))
             reason = f"{kind} cannot be written as {self.shape!r}"
-            self._drop(row, "wrong_kind", reason, f"rows before were {self.shape}; convert apart")
+            self._drop(row, "wrong_kind", reason, f"--to {self.shape} takes {takes}; convert apart")
             return
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
@@ -146,6 +152,8 @@ class RecordWriter:
         else:
             self.turn_rows += 1
             group = group_id(record)
+        if kind == "preference" and self.shape == "sft":
+            self.summary.halved += 1
         rows = self._make(record)
         for made in rows:
             made["source"] = self.name
@@ -153,6 +161,17 @@ class RecordWriter:
             made["group_id"] = group
             self.out.write(json_line(made))
         self.rows_out += len(rows)
+
+    def _mixed(self, kind: Kind) -> tuple[str, str]:
+        """Why a record of another kind than those before it is refused, and what to do."""
+        first = next(one for one, shape in NATURAL.items() if shape == self.shape)
+        both = [name for name in EXPORTS if {kind, first} <= taken_by(name)]
+        reason = f"{kind} among rows written as {self.shape!r}"
+        if kind in self._kinds:
+            reason += ", which would lose a part of it"
+        before = f" ({self.settled_by})" if self.settled_by else ""
+        choice = f", or choose what to keep with --to {'|'.join(both)}" if both else ""
+        return reason, f"rows before were {first}{before}: convert the two apart{choice}"
 
     def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:
         """Each liked answer to a prompt against each disliked one, capped."""

@@ -309,7 +309,7 @@ BAD: dict[str, tuple[str, str]] = {
     "duplicate_key": ('{"prompt": "q", "prompt": "r"}\n', ":2: the key 'prompt' stands twice"),
     "row_type": ("[1]\n", ":2: this row is a list"),
     "unknown_format": ('{"a": 1}\n', ":2: no known format"),
-    "wrong_kind": ('{"prompt": "q", "completion": "a"}\n', ":2: sft cannot be written as 'pairs'"),
+    "wrong_kind": ('{"prompt": "q", "completion": "a"}\n', ":2: sft among rows written as 'pairs'"),
     "role": ('{"messages": [{"role": "x", "content": "y"}]}\n', ":2: messages[0] has the role 'x'"),
 }
 
@@ -328,6 +328,59 @@ def test_a_bad_row_ends_the_run_or_is_dropped_and_counted(tmp_path: Path, code: 
     summary = run([source], out, drop=True)
     assert (summary.rows_in, summary.rows_out, summary.dropped) == (3, 2, {code: 1})
     assert rows_of(dropped_path(out))[0]["row"] == 2
+
+
+ALPACA = {"instruction": "q", "input": "", "output": "a"}
+LIKED = {"prompt": "q", "completion": "a", "label": True}
+RANKED = {"prompt": "q", "responses": ["good", "bad"]}
+PAIR = json.loads(GOOD)
+MIXES = [
+    (
+        [ALPACA, PAIR],
+        "preference among rows written as 'sft', which would lose a part of it",
+        "sft",
+    ),
+    ([ALPACA, RANKED], "ranked among rows written as 'sft'", "sft"),
+    ([PAIR, ALPACA], "sft among rows written as 'pairs'", "preference"),
+    ([PAIR, LIKED], "unpaired among rows written as 'pairs'", "preference"),
+    ([LIKED, PAIR], "preference among rows written as 'kto'", "unpaired"),
+    ([{"prompt": "q"}, ALPACA], "sft among rows written as 'prompts', which would lose", "prompt"),
+]
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize(("rows", "reason", "first"), MIXES)
+def test_sources_of_two_kinds_are_refused_unless_a_shape_is_named(
+    tmp_path: Path, rows: list[dict[str, Any]], reason: str, first: str, num_proc: int
+) -> None:
+    one, other = tmp_path / "one.jsonl", tmp_path / "other.jsonl"
+    for path, row in zip((one, other), rows, strict=True):
+        path.write_text(json.dumps(row) + "\n")
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(DataError) as caught:
+        run([one, other], out, num_proc=num_proc)
+    assert str(caught.value).startswith(f"{other}:1: {reason}")
+    assert f"rows before were {first} (one.jsonl): convert the two apart" in str(caught.value)
+    assert not out.exists()
+    summary = run([one, other], out, num_proc=num_proc, drop=True)
+    assert (summary.rows_in, summary.rows_out) == (2, 1)
+    assert summary.dropped == {"wrong_kind": 1}
+    (lost,) = rows_of(dropped_path(out))
+    assert (lost["source"], lost["row"]) == (str(other), 1)
+    assert lost["reason"].startswith(reason)
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+def test_chosen_sides_alone_are_written_where_asked_for_and_counted(
+    tmp_path: Path, num_proc: int
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in (ALPACA, PAIR, RANKED)))
+    summary = run([source], tmp_path / "out.jsonl", to="sft", num_proc=num_proc)
+    assert [row["completion"] for row in rows_of(summary.output)] == ["a", "a", "good"]
+    assert "  2 pairs written without their rejected side, as SFT rows" in str(summary)
+    whole = run([source], tmp_path / "pairs.jsonl", to="pairs", drop=True)
+    assert whole.halved == 0
 
 
 def test_a_wrong_format_is_told(tmp_path: Path) -> None:
