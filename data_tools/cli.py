@@ -83,6 +83,29 @@ _fail_on = click.option(
 )
 
 
+def _given(name: str) -> bool:
+    """Whether the user wrote an option of the running command."""
+    source = click.get_current_context().get_parameter_source(name)
+    return source is click.core.ParameterSource.COMMANDLINE
+
+
+def _needed(option: str, other: str) -> None:
+    """Refuse an option that says nothing without another, rather than ignore it."""
+    if _given(option) and not _given(other):
+        raise click.UsageError(f"{_spelt(option)} says nothing without {_spelt(other)}")
+
+
+def _alone(option: str, options: Iterable[str], beside: set[str]) -> None:
+    """Refuse options that another would make ignored."""
+    for name in options:
+        if name not in beside and _given(name):
+            raise click.UsageError(f"{_spelt(name)} is settled by {_spelt(option)}: leave it out")
+
+
+def _spelt(option: str) -> str:
+    return f"--{option.replace('_', '-')}"
+
+
 def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
     """Exit 1, with their names, where codes were found that fail."""
     from data_tools.checks.verdict import failing
@@ -117,9 +140,11 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     from data_tools.pairing import Pairing
     from data_tools.repairs import Repairs
 
+    _needed("defect", "preset")
     if options["preset"]:
         from data_tools.chatlm import merge
 
+        _alone("preset", options, {"preset", "defect"})
         for summary in merge(sources, output, defects=frozenset(options["defect"])):
             click.echo(str(summary))
         return
@@ -154,6 +179,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
     """Check SOURCES; exit 1 on errors, or on what --fail-on names."""
     from data_tools.report import print_report, run_validate
 
+    _needed("max_length", "tokenizer")
     report = run_validate(sources, options)
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
@@ -171,6 +197,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
     """Show lengths, length bias, margins, languages, repeats and truncation of SOURCES."""
     from data_tools.report import run_stats
 
+    _needed("max_length", "tokenizer")
     click.echo(run_stats(sources, options))
 
 
@@ -243,5 +270,6 @@ def show(source: Path, row: int, **options: Any) -> None:
     """Show a row as the model sees it: tokens, what carries loss, where it is cut."""
     from data_tools.report import run_show
 
+    _needed("max_length", "tokenizer")
     for line in run_show(source, row, options):
         click.echo(line)

@@ -55,3 +55,20 @@ def test_every_command_has_help(command: str) -> None:
     done = CliRunner().invoke(data, [command, "--help"])
     assert done.exit_code == 0
     assert "Usage" in done.output
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("convert a.json -o b.jsonl --defect all", "--defect says nothing without --preset"),
+        ("convert a.json -o b.jsonl --preset chatlm --to sft", "--to is settled by --preset"),
+        ("convert a.json -o b.jsonl --preset chatlm --num-proc 2", "--num-proc is settled by"),
+        ("validate a.json --max-length 9", "--max-length says nothing without --tokenizer"),
+        ("stats a.json --max-length 9", "--max-length says nothing without --tokenizer"),
+        ("show a.json --max-length 9", "--max-length says nothing without --tokenizer"),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(command: str, message: str) -> None:
+    done = CliRunner().invoke(data, command.split())
+    assert done.exit_code == 2
+    assert message in done.output
