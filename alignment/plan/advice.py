@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from alignment.plan.memory import estimate, shard
+from alignment.plan.memory import estimate, launched, shard
 from alignment.plan.recipe import StagePlan
 from alignment.plan.work import Batch, Device, Work
 
@@ -30,13 +30,16 @@ def find_changes(plan: StagePlan, device: Device, *, limit: int, gpus: int) -> l
         gpus: How many devices there are to shard over.
     """
     found: list[Change] = []
-    for keys, work in _candidates(plan, plan.work(plan.form, device)):
-        total = estimate(work).total
+    work = plan.work(plan.form, device)
+    now = launched(estimate(work), work, plan.launch).total
+    for keys, changed in _candidates(plan, work):
+        total = launched(estimate(changed), changed, plan.launch).total
+        if total >= now:
+            continue  # ppo's sampling, say, does not care for the rows of an update
         found.append(Change(keys, total, total <= limit))
         if sum(change.fits for change in found) >= _ENOUGH:
             return found
-    if gpus > 1:
-        work = plan.work(plan.form, device)
+    if gpus > 1 and plan.launch.sharding != "zero3":
         total = shard(estimate(work), work, gpus=gpus, sharding="zero3").total
         found.append(Change(f"--accelerate zero3 --nproc {gpus}", total, total <= limit))
     return found
@@ -71,7 +74,10 @@ def _smaller(plan: StagePlan, work: Work, keys: list[str]) -> Iterator[tuple[str
     if work.form != "qlora":
         keys = [*base, "--use_peft true --load_in_4bit true"]
         yield " ".join(keys), replace(work, form="qlora", quantized="4bit")
-    if plan.stage != "ppo" and (length := work.batch.length // 2) > 1:
+    if plan.stage == "ppo" and (answer := (work.batch.length - work.batch.prompt) // 2) > 0:
+        smallest = replace(work, batch=replace(work.batch, length=work.batch.prompt + answer))
+        yield " ".join([*base, f"--max_completion_length {answer}"]), smallest
+    elif plan.stage != "ppo" and (length := work.batch.length // 2) > 1:
         smallest = replace(work, batch=replace(work.batch, length=length))
         yield " ".join([*base, f"--max_length {length}"]), smallest
 

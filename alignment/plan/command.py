@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,19 +15,31 @@ from alignment.errors import ConfigError
 from alignment.registry import STAGES
 
 if TYPE_CHECKING:
+    from alignment.plan.devices import Machine
     from alignment.plan.recipe import StagePlan
-    from alignment.plan.report import Machine
 
-_OWN = ("stage", "gpus", "memory", "device", "tflops", "json", "set")
+_OWN = ("stage", "gpus", "memory", "device", "tflops", "json", "set", "nproc", "accelerate")
+
+
+class _Command(click.Command):
+    """Wrong options are told as all mistakes are: in two lines."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            message = error.format_message().replace("Invalid value for ", "").replace("'", "")
+            raise ConfigError(message.rstrip("."), "see `align plan --help`") from error
 
 
 @click.command(
+    cls=_Command,
     short_help="Estimate memory and time before anything is loaded",
     context_settings={"ignore_unknown_options": True, "help_option_names": ["-h", "--help"]},
 )
 @click.argument("argv", nargs=-1, type=click.UNPROCESSED, metavar="FILE... [--KEY VALUE]...")
 @click.option("--stage", help="The stage; by default told from the name of the recipe.")
-@click.option("--gpus", default="1", show_default=True, metavar="1,2,4", help="Numbers of GPUs.")
+@click.option("--gpus", metavar="1,2,4", help="Numbers of GPUs; by default 1, and those here.")
 @click.option("--memory", metavar="24GB", help="Of each; by default that of the GPUs here.")
 @click.option("--device", type=click.Choice(["cpu", "gpu"]), help="By default a GPU where one is.")
 @click.option("--tflops", type=click.FloatRange(0, min_open=True), help="What a device reaches.")
@@ -41,11 +54,12 @@ def plan(
 ) -> None:
     """Estimate the memory and time of a recipe, or of each stage of a pipeline.
 
-    Takes the recipes and flags of the stage: align plan sft.yaml --use_peft --memory 24GB.
-    Of models only their configs are read, of data a sample of rows.
+    Takes the recipes and flags of the stage: align plan sft.yaml --use_peft --memory 24GB,
+    --nproc and --accelerate too. Of models only their configs are read, of data a sample of rows.
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    machine = _machine(**given)
     files = argv[: _first_flag(argv)]
     is_pipeline = stage is None and len(files) == 1 and _is_pipeline(Path(files[0]))
     if is_pipeline and len(argv) > 1:
@@ -55,30 +69,34 @@ def plan(
     if not is_pipeline:
         stage = stage or _stage_of(files)
         _check(stage, argv)
-    machine = _machine(**given)
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # of libraries, about keys that a run will tell of itself
-        plans = _pipeline(files[0], overrides) if is_pipeline else [_one(str(stage), list(argv))]
+        plans = _pipeline(files[0], overrides) if is_pipeline else [_one(str(stage), argv)]
+        if given["device"] is None and any(found.launch.gpus > 1 for found in plans):
+            machine = _machine(**{**given, "device": "gpu"})
         text = _report(plans, machine, as_json=as_json)
     click.echo(text)
 
 
 def _machine(
-    gpus: str, memory: str | None, device: Literal["cpu", "gpu"] | None, tflops: float | None
+    gpus: str | None,
+    memory: str | None,
+    device: Literal["cpu", "gpu"] | None,
+    tflops: float | None,
 ) -> "Machine":
     """What is planned for: a GPU where one is, or where anything was said that needs one."""
-    from alignment.plan.devices import find_gpus, parse_counts, parse_memory
+    from alignment.plan.devices import Machine, find_gpus, host_memory, parse_counts, parse_memory
 
-    limit, counts = parse_memory(memory) if memory else None, parse_counts(gpus)
+    limit, counts = parse_memory(memory) if memory else None, parse_counts(gpus) if gpus else []
     found = [] if device == "cpu" else find_gpus()
     if device is None:
-        device = "gpu" if found or memory or counts != [1] else "cpu"
-    if device == "cpu" and counts != [1]:
+        device = "gpu" if found or memory or gpus else "cpu"
+    if device == "cpu" and counts not in ([], [1]):
         raise ConfigError(f"--gpus: {gpus} on a CPU", "leave --device cpu out")
+    if limit is None and device == "cpu":
+        limit = host_memory()
     if limit is None:
         limit = min((gpu.memory for gpu in found), default=None)
-    from alignment.plan.report import Machine
-
     return Machine(device, found, counts, limit, tflops)
 
 
@@ -119,28 +137,29 @@ def _check(stage: str, argv: tuple[str, ...]) -> None:
     if stage not in STAGES:
         hint = did_you_mean(stage, STAGES) or f"stages are {', '.join(STAGES)}"
         raise ConfigError(f"--stage: no stage '{stage}'", hint)
-    known = schema_of(stage)
+    known = [*schema_of(stage), "nproc", "accelerate"]
     for word in argv[_first_flag(argv) :]:
         name = word.removeprefix("--").partition("=")[0].replace("-", "_")
-        if not word.startswith("--") or name in known or name.removeprefix("no_") in known:
+        if not word.startswith("--") or {name, name.removeprefix("no_")} & set(known):
             continue
         hint = did_you_mean(name, [*_OWN, *known]) or f"`align {stage} --help-all` lists every key"
         raise ConfigError(f"{word}: unknown key '{name}'", hint)
 
 
-def _one(stage: str, argv: list[str]) -> "StagePlan":
+def _one(stage: str, argv: Sequence[str]) -> "StagePlan":
     from alignment.config import resolve
-    from alignment.launch import take_launch_words
+    from alignment.plan.launched import read_launch
     from alignment.plan.recipe import read_stage
 
-    return read_stage(stage, stage, resolve(stage, take_launch_words(argv)[1]).values)
+    launch, words = read_launch(argv)
+    return read_stage(stage, stage, resolve(stage, words).values, launch=launch)
 
 
 def _pipeline(path: str, overrides: tuple[str, ...]) -> "list[StagePlan]":
     """Each stage of a pipeline, from what the earlier ones will leave."""
     from alignment.config import resolve
-    from alignment.launch import take_launch_words
     from alignment.pipeline_file import read_pipeline
+    from alignment.plan.launched import read_launch
     from alignment.plan.recipe import read_stage
     from alignment.registry import ROLES
 
@@ -148,8 +167,9 @@ def _pipeline(path: str, overrides: tuple[str, ...]) -> "list[StagePlan]":
     pipeline = read_pipeline(Path(path), overrides)
     for step in pipeline.steps:
         needs = [(ROLES[role], str(pipeline.folder / name)) for role, name in step.needs.items()]
-        words = [*step.recipes, *step.flags, *(w for key, at in needs for w in (f"--{key}", at))]
-        values = resolve(step.stage, take_launch_words(words)[1]).values
+        flags = [*step.flags, *(w for key, at in needs for w in (f"--{key}", at))]
+        launch, words = read_launch([*step.recipes, *flags])
+        values = resolve(step.stage, words).values
         given = {role: plans[name].result() for role, name in step.needs.items()}
-        plans[step.name] = read_stage(step.name, step.stage, values, given)
+        plans[step.name] = read_stage(step.name, step.stage, values, given, launch=launch)
     return list(plans.values())

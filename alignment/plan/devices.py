@@ -1,10 +1,18 @@
 """The GPUs that are here, and how fast a device computes: given, known by name, or measured."""
 
+import os
 import subprocess
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from alignment.errors import ConfigError
+from alignment.plan.work import Device
+
+if TYPE_CHECKING:
+    import torch
 
 _UNITS = {"gb": 10**9, "gib": 2**30, "g": 2**30, "mb": 10**6, "mib": 2**20, "m": 2**20}
 #: The share of a GPU's peak that training commonly reaches (PaLM, arXiv 2204.02311, table 3: 0.46).
@@ -19,6 +27,21 @@ class Gpu:
 
     name: str
     memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a stage is planned for.
+
+    ``limit`` are the bytes of one device, None where they are unknown; ``counts`` how many devices
+    to compare, none where each stage has its own.
+    """
+
+    device: Device
+    gpus: Sequence[Gpu] = ()
+    counts: Sequence[int] = ()
+    limit: int | None = None
+    tflops: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,33 +97,42 @@ def parse_counts(text: str) -> list[int]:
     return sorted({int(word) for word in words})
 
 
-def find_speed(tflops: float | None, gpus: list[Gpu], device: str) -> Speed | None:
-    """The speed of one device; None where nothing is known of it."""
-    if tflops is not None:
-        return Speed(tflops * 1e12, f"{tflops:g} TFLOP/s, as given")
-    if device == "cpu":
-        return _measure_cpu()
-    if not gpus:
+def host_memory() -> int:
+    """Bytes of memory of this machine."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def find_speed(machine: Machine, dtype: "torch.dtype") -> Speed | None:
+    """The speed of one device that computes in a dtype; None where nothing is known of it."""
+    if machine.tflops is not None:
+        return Speed(machine.tflops * 1e12, f"{machine.tflops:g} TFLOP/s, as given")
+    if machine.device == "cpu":
+        return _measure_cpu(dtype)
+    if not machine.gpus:
         return None
     from trl.trainer.utils import get_peak_flops  # TorchTitan's table, with more GPUs
 
-    peak = get_peak_flops(gpus[0].name, "bfloat16")
+    name = machine.gpus[0].name
+    peak = get_peak_flops(name, "bfloat16")
     if peak is None:
         return None
-    share = f"{_GPU_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s peak of {gpus[0].name}"
+    share = f"{_GPU_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s peak of {name}"
     return Speed(peak * _GPU_SHARE, share)
 
 
-def _measure_cpu() -> Speed:
+@cache
+def _measure_cpu(dtype: "torch.dtype") -> Speed:
     """Half a second of products, as large as a layer's."""
     import torch
 
-    x = torch.rand(512, 1024)
-    w = torch.rand(1024, 1024)
+    x = torch.rand(512, 1024).to(dtype)
+    w = torch.rand(1024, 1024).to(dtype)
+    x @ w  # the first product sets up the kernel
     count, start = 0, time.perf_counter()
     while (spent := time.perf_counter() - start) < 0.5:
         x @ w
         count += 1
     flops = 2 * 512 * 1024 * 1024 * count / spent
-    source = f"{_CPU_SHARE:.0%} of the {flops / 1e9:.0f} GFLOP/s of a product on this CPU"
+    kind = str(dtype).removeprefix("torch.")
+    source = f"{_CPU_SHARE:.0%} of the {flops / 1e9:.0f} GFLOP/s of {kind} products on this CPU"
     return Speed(flops * _CPU_SHARE, source)

@@ -6,21 +6,23 @@ the total is at most their sum.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
+import torch
+
+from alignment.plan.launched import Launch
 from alignment.plan.ledger import bytes_of, decoder_layers
-from alignment.plan.models import build_models
-from alignment.plan.optimizers import Need, optimizer_need
+from alignment.plan.models import Models, build_models, quantized_saving, torch_dtype
+from alignment.plan.optimizers import optimizer_need
 from alignment.plan.steps import read_memory
-from alignment.plan.work import Work
-
-Sharding = Literal["ddp", "zero2", "zero3"]
-SHARDINGS: dict[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
+from alignment.plan.work import Sharding, Work
 
 #: A CUDA context with its libraries and cuBLAS's workspace; taken for granted, not measured here.
 GPU_CONTEXT = 700 * 2**20
-#: Elements of DeepSpeed's buckets for reducing and gathering (its default; ZeRO-2 has two).
+#: Elements of DeepSpeed's bucket for reducing gradients (its default).
 _BUCKET = 500_000_000
+#: Elements that DeepSpeed's ZeRO-3 steps at once (its default), whose gradients it copies.
+_SUB_GROUP = 1_000_000_000
+_OPTIMIZER_STEP = "optimizer step"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,7 @@ class Memory:
     phase: str
     parameters: int
     trained: int
-    largest_layer: int
-    trained_bytes: int
+    gathered: int
     phases: tuple[tuple[str, int, int], ...] = ()
 
 
@@ -54,7 +55,7 @@ def estimate(work: Work) -> Memory:
     reading = read_memory(work)
     context = GPU_CONTEXT if work.device == "gpu" else 0
     phases = [(name, m.live, m.gradients) for name, m in reading.segments.items()]
-    phases.append(("optimizer step", held["gradients"] + need.moment, held["gradients"]))
+    phases.append((_OPTIMIZER_STEP, held["gradients"] + need.moment, held["gradients"]))
     phase, peak, _ = max(phases, key=lambda found: found[1])
     stays = sum(held[name] for name in ("weights", "reference", "critic", "rewards"))
     return Memory(
@@ -71,10 +72,28 @@ def estimate(work: Work) -> Memory:
         phase=phase,
         parameters=models.parameters,
         trained=sum(p.numel() for p in trained),
-        largest_layer=max(map(bytes_of, decoder_layers(models.base)), default=0),
-        trained_bytes=held["gradients"],
+        gathered=_gathered(models, work),
         phases=tuple(phases),
     )
+
+
+def launched(memory: Memory, work: Work, launch: Launch) -> Memory:
+    """The memory of each process, as a recipe is launched; alone where that is not known."""
+    if launch.sharding is None:
+        return memory
+    return shard(memory, work, gpus=launch.gpus, sharding=launch.sharding)
+
+
+def _gathered(models: Models, work: Work) -> int:
+    """Bytes that stand whole while weights are sharded: what lies outside of the layers, and two.
+
+    FSDP keeps its root, embeddings and head, through forward and backward, and fetches the next
+    layer while one computes.
+    """
+    layers = decoder_layers(models.base)
+    inside = sum(map(bytes_of, layers))
+    saved = quantized_saving(models.base, work.quantized)
+    return bytes_of(models.base) - inside + 2 * (inside - saved) // max(len(layers), 1)
 
 
 def shard(memory: Memory, work: Work, *, gpus: int, sharding: Sharding) -> Memory:
@@ -82,47 +101,47 @@ def shard(memory: Memory, work: Work, *, gpus: int, sharding: Sharding) -> Memor
 
     Plain data parallel holds everything on each, and its buckets hold the gradients once more.
     ZeRO-2 shares out gradients and optimizer, ZeRO-3 and FSDP the weights too (of reference and
-    reward models as well), of which each gathers two layers at a time. With weights of 16 bits
-    DeepSpeed keeps float32 copies, which are shared out with the optimizer. Buckets are at most
-    DeepSpeed's default, and no larger than what they carry.
+    reward models as well), of which each gathers what it computes with. With weights of 16 bits
+    DeepSpeed keeps float32 copies, shared out with the optimizer, and copies the gradients to
+    float32 when it steps (FSDP keeps weights, gradients and moments in float32: 16 bytes a weight
+    either way). Derived from what DeepSpeed and FSDP do, not measured.
     """
     if gpus == 1 and sharding == "ddp":
         return memory
     if sharding == "ddp":
         return _total(replace(memory, context=memory.context + memory.gradients), memory)
-    sixteen = work.autocast or work.dtype != "float32"
-    ours = _deepspeed_states(memory) if sixteen else Need(memory.optimizer)
+    is_float = torch_dtype(work.dtype, work.config) == torch.float32
+    sixteen = work.autocast or not is_float
     bucket = min(_BUCKET, memory.trained) * (2 if sixteen else 4)
-    halved = work.autocast and work.dtype == "float32"
-    weights = memory.weights // 2 if halved else memory.weights
-    gradients = memory.gradients // 2 if halved else memory.gradients
+    half = 2 if work.autocast and is_float else 1  # DeepSpeed casts the weights
     found = replace(
         memory,
-        weights=weights,
-        gradients=gradients // gpus,
-        optimizer=ours.states // gpus,
+        weights=memory.weights // half,
+        gradients=memory.gradients // half // gpus,
+        optimizer=(12 * memory.trained if sixteen else memory.optimizer) // gpus,
         context=memory.context + bucket,
     )
+    mine = memory.trained // gpus
+    moment = 6 * mine if sixteen else 0  # a flat copy, then one in float32
     if sharding == "zero3":
+        moment = 4 * min(mine, _SUB_GROUP) if sixteen else 0
         found = replace(
             found,
-            weights=weights // gpus,
+            weights=found.weights // gpus,
             reference=memory.reference // gpus,
             rewards=memory.rewards // gpus,
             critic=memory.critic // gpus,
-            context=memory.context + 2 * memory.largest_layer + min(bucket, weights // gpus),
+            context=found.context + memory.gathered // half,
         )
-    return _total(found, memory)
+    return _total(found, memory, moment)
 
 
-def _deepspeed_states(memory: Memory) -> Need:
-    """A float32 copy of each weight and both moments in float32."""
-    return Need(12 * memory.trained)
-
-
-def _total(found: Memory, alone: Memory) -> Memory:
+def _total(found: Memory, alone: Memory, moment: int = 0) -> Memory:
     """The peak, with the share of gradients that a process keeps."""
     share = found.gradients / max(alone.gradients, 1)
-    peak = max(live - int(grad * (1 - share)) for _, live, grad in alone.phases)
+    more = {_OPTIMIZER_STEP: moment}
+    peak = max(
+        live - int(grad * (1 - share)) + more.get(name, 0) for name, live, grad in alone.phases
+    )
     stays = found.weights + found.reference + found.critic + found.rewards
     return replace(found, total=stays + found.optimizer + peak + found.context)

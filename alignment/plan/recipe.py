@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError
 from alignment.folders import adapter_base
+from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Lora, RewardModel, Work
 
@@ -32,7 +33,7 @@ class Origin:
 
 @dataclass(frozen=True, slots=True)
 class StagePlan:
-    """One stage to estimate: its name, where it starts, its rows, its keys."""
+    """One stage to estimate: its name, where it starts, its rows, its keys, its launch."""
 
     name: str
     stage: str
@@ -40,6 +41,7 @@ class StagePlan:
     origin: Origin
     rewards: tuple[Origin, ...]
     lengths: Lengths
+    launch: Launch = field(default_factory=Launch)
 
     @property
     def form(self) -> Form:
@@ -64,7 +66,12 @@ class StagePlan:
 
 
 def read_stage(
-    name: str, stage: str, values: Values, given: Mapping[str, Origin] | None = None
+    name: str,
+    stage: str,
+    values: Values,
+    given: Mapping[str, Origin] | None = None,
+    *,
+    launch: Launch | None = None,
 ) -> StagePlan:
     """Find the models and rows of a stage; ``given`` are those of earlier stages, by role.
 
@@ -75,11 +82,14 @@ def read_stage(
     known = given or {}
     path = values["model_name_or_path"]
     if "model" not in known and not path:
-        raise ConfigError("model_name_or_path: no model is named", "give --model_name_or_path DIR")
+        raise ConfigError(
+            "model_name_or_path: no model is named",
+            "give --model_name_or_path DIR, or plan the pipeline that has this stage",
+        )
     origin = known["model"] if "model" in known else read_origin(str(path), values)
     rewards = _rewards(values, known) if stage == "ppo" else ()
     lengths = measure_rows(stage, values, _tokenizer(origin.base, values))
-    return StagePlan(name, stage, values, origin, rewards, lengths)
+    return StagePlan(name, stage, values, origin, rewards, lengths, launch or Launch())
 
 
 def _rewards(values: Values, known: Mapping[str, Origin]) -> tuple[Origin, ...]:

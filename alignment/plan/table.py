@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from textwrap import fill
 from typing import Any
 
 from alignment.plan.advice import Change
-from alignment.plan.duration import Duration
-from alignment.plan.memory import SHARDINGS, Memory
+from alignment.plan.memory import Memory
 from alignment.plan.report import StageReport
+from alignment.plan.work import SHARDINGS, Form
 
 _PARTS = {
     "weights": "weights",
@@ -21,17 +22,18 @@ _PARTS = {
     "context": "CUDA context",
 }
 _ALWAYS = ("weights", "gradients", "optimizer", "activations")
+_FORMS: dict[Form, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 _WIDTH = 12
+_NOTE = """\
+parts are at their largest; they do not all stand at once, so the peak is less
+than their sum"""
+_GPU_NOTE = "of GPUs it is derived; what was measured, on a CPU: benchmarks/plan"
 
 
 def render(reports: Sequence[StageReport]) -> str:
     """All stages as text."""
-    notes = [
-        "parts at their largest; they do not all stand at once, so the peak is under their sum",
-        "GPU figures are estimates that rest on the CPU's measurements: benchmarks/plan",
-    ]
-    on_gpu = any(report.device == "gpu" for report in reports)
-    return "\n\n".join([*map(_render_stage, reports), "\n".join(notes[: 1 + on_gpu])])
+    notes = [_NOTE, _GPU_NOTE] if any(r.device == "gpu" for r in reports) else [_NOTE]
+    return "\n\n".join([*map(_render_stage, reports), "\n".join(notes)])
 
 
 def _render_stage(report: StageReport) -> str:
@@ -40,111 +42,125 @@ def _render_stage(report: StageReport) -> str:
         lines += ["", *_gpus(report)]
     lines += ["", *_time(report)]
     if report.changes:
-        lines += ["", "it does not fit; what would change that:", *map(_change, report.changes)]
+        lines += ["", "  it does not fit; what would change that:", *map(_change, report.changes)]
     return "\n".join(lines)
 
 
 def _head(report: StageReport) -> list[str]:
     work, memory = report.work, report.memory
     batch = work.batch
-    of = f"{memory.parameters / 1e6:,.1f} M parameters, {memory.trained / 1e6:,.1f} M trained"
+    stage = "" if report.name == work.stage else f" ({work.stage})"
+    of = f"{_count(memory.parameters)} parameters, {_count(memory.trained)} trained"
     precision = work.dtype + (", bfloat16 autocast" if work.autocast else "")
-    each = f"{batch.rows} x {batch.length} tokens a batch ({report.lengths})"
-    if work.stage == "ppo":
-        each += f", {batch.rollout} answers sampled at once"
     checkpointing = "with" if work.checkpointing else "without"
-    return [
-        f"{report.name} ({work.stage}): {report.model}, {of}",
-        f"  {each}",
-        f"  {precision}, {checkpointing} activation checkpointing, {work.optimizer}, on a "
-        f"{report.device}",
+    lines = [
+        f"{report.name}{stage}: {report.model}",
+        f"  {of}, {precision}",
+        f"  {batch.rows} x {batch.length} tokens a batch ({report.lengths})",
+        f"  {checkpointing} activation checkpointing, {work.optimizer}, on a "
+        f"{report.device.upper()}",
     ]
+    if work.stage == "ppo":
+        lines.insert(3, f"  {batch.rollout} answers sampled at once")
+    return lines
 
 
 def _forms(report: StageReport) -> list[str]:
-    words = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
-    titles = [words[form] + ("*" if form == report.work.form else "") for form in report.forms]
+    titles = [_FORMS[form] + "*" * (form == report.work.form) for form in report.forms]
     rows = []
     for part, title in _PARTS.items():
         sizes = [asdict(memory)[part] for memory in report.forms.values()]
         if part in _ALWAYS or any(sizes):
             rows.append((title, [_size(size) for size in sizes]))
-    totals = [_size(memory.total) for memory in report.forms.values()]
-    rows.append(("peak", totals))
-    fits = [_fits(memory, report.limit) for memory in report.forms.values()]
-    rows.append((_limit(report.limit), fits))
+    rows.append(("peak", [_size(memory.total) for memory in report.forms.values()]))
+    if report.limit is not None:
+        fits = ["yes" if m.total <= report.limit else "no" for m in report.forms.values()]
+        rows.append((f"fits {_size(report.limit)}", fits))
     return _table("* the recipe's", titles, rows)
 
 
 def _gpus(report: StageReport) -> list[str]:
-    titles = [str(count) for count in report.counts]
+    """The peak of each of several GPUs; the recipe's own form and launch are marked."""
     rows = []
-    for sharding, title in SHARDINGS.items():
-        found = [report.sharded[sharding, count] for count in report.counts]
-        rows.append((title, [_size(m.total) + _mark(m, report.limit) for m in found]))
-    return _table("each of N GPUs", titles, rows)
+    for form in report.forms:
+        for index, (sharding, kind) in enumerate(SHARDINGS.items()):
+            found = [report.sharded[form, sharding, count] for count in report.counts]
+            is_ours = form == report.work.form and report.launch.gpus > 1
+            mark = "*" * (is_ours and sharding == report.launch.sharding)
+            title = f"{'' if index else _FORMS[form]:<6} {kind}{mark}"
+            rows.append((title, [_size(m.total) + _mark(m, report.limit) for m in found]))
+    corner = "each of N GPUs" + (", ! no" if report.limit is not None else "")
+    return _table(corner, list(map(str, report.counts)), rows)
 
 
 def _time(report: StageReport) -> list[str]:
-    lines = []
-    for count, duration in report.durations.items():
-        steps = "steps unknown" if duration.steps is None else f"{duration.steps:,} steps"
-        on = "" if len(report.durations) == 1 else f"{count} GPU{'s' * (count > 1)}: "
-        each = f"{duration.tokens:,} tokens and {_operations(duration.flops)}"
-        lines.append(f"time: {on}{steps} of {each}: {_seconds(duration)}")
+    found = list(report.durations.values())
+    large = any(d.flops >= 1e12 for d in found)
+    unit, size = ("TFLOP", 1e12) if large else ("GFLOP", 1e9)
+    rows = [
+        ("steps", ["unknown" if d.steps is None else f"{d.steps:,}" for d in found]),
+        ("tokens a step", [f"{d.tokens:,}" for d in found]),
+        (f"{unit} a step", [f"{d.flops / size:,.1f}" for d in found]),
+    ]
+    if found[0].step_seconds is None:
+        source = "how long is unknown: give --tflops, what a GPU reaches"
+    else:
+        rows.append(("a step", [_seconds(d.step_seconds) for d in found]))
+        rows.append(("all steps", [_seconds(d.seconds) for d in found]))
+        source = f"at {found[0].source}"
+    is_gpu = report.device == "gpu"
+    titles = list(map(str, report.durations)) if is_gpu else ["CPU"]
+    lines = _table("time on N GPUs" if is_gpu else "time", titles, rows)
     if report.work.stage == "ppo":
-        lines.append(
-            "  sampling counts as a forward; token by token it is slower, by how much varies"
-        )
-    return lines
+        source += "\n  sampling counts as a forward; token by token it is slower"
+    return [*lines, f"  {source}"]
 
 
 def _change(change: Change) -> str:
-    return f"  {_size(change.total):>10}  {'fits' if change.fits else 'no  '}  {change.keys}"
+    start = f"  {_size(change.total):>10}  {'fits' if change.fits else 'no  '}  "
+    pairs = change.keys.replace(" --", "\n--").replace(" ", "\0").replace("\n", " ")
+    wrapped = fill(
+        pairs,
+        width=80,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+    return wrapped.replace("\0", " ")  # a key stays with its value
 
 
 def _table(corner: str, titles: list[str], rows: list[tuple[str, list[str]]]) -> list[str]:
-    first = max(len(corner), *(len(title) for title, _ in rows)) + 2
+    first = max(len(corner), *(len(title) for title, _ in rows))
     lines = [corner.ljust(first) + "".join(title.rjust(_WIDTH) for title in titles)]
     lines += [t.ljust(first) + "".join(cell.rjust(_WIDTH) for cell in cells) for t, cells in rows]
     return ["  " + line for line in lines]
 
 
 def _size(size: int) -> str:
-    if size < 2**30:
-        return f"{size / 2**20:,.0f} MiB" if size else "-"
-    return f"{size / 2**30:,.1f} GiB"
+    if size >= 2**30:
+        return f"{size / 2**30:,.1f} GiB"
+    if size >= 2**20:
+        return f"{size / 2**20:,.0f} MiB"
+    return f"{size / 2**10:,.0f} KiB" if size else "-"
 
 
-def _limit(limit: int | None) -> str:
-    return "fits" if limit is None else f"fits {_size(limit)}"
-
-
-def _fits(memory: Memory, limit: int | None) -> str:
-    if limit is None:
-        return "unknown"
-    return "yes" if memory.total <= limit else "no"
+def _count(numbers: int) -> str:
+    return f"{numbers / 1e6:,.1f} M" if numbers >= 1e6 else f"{numbers:,}"
 
 
 def _mark(memory: Memory, limit: int | None) -> str:
     return " !" if limit is not None and memory.total > limit else ""
 
 
-def _seconds(duration: Duration) -> str:
-    seconds = duration.step_seconds if duration.seconds is None else duration.seconds
+def _seconds(seconds: float | None) -> str:
     if seconds is None:
-        return "how long is unknown; give --tflops, what a device reaches"
+        return "unknown"
     unit, size = next(
         ((u, n) for u, n in (("days", 86400), ("h", 3600), ("min", 60)) if seconds >= 2 * n),
         ("s", 1),
     )
-    each = " a step" if duration.seconds is None else ""
-    return f"about {seconds / size:,.1f} {unit}{each} (at {duration.source})"
-
-
-def _operations(flops: float) -> str:
-    unit, size = ("TFLOP", 1e12) if flops >= 1e12 else ("GFLOP", 1e9)
-    return f"{flops / size:,.1f} {unit}"
+    return f"{seconds / size:,.1f} {unit}" if seconds >= 0.95 else f"{seconds * 1000:,.0f} ms"
 
 
 def as_json(reports: Sequence[StageReport]) -> dict[str, Any]:
@@ -164,13 +180,14 @@ def _stage_json(report: StageReport) -> dict[str, Any]:
         "length": work.batch.length,
         "parameters": report.memory.parameters,
         "trained": report.memory.trained,
-        "total": report.memory.total,
+        "total": report.total,
         "limit": report.limit,
-        "fits": None if report.limit is None else report.memory.total <= report.limit,
+        "fits": None if report.limit is None else report.total <= report.limit,
+        "launch": asdict(report.launch),
         "forms": {form: _memory_json(memory) for form, memory in report.forms.items()},
         "gpus": [
-            {"gpus": count, "sharding": sharding, "total": memory.total}
-            for (sharding, count), memory in report.sharded.items()
+            {"form": form, "sharding": sharding, "gpus": count, "total": memory.total}
+            for (form, sharding, count), memory in report.sharded.items()
         ],
         "time": [{"gpus": count, **asdict(d)} for count, d in report.durations.items()],
         "changes": [asdict(change) for change in report.changes],

@@ -8,8 +8,10 @@ if TYPE_CHECKING:
 
 Form = Literal["full", "lora", "qlora"]
 Device = Literal["cpu", "gpu"]
+Sharding = Literal["ddp", "zero2", "zero3"]
 
 FORMS: tuple[Form, ...] = ("full", "lora", "qlora")
+SHARDINGS: dict[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
 #: Rows that a reward model scores at once (`alignment.ppo.reward_models`).
 REWARD_ROWS = 16
 

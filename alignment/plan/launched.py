@@ -1,0 +1,47 @@
+"""How a recipe is launched: on how many devices, and what they share out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignment.launch import take_launch_words
+from alignment.plan.work import Sharding
+from alignment.yaml_file import read_yaml
+
+_ZERO: dict[int, Sharding] = {2: "zero2", 3: "zero3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What `--nproc` and `--accelerate` say; ``sharding`` is None where it is none of ours."""
+
+    gpus: int = 1
+    sharding: Sharding | None = "ddp"
+
+
+def read_launch(argv: Sequence[str]) -> tuple[Launch, list[str]]:
+    """Take the launcher's words from a command line; `--nproc` overrides accelerate's file.
+
+    Raises:
+        ConfigError: there is no such file or preset, or the number is none.
+    """
+    words, rest = take_launch_words(list(argv))
+    given = dict(zip(words[::2], words[1::2], strict=True))
+    keys: dict[str, Any] = {}
+    if "--config_file" in given:
+        keys = {entry.key: entry.value for entry in read_yaml(Path(given["--config_file"]))}
+    gpus = int(given.get("--num_processes") or keys.get("num_processes") or 1)
+    return Launch(gpus, _sharding(keys)), rest
+
+
+def _sharding(keys: dict[str, Any]) -> Sharding | None:
+    match keys.get("distributed_type", "MULTI_GPU"):
+        case "DEEPSPEED":
+            stage = (keys.get("deepspeed_config") or {}).get("zero_stage", 2)
+            return _ZERO.get(int(stage))
+        case "FSDP":
+            return "zero3"
+        case "MULTI_GPU" | "MULTI_CPU" | "NO":
+            return "ddp"
+    return None
