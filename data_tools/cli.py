@@ -115,6 +115,22 @@ def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _model_options(what: str) -> Callable[[Command], Command]:
+    """The tokenizer, the length it is cut to, and whether text is asked in turns."""
+    options = (
+        click.option("--tokenizer", type=FILE, help=what),
+        click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True),
+        click.option(
+            "--as-chat/--plain",
+            default=None,
+            help="Text as chat messages; as in training: where there is a template.",
+        ),
+    )
+    return lambda command: functools.reduce(
+        lambda made, option: option(made), reversed(options), command
+    )
+
+
 @click.group(cls=DataGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
     """Turn any preference data into JSONL that can be trusted."""
@@ -170,8 +186,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
 @_pairing_options("all-pairs", 1000)
-@click.option("--tokenizer", type=FILE, help="A model's folder: adds the truncation checks.")
-@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+@_model_options("A model's folder: adds the truncation checks.")
 @_fail_on
 @click.option("--report", type=FILE, help="Write the whole report as JSON.")
 @click.option("--findings", type=FILE, help="Write every finding as JSON lines.")
@@ -180,6 +195,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
     from data_tools.report import print_report, run_validate
 
     _needed("max_length", "tokenizer")
+    _needed("as_chat", "tokenizer")
     report = run_validate(sources, options)
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
@@ -189,8 +205,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
 @_pairing_options("best-vs-worst", 16)
-@click.option("--tokenizer", type=FILE, help="A model's folder: adds lengths in tokens.")
-@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+@_model_options("A model's folder: adds lengths in tokens.")
 @click.option("--page", type=FILE, help="Write a page with pictures, one HTML file.")
 @click.option("--report", type=FILE, help="Write the numbers as JSON.")
 def stats(sources: tuple[str, ...], **options: Any) -> None:
@@ -198,6 +213,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
     from data_tools.report import run_stats
 
     _needed("max_length", "tokenizer")
+    _needed("as_chat", "tokenizer")
     click.echo(run_stats(sources, options))
 
 
@@ -264,12 +280,12 @@ def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
 @click.argument("source", type=FILE)
 @click.option("--row", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--format", default="", help=FORMAT_HELP)
-@click.option("--tokenizer", type=FILE, help="A model's folder; plain text without it.")
-@click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True)
+@_model_options("A model's folder; plain text without it.")
 def show(source: Path, row: int, **options: Any) -> None:
     """Show a row as the model sees it: tokens, what carries loss, where it is cut."""
     from data_tools.report import run_show
 
     _needed("max_length", "tokenizer")
+    _needed("as_chat", "tokenizer")
     for line in run_show(source, row, options):
         click.echo(line)

@@ -199,5 +199,7 @@ def _sides(model: ModelText, record: Record) -> Iterator[Spoken]:
         turns = record.messages
         last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=len(turns))
         yield model.spoken(turns[:last], turns[last:])
+    elif record.kind == "prompt":
+        yield model.spoken(record.prompt, opened=True)
     else:
         yield model.spoken(record.prompt, record.completion or record.text)

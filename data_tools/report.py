@@ -173,7 +173,9 @@ def _styled(token: Token, index: int) -> str:
 
 
 def _model(options: Options) -> ModelText | None:
-    return ModelText(options["tokenizer"]) if options["tokenizer"] else None
+    if not options["tokenizer"]:
+        return None
+    return ModelText(options["tokenizer"], as_chat=options["as_chat"])
 
 
 def _pairing(options: Options) -> Pairing:

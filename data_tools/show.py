@@ -57,6 +57,8 @@ def sides(record: Record, model: ModelText, max_length: int) -> list[Side]:
         spoken["rejected"] = model.spoken(record.prompt, record.rejected)
     elif record.messages is not None:
         spoken["messages"] = model.spoken(record.messages[:-1], record.messages[-1:])
+    elif record.kind == "prompt":
+        spoken["prompt"] = model.spoken(record.prompt, opened=True)
     else:
         spoken[record.kind] = model.spoken(record.prompt, record.completion or record.text)
     return [Side(name, list(tokens(one, model, max_length))) for name, one in spoken.items()]

@@ -33,11 +33,16 @@ class Spoken:
 class ModelText:
     """A model's tokenizer and chat template.
 
+    Args:
+        folder: Where its `tokenizer.json` is.
+        as_chat: Whether text is asked and answered in turns of the template; None, as in training:
+            wherever there is a template.
+
     Raises:
         ConfigError: If the folder lacks `tokenizer.json`, or the template cannot be used.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, *, as_chat: bool | None = None) -> None:
         folder = Path(folder)
         file = folder / "tokenizer.json"
         if not file.is_file():
@@ -58,11 +63,14 @@ class ModelText:
             raise ConfigError(
                 f"{folder}: the chat template cannot be read: {error}", "fetch the model again"
             ) from error
+        self.as_chat = self.template is not None if as_chat is None else as_chat
+        self._asked: tuple[list[Message], str] = ([], "")
 
     def spoken(self, prompt: Text, answer: Text = "", *, opened: bool = False) -> Spoken:
         """Prompt and answer as the model reads them.
 
-        Text stays text, with the end token after an answer; turns go through the template.
+        Turns go through the template, and text too `as_chat`; else text stays text, with the end
+        token after an answer. Text without a prompt is no turn: it is what pre-training reads.
 
         Args:
             prompt: What is asked.
@@ -72,7 +80,8 @@ class ModelText:
         Raises:
             ConfigError: If there are turns and no template.
         """
-        if isinstance(prompt, str) and isinstance(answer, str):
+        wrapped = self.as_chat and prompt
+        if isinstance(prompt, str) and isinstance(answer, str) and not wrapped:
             text = prompt + answer + (self.special["eos_token"] if answer else "")
             return Spoken(text, ((len(prompt), len(text)),) if answer else ())
         asked = as_messages(prompt, "user") if prompt else []
@@ -80,7 +89,7 @@ class ModelText:
         text = self._rendered(turns, opened=opened)
         if OPEN in text:
             return _spans(text)
-        begin = self._rendered(asked, opened=True) if answer and asked else ""
+        begin = self._opening(asked) if answer and asked else ""
         if not answer or not text.startswith(begin):
             return Spoken(text, ())
         return Spoken(text, ((len(begin), len(text)),))
@@ -94,11 +103,17 @@ class ModelText:
         for encoding in self.tokenizer.encode_batch_fast(texts, add_special_tokens=False):
             yield encoding.ids
 
+    def _opening(self, asked: list[Message]) -> str:
+        """The prompt up to where an answer begins; that of a pair is made once for both sides."""
+        if self._asked[0] != asked:
+            self._asked = (asked, self._rendered(asked, opened=True))
+        return self._asked[1]
+
     def _rendered(self, turns: list[Message], *, opened: bool) -> str:
         if self.template is None:
             raise ConfigError(
                 "this tokenizer has no chat template, and the rows are conversations",
-                "name the folder of an instruct model, or convert with plain text",
+                "name the folder of an instruct model; text without turns needs --plain",
             )
         try:
             return self.environment.render(

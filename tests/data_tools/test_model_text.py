@@ -77,8 +77,46 @@ def test_without_generation_marks_the_answer_carries_loss(folder: Path, tmp_path
     assert spoken.text[start:end] == "Hello!"
 
 
+def test_text_is_asked_and_answered_in_turns_as_in_training(folder: Path, tmp_path: Path) -> None:
+    asked, answered = (
+        {"role": r, "content": c} for r, c in (("user", "Why?"), ("assistant", "So."))
+    )
+    model = ModelText(folder)
+    spoken = model.spoken("Why?", "So.")
+    assert spoken == model.spoken([asked], [answered])
+    assert spoken.text == make_tokenizer().apply_chat_template([asked, answered], tokenize=False)
+    assert model.spoken("Why?", opened=True) == model.spoken([asked], opened=True)
+    assert model.spoken("", "What is read.").text == "What is read.<|im_end|>"  # pre-training
+    assert with_template(folder, tmp_path, None).spoken("Why?", "So.").text == "Why?So.<|im_end|>"
+
+
+def test_both_sides_of_a_pair_begin_where_the_answer_does(folder: Path, tmp_path: Path) -> None:
+    model = with_template(folder, tmp_path, PLAIN_TEMPLATE)
+    for prompt in ("Why?", "How?", "Why?"):
+        for answer in ("So.", "Thus!"):
+            spoken = model.spoken(prompt, answer)
+            ((start, end),) = spoken.loss
+            assert spoken.text == f"[user]{prompt}[assistant]{answer}"
+            assert spoken.text[start:end] == answer
+
+
+@pytest.mark.parametrize("command", ["validate", "stats", "show"])
+def test_plain_is_what_a_stage_without_as_chat_sees(
+    folder: Path, tmp_path: Path, command: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Why?", "completion": "So."}])
+    model = ModelText(folder)
+    plain = len(model.encoded("Why?So.<|im_end|>"))
+    chat = len(model.encoded(model.spoken("Why?", "So.").text))
+    assert plain < chat
+    call = [command, str(source), "--tokenizer", str(folder), "--max-length", str(plain)]
+    said = {"validate": "truncated:", "stats": "100.0%", "show": f"{chat - plain} cut at {plain}"}
+    assert said[command] in CliRunner().invoke(data, call).output
+    assert said[command] not in CliRunner().invoke(data, [*call, "--plain"]).output
+
+
 def test_plain_text_gets_the_end_token(folder: Path) -> None:
-    spoken = ModelText(folder).spoken("Why?", " So.")
+    spoken = ModelText(folder, as_chat=False).spoken("Why?", " So.")
     assert spoken.text == "Why? So.<|im_end|>"
     assert spoken.loss == ((4, len(spoken.text)),)
 
@@ -106,7 +144,7 @@ def cut(model: ModelText, record: Record, limit: int) -> tuple[Truncation, list[
 
 
 def test_truncation_by_hand(folder: Path) -> None:
-    model = ModelText(folder)
+    model = ModelText(folder, as_chat=False)
     record = Record("preference", "Say", " hello, you one", " hello, you two and three")
     chosen, rejected = (
         len(model.encoded(f"Say{a}<|im_end|>")) for a in (record.chosen, record.rejected)
