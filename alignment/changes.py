@@ -5,6 +5,7 @@ from pathlib import Path
 
 from alignment.config import Settings
 from alignment.runs import Parent, Run, Source, decides
+from alignment.secrets import redact
 
 
 def changes(
@@ -31,6 +32,6 @@ def changes(
     for key in sorted({*run.settings, *settings.sources}):
         default = settings.schema[key].default if key in settings.schema else None
         old_value = run.settings.get(key, {"value": default})["value"]
-        new_value = settings.values.get(key)
+        new_value = redact(key, settings.values.get(key))  # as the record holds it
         if decides(key) and old_value != new_value:
             yield f"{key} {old_value} -> {new_value}"

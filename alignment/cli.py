@@ -11,6 +11,7 @@ import click
 from alignment import __version__
 from alignment.errors import AlignError
 from alignment.registry import STAGES
+from alignment.secrets import guard_output, redact_text
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": []}
 _SECTIONS = {
@@ -230,8 +231,9 @@ def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
 
 def entry_point() -> None:
     """Run `align`; a user's mistake ends with 2 and without a traceback."""
+    guard_output()
     try:
         main(prog_name="align")
     except AlignError as error:
-        click.echo(f"error: {error}", err=True)
+        click.echo(redact_text(f"error: {error}"), err=True)
         sys.exit(2)

@@ -15,6 +15,7 @@ from typing import Any
 
 from alignment.combinations import check_combinations
 from alignment.errors import ConfigError
+from alignment.names import check_names
 from alignment.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.yaml_file import Entry, Raw, read_yaml
 
@@ -75,6 +76,7 @@ def resolve(stage: str, argv: list[str]) -> Settings:
             raise unknown_key(entry.key, schema, where=entry.where, owner=f"align {stage}")
         settings.values[name] = convert(schema[name], entry.value, entry.where)
         settings.sources[name] = entry.where
+    check_names(settings.values, settings.source)
     check_combinations(stage, settings.values, settings.source)
     return settings
 

@@ -22,6 +22,7 @@ from alignment.runs import (
     is_unfinished_record,
     load_run,
 )
+from alignment.secrets import redact
 from data_tools.hub import hub_revision, hub_splits, is_hub_name
 
 #: How many bad rows are named one by one; the rest is counted.
@@ -161,7 +162,7 @@ def describe(settings: Settings) -> str:
     """The keys that differ from their defaults with their sources, as aligned lines."""
     changed = settings.changed()
     width = max((len(key) for key in changed), default=0)
-    values = {key: str(value) for key, (value, _) in changed.items()}
+    values = {key: str(redact(key, value)) for key, (value, _) in changed.items()}
     value_width = min(60, max((len(value) for value in values.values()), default=0))
     return "\n".join(
         f"{key:<{width}}  {values[key]:<{value_width}}  {source}"

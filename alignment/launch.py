@@ -50,6 +50,8 @@ def _config_file(value: str) -> str:
 def command(stage: str, argv: list[str]) -> list[str]:
     """The command that runs a stage in processes of its own."""
     launcher, rest = take_launch_words(argv)
+    if launcher:  # it repeats its command line where a process fails
+        rest = _take_token(rest)
     module = ["-m", "alignment", stage, *rest]
     if launcher and "--config_file" not in launcher and launcher[-1] != "1":
         # accelerate's word for "more than one", also without a GPU: with --cpu it starts only one
@@ -59,6 +61,19 @@ def command(stage: str, argv: list[str]) -> list[str]:
     if launcher:
         return [sys.executable, "-m", "accelerate.commands.launch", *launcher, *module]
     return [sys.executable, *module]
+
+
+def _take_token(words: list[str]) -> list[str]:
+    """Hand `--hub_token` over in the environment, where it ends up anyway."""
+    left: list[str] = []
+    rest = iter(words)
+    for word in rest:
+        name, equals, inline = word.partition("=")
+        if name.replace("-", "_").lstrip("_") == "hub_token":
+            os.environ["HF_TOKEN"] = inline if equals else next(rest, "")
+        else:
+            left.append(word)
+    return left
 
 
 def relaunch(stage: str, argv: list[str]) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from alignment.config import did_you_mean, unknown_key
 from alignment.errors import ConfigError
+from alignment.names import find_fault_of_name
 from alignment.registry import STAGES
 from alignment.yaml_file import read_yaml
 
@@ -65,12 +66,18 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     stages = top["stages"].value
     if not isinstance(stages, dict) or not stages:
         raise ConfigError(f"{top['stages'].where}: no stages", "sft: {config: sft.yaml}")
+    for key in ("output_dir", "name"):
+        if key in top and "\0" in str(top[key].value):
+            raise ConfigError(f"{top[key].where}: {key}: holds a NUL character", "take it out")
     folder = Path(str(top["output_dir"].value))
     steps: dict[str, Step] = {}
     for name, body in stages.items():
         reader = _StepReader(f"{top['stages'].where}: {name}", path.parent, tuple(steps))
         steps[name] = reader.read(name, {} if body is None else body, folder)
     name = str(top["name"].value) if "name" in top else folder.name
+    fault = find_fault_of_name(name)
+    if fault is not None:
+        raise ConfigError(f"{top['name'].where}: name: {name!r} {fault}", "use a plain word")
     return Pipeline(name, folder, tuple(_override(steps, overrides).values()))
 
 
@@ -88,7 +95,7 @@ class _StepReader:
         for key in body:
             if key not in _STEP_KEYS:
                 raise unknown_key(key, _STEP_KEYS, where=self.where, owner="align run")
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name == "." or find_fault_of_name(name) is not None:
             raise ConfigError(f"{self.where}: a name cannot leave the folder", "use a plain word")
         stage = str(body.get("stage", name))
         if stage not in STAGES:
@@ -106,6 +113,8 @@ class _StepReader:
 
     def _recipes(self, config: Any) -> tuple[str, ...]:
         names = config if isinstance(config, list) else [config]
+        if any("\0" in str(name) for name in names):
+            raise ConfigError(f"{self.where}: config: holds a NUL character", "take it out")
         paths = [self.beside / str(name) for name in names]
         for path in paths:
             if not path.is_file():

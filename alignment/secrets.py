@@ -1,14 +1,27 @@
-"""Keys and tokens kept out of what is written: records, logs of the command, error texts."""
+"""Keys and tokens kept out of what is written: records, logs, warnings, tracebacks."""
 
+import json
+import logging
 import os
 import re
-from collections.abc import Iterable
+import sys
+import threading
+import traceback
+import warnings
+from collections.abc import Iterable, Mapping
+from types import TracebackType
 from typing import Any
+from urllib.parse import quote
 
 REDACTED = "<redacted>"
 _ENDS = ("_token", "_key", "_secret", "password")
+#: Words of a tokenizer, which everybody may know.
+_HARMLESS = ("eos_token", "bos_token", "pad_token", "unk_token")
 #: Variables that libraries read keys from; their values are struck out wherever they turn up.
-_VARIABLES = re.compile(r"(TOKEN|API_KEY|SECRET|PASSWORD|ACCESS_KEY|ACCESS_KEY_ID)$")
+_VARIABLES = re.compile(
+    r"(TOKEN|API_?KEY|(^|_)KEY|ACCESS_KEY_ID|SECRET|PASSWORD|PASSWD|CREDENTIALS?|_PAT)$",
+    re.IGNORECASE,
+)
 #: Hugging Face, AWS, OpenAI-like keys, and what follows Authorization.
 _SHAPES = re.compile(
     r"hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{16,}"
@@ -18,22 +31,35 @@ _SHAPES = re.compile(
 
 def is_secret(key: str) -> bool:
     """Whether the name of a key says that its value is nobody's business."""
-    return key.lower().replace("-", "_").endswith(_ENDS)
+    name = key.lower().lstrip("-").replace("-", "_")
+    return (name == "token" or name.endswith(_ENDS)) and name not in _HARMLESS
 
 
 def redact(key: str, value: Any) -> Any:
     """The value of a key as it may be written down."""
     if is_secret(key) and value:
         return REDACTED
+    if isinstance(value, Mapping):
+        return {name: redact(str(name), inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [redact("", inner) for inner in value]
     return redact_text(value) if isinstance(value, str) else value
 
 
 def redact_text(text: str) -> str:
     """A text without the keys of the environment and without what looks like one."""
+    for value in _planted():
+        text = text.replace(value, REDACTED)
+    return _SHAPES.sub(REDACTED, text)
+
+
+def _planted() -> list[str]:
+    """The keys of the environment as they are, and as Python, JSON and an address spell them."""
+    found: set[str] = set()
     for name, value in os.environ.items():
         if len(value) >= 8 and _VARIABLES.search(name):
-            text = text.replace(value, REDACTED)
-    return _SHAPES.sub(REDACTED, text)
+            found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
+    return sorted(found, key=len, reverse=True)  # one key may begin as another one
 
 
 def redact_words(words: Iterable[str]) -> list[str]:
@@ -49,3 +75,50 @@ def redact_words(words: Iterable[str]) -> list[str]:
             found.append(f"{name}={REDACTED}" if secret and equals else redact_text(word))
         after_secret = secret and not equals
     return found
+
+
+def guard_output() -> None:
+    """Strike keys out of what Python says by itself: tracebacks, warnings, log lines.
+
+    A bug keeps its traceback, and an exception may carry a whole environment in its message.
+    """
+    sys.excepthook = tell_exception
+    if threading.excepthook is threading.__excepthook__:
+        threading.excepthook = _tell_thread
+    logging.setLogRecordFactory(_Record)
+    if warnings.formatwarning is _plain_warning:
+        warnings.formatwarning = _format_warning
+
+
+def tell_exception(
+    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    """Print a traceback to stderr, without keys."""
+    sys.stderr.write(redact_text("".join(traceback.format_exception(kind, error, trace))))
+    sys.stderr.flush()
+
+
+class _Record(logging.LogRecord):
+    """A log line whose message and traceback hold no keys, whoever's handler writes it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info and self.exc_info[0]:
+            lines = traceback.format_exception(*self.exc_info)
+            self.exc_text = redact_text("".join(lines)).rstrip("\n")
+
+    def getMessage(self) -> str:
+        """The message with its arguments, redacted."""
+        return redact_text(super().getMessage())
+
+
+_plain_warning = warnings.formatwarning
+
+
+def _format_warning(*args: Any, **kwargs: Any) -> str:
+    return redact_text(_plain_warning(*args, **kwargs))
+
+
+def _tell_thread(args: threading.ExceptHookArgs) -> None:
+    if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
+        tell_exception(args.exc_type, args.exc_value, args.exc_traceback)

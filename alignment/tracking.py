@@ -12,6 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.runs import METRICS, Run, write_text
+from alignment.secrets import redact_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Recorder(TrainerCallback):
         if not state.is_world_process_zero or logs is None:
             return
         line = {"step": state.global_step, "epoch": state.epoch, "time": time.time()}
-        line |= {key: _number(value) for key, value in logs.items() if key != "epoch"}
+        line |= {key: _loggable(value) for key, value in logs.items() if key != "epoch"}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
@@ -131,11 +132,11 @@ def _tell_wandb(run: Run) -> None:
     )
 
 
-def _number(value: Any) -> Any:
-    """JSON knows no NaN and no infinity; they become null."""
+def _loggable(value: Any) -> Any:
+    """JSON knows no NaN and no infinity; they become null. Texts come without keys."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value if isinstance(value, int | float | str | bool | None) else str(value)
+    return value if isinstance(value, int | float | bool | None) else redact_text(str(value))
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -23,6 +23,7 @@ LAYERS = {
     "alignment.checkpoints": 2,
     "alignment.guard": 3,
     "alignment.lock": 1,
+    "alignment.names": 1,
     "alignment.disk": 1,
     "alignment.secrets": 0,
     "alignment.combinations": 1,

@@ -1,17 +1,21 @@
 """Planted keys turn up nowhere; nothing unsafe is called; no telemetry unless it is asked for."""
 
 import ast
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY
+from support import REPOSITORY, write_jsonl
 from test_reliability import sft
 
+from alignment.errors import ConfigError
+from alignment.pipeline import plan_pipeline
 from alignment.pipeline_file import read_pipeline
-from alignment.secrets import redact_text, redact_words
+from alignment.secrets import redact, redact_text, redact_words
+from alignment.stages import run_stage
 
 KEYS = {
     "HF_TOKEN": "hf_" + "Planted0" * 4,
@@ -48,12 +52,114 @@ def test_planted_keys_are_in_no_file_and_no_output(tmp_path: Path, tiny_dir: Pat
         assert not holding, key[:6]
 
 
+#: A reward that fails with the whole environment in its message, and says it in other ways before.
+LEAKY = """\
+import json, logging, os, threading, warnings
+def reward(completions, **_):
+    reward.calls += 1
+    if reward.calls < 2:
+        return [0.0 for _ in completions]
+    logging.getLogger("judge").warning("asked with %s", dict(os.environ))
+    logging.getLogger("transformers.judge").warning("asked with " + os.environ["OPENAI_API_KEY"])
+    warnings.warn("asked with " + os.environ["DATABASE_PASSWORD"])
+    try:
+        raise KeyError(os.environ["WANDB_API_KEY"])
+    except KeyError as error:
+        logging.getLogger("judge").exception("cannot ask")
+        thread = threading.Thread(target=reward, args=([],))
+        if reward.calls == 2:
+            thread.start()
+            thread.join()
+        environment = dict(os.environ)
+        raise RuntimeError(f"no answer from the judge, asked with {environment} and "
+                           f"{json.dumps(environment)}") from error
+reward.calls = 0
+"""
+
+
+def written_below(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def holding(key: str, written: dict[Path, bytes]) -> list[str]:
+    spelled = {key, repr(key)[1:-1], json.dumps(key)[1:-1]}
+    return [p.name for p, text in written.items() if any(k.encode() in text for k in spelled)]
+
+
+def test_a_traceback_with_the_whole_environment_in_it_holds_no_key(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    keys = {**KEYS, "DATABASE_PASSWORD": 'it\'s \\ a "planted" päss'}
+    (tmp_path / "leaky.py").write_text(LEAKY)
+    words = sft(tmp_path, tiny_dir, "--reward_model", "leaky:reward", "--max_steps", "4",
+                rows=[{"prompt": f"say {sign}"} for sign in "abcdefgh"])  # fmt: skip
+    words[words.index("--report_to") + 1] = "wandb"
+    words += ["--max_completion_length", "4", "--steps_per_generation", "1", "--save_steps", "1"]
+    words += ["--num_ppo_epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment", "ppo", *words], capture_output=True, check=False,
+        env={**os.environ, **keys, "PYTHONPATH": f"{REPOSITORY}", "WANDB_MODE": "offline"},
+        cwd=tmp_path,
+    )  # fmt: skip
+    told = done.stderr.decode()
+    assert done.returncode == 1, told
+    assert "Traceback (most recent call last)" in told
+    assert "RuntimeError: no answer from the judge, asked with {" in told
+    assert told.count("<redacted>") > 10
+    assert told.count("Exception in thread") <= 1
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert record["status"] == "failed"
+    assert record["error"].startswith("RuntimeError: no answer from the judge")
+    written = written_below(tmp_path / "out")
+    assert any(path.suffix == ".wandb" for path in written)
+    assert any(path.name == "metrics.jsonl" for path in written)
+    written |= {Path("stdout"): done.stdout, Path("stderr"): done.stderr}
+    for name, key in keys.items():
+        assert not holding(key, written), name
+
+
+def test_a_launcher_that_repeats_its_command_line_repeats_no_key(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    words = sft(tmp_path, tiny_dir, "--learning_rate", "1e39", "--max_steps", "1")
+    words += ["--nproc", "1", "--hub_token", FLAG]
+    done = subprocess.run(
+        [sys.executable, "-m", "alignment", "sft", *words], capture_output=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path,
+    )  # fmt: skip
+    told = done.stderr.decode()
+    assert done.returncode == 1, told
+    assert "CalledProcessError" in told
+    assert FLAG not in told + done.stdout.decode()
+
+
+def test_what_would_run_is_printed_without_keys(
+    tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = sft(tmp_path, tiny_dir, "--hub_token", FLAG, "--dry-run")
+    run_stage("sft", words)
+    data = tmp_path / "data.jsonl"
+    (tmp_path / "a.yaml").write_text(f"train_data: {data}\nmodel_name_or_path: {tiny_dir}\n")
+    (tmp_path / "p.yaml").write_text(
+        f"output_dir: {tmp_path}/runs\n"
+        f"stages: {{sft: {{config: a.yaml, set: {{hub_token: {FLAG}}}}}}}\n"
+    )
+    (plan,) = plan_pipeline(read_pipeline(tmp_path / "p.yaml"))
+    assert "--hub_token '<redacted>'" in plan.pasteable
+    assert FLAG not in capsys.readouterr().out + plan.pasteable
+    assert FLAG in plan.argv, "the stage itself is given it"
+
+
 def test_texts_and_command_lines_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MY_API_KEY", "correct-horse")
     assert redact_text("sent correct-horse") == "sent <redacted>"
     assert redact_text("Authorization: Bearer abcdefgh.ijk") == "Authorization: Bearer <redacted>"
     assert redact_text("AKIAABCDEFGHIJKLMNOP now") == "<redacted> now"
     assert redact_text("beta 0.1") == "beta 0.1"
+    assert redact("eos_token", "<|im_end|>") == "<|im_end|>", "a word, not a key"
+    nested = {"revision": "main", "token": "abc", "urls": ["http://correct-horse@here"]}
+    found = redact("model_init_kwargs", nested)
+    assert found == {"revision": "main", "token": "<redacted>", "urls": ["http://<redacted>@here"]}
     words = ["--hub_token", "abc", "--beta", "0.1", "--hub-token=abc"]
     assert redact_words(words) == ["--hub_token", "<redacted>", "--beta", "0.1",
                                    "--hub-token=<redacted>"]  # fmt: skip
@@ -75,14 +181,56 @@ def test_nothing_unsafe_is_called(path: Path) -> None:
         assert called != "torch.load" or given.get("weights_only") == "True"
 
 
-@pytest.mark.parametrize("name", ["../up", "/tmp/far", "..", "a/b"])
-def test_a_step_of_a_pipeline_cannot_leave_its_folder(name: str, tmp_path: Path) -> None:
-    from alignment.errors import ConfigError
+#: A key of a pipeline file and what it holds, in YAML; the first line that is told, behind FILE:.
+NAMES = [
+    ("stages", '{"../up": {stage: sft, config: a.yaml}}',
+     "3: ../up: a name cannot leave the folder"),
+    ("stages", '{/tmp/far: {stage: sft, config: a.yaml}}',
+     "3: /tmp/far: a name cannot leave the folder"),
+    ("stages", '{"..": {stage: sft, config: a.yaml}}', "3: ..: a name cannot leave the folder"),
+    ("stages", '{a/b: {stage: sft, config: a.yaml}}', "3: a/b: a name cannot leave the folder"),
+    ("stages", r'{"a\0b": {stage: sft, config: a.yaml}}',
+     "3: a\0b: a name cannot leave the folder"),
+    ("stages", r'{"C:\\far": {stage: sft, config: a.yaml}}',
+     "3: C:\\far: a name cannot leave the folder"),
+    ("stages", r'{sft: {config: "a\0b"}}', "3: sft: config: holds a NUL character"),
+    ("name", "../up", "2: name: '../up' would leave its folder"),
+    ("name", "/tmp/far", "2: name: '/tmp/far' would leave its folder"),
+    ("name", r'"a\0b"', "2: name: holds a NUL character"),
+    ("name", r'"C:\\far"', r"2: name: 'C:\\far' would leave its folder"),
+    ("output_dir", r'"a\0b"', "1: output_dir: holds a NUL character"),
+]  # fmt: skip
 
+
+def test_names_in_a_pipeline_cannot_leave_their_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from alignment.cli import entry_point
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.yaml").write_text("seed: 1\n")
+    for key, value, message in NAMES:
+        good = {"output_dir": "runs", "name": "demo", "stages": "{sft: {config: a.yaml}}"}
+        good[key] = value
+        Path("p.yaml").write_text("".join(f"{key}: {value}\n" for key, value in good.items()))
+        monkeypatch.setattr(sys, "argv", ["align", "run", "p.yaml"])
+        with pytest.raises(SystemExit) as end:
+            entry_point()
+        told = capsys.readouterr().err.split("\n")
+        assert (end.value.code, told[0]) == (2, f"error: p.yaml:{message}")
+        assert len(told) <= 3
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.yaml", "p.yaml"]
+
+
+@pytest.mark.parametrize("flag", ["run_name", "hub_model_id"])
+def test_names_of_a_stage_of_a_pipeline_stay_too(flag: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "d.jsonl", [{"prompt": "a", "completion": "b"}])
+    (tmp_path / "a.yaml").write_text(f"train_data: {data}\n")
     file = tmp_path / "p.yaml"
-    file.write_text(f"output_dir: runs\nstages:\n  {name}: {{stage: sft, config: a.yaml}}\n")
-    with pytest.raises(ConfigError, match="cannot leave the folder"):
-        read_pipeline(file)
+    file.write_text(f"output_dir: {tmp_path}/runs\nstages: {{sft: {{config: a.yaml}}}}\n")
+    pipeline = read_pipeline(file, [f"sft.{flag}=../up"])
+    with pytest.raises(ConfigError, match=f"{flag}: '../up' would leave its folder"):
+        plan_pipeline(pipeline)
 
 
 @pytest.mark.parametrize("module", ["alignment.cli", "alignment.stages", "data_tools.cli"])

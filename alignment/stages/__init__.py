@@ -20,7 +20,7 @@ from alignment.job import Job, open_job, recorded
 from alignment.lock import locked
 from alignment.processes import is_main
 from alignment.registry import STAGES
-from alignment.secrets import redact_words
+from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
 from alignment.wandb_setup import finish_wandb, prepare_wandb
 
 
@@ -30,16 +30,20 @@ def main(stage: str, argv: list[str]) -> None:
     Ends the process with 2 after a user's mistake, told in one or two lines, with 1 where training
     cannot go on, with 128 and the signal's number after a signal.
     """
+    guard_output()
     try:
         run_stage(stage, argv)
     except AlignError as error:
         if is_main():
-            click.echo(f"error: {error}", err=True)
+            click.echo(redact_text(f"error: {error}"), err=True)
         sys.exit(1 if isinstance(error, TrainingError) else 2)
     except Interrupted as interruption:
         if is_main():
             click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
         sys.exit(128 + interruption.number)
+    except Exception:  # a bug: told here, since W&B's own hook would print it, keys and all
+        tell_exception(*sys.exc_info())
+        sys.exit(1)
 
 
 def run_stage(stage: str, argv: list[str]) -> None:

@@ -1,0 +1,59 @@
+"""Names that become files, folders or pages elsewhere: none of them may lead out of its place."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from alignment.errors import ConfigError
+
+#: Shown by trackers, and used by some of them as file names.
+_LABELS = ("run_name", "run_group", "project")
+#: Names of models and spaces on the hub.
+_HUB_NAMES = ("hub_model_id", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
+#: Branches, tags and commits; the hub's cache keeps a file for each.
+_REVISIONS = ("model_revision", "hub_revision")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None:
+    """See that each name stays where it belongs; `source` says where a key was given.
+
+    Raises:
+        ConfigError: one would leave its folder, or holds what no file name can hold.
+    """
+    for key, text in _texts(values):
+        if "\0" in text:
+            raise ConfigError(f"{_place(key, source)}{key}: holds a NUL character", "take it out")
+    for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
+        fault = find_fault_of_name(values.get(key))
+        if fault is None and key in _HUB_NAMES and values.get(key) is not None:
+            fault = None if _HUB_NAME.fullmatch(values[key]) else "is no hub name"
+        if fault is not None:
+            remedy = "as in owner/name" if key in _HUB_NAMES else "use plain words, as in demo-1"
+            raise ConfigError(f"{_place(key, source)}{key}: {values[key]!r} {fault}", remedy)
+
+
+def find_fault_of_name(name: str | None) -> str | None:
+    """Why a name cannot be used, in words; None where it can."""
+    if name is None:
+        return None
+    if _CONTROL.search(name):
+        return "holds a control character"
+    if name.startswith(("/", "\\", "~")) or _DRIVE.match(name) or ".." in re.split(r"[/\\]", name):
+        return "would leave its folder"
+    return None
+
+
+def _texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        for text in value if isinstance(value, list) else [value]:
+            if isinstance(text, str):
+                yield key, text
+
+
+def _place(key: str, source: Callable[[str], str]) -> str:
+    """The file and line of a key; a flag is named by the key itself."""
+    found = source(key)
+    return "" if found.startswith("--") or found == "default" else f"{found}: "
