@@ -1,12 +1,14 @@
 """CPU seconds of a PPO update (generate, score, update): ours beside TRL 1.12's PPOTrainer.
 
     python -m venv /tmp/trl112 && /tmp/trl112/bin/pip install torch==2.13.0 "trl==1.12.*" peft
-    python benchmarks/ppo/speed.py --old-python /tmp/trl112/bin/python
+    python benchmarks/ppo/speed.py --old-python /tmp/trl112/bin/python --updates 6 --repeats 1
 
-Both sides: the same random Llama as policy, reference, reward model and critic, the same prompts,
-rollout, micro-batches, epochs, response length and precision, one after the other in turns, the
-same torch and transformers. TRL 1.12 has the four-model form alone; ours is measured in it too
-(`model`) and with its default critic (`head`).
+Two settings: `equal`, prompts of `--prompt` tokens and responses of `--response`, and `mixed`,
+prompts of 8 to `--prompt` tokens and responses that end by EOS, with a chance of one in 20 at each
+token. Both sides: the same random Llama as policy, reference, reward model and critic, the same
+prompts, rollout, micro-batches, epochs, response length and precision, one after the other in
+turns, the same torch and transformers. TRL 1.12 has the four-model form alone; ours is measured in
+it too (`model`) and with its default critic (`head`).
 """
 
 import argparse
@@ -21,12 +23,15 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+LENGTHS = ("equal", "mixed")
+END = 1 / 20  # chance of EOS at each token of the mixed setting
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--old-python", default=None, help="python with trl 1.12")
     parser.add_argument("--side", choices=["trl112", "head", "model"], help="(internal)")
+    parser.add_argument("--lengths", nargs="+", choices=LENGTHS, default=list(LENGTHS))
     parser.add_argument("--folder", type=Path, help="(internal)")
     parser.add_argument("--hidden", type=int, default=256)
     parser.add_argument("--layers", type=int, default=4)
@@ -49,18 +54,8 @@ def main() -> None:
 
 
 def compare(args: argparse.Namespace) -> None:
-    """Run the sides in turns and print medians and ratios."""
-    with tempfile.TemporaryDirectory() as folder:
-        make_models(args, Path(folder))
-        sides = ["model", "head"] + (["trl112"] if args.old_python else [])
-        seconds: dict[str, list[float]] = {side: [] for side in sides}
-        for _ in range(args.repeats):
-            for side in sides:
-                seconds[side] += run_side(args, side, folder)
-    medians = {side: statistics.median(times) for side, times in seconds.items()}
-    result: dict[str, Any] = {"seconds": seconds, "median": medians}
-    if "trl112" in medians:
-        result["ratio"] = {s: medians[s] / medians["trl112"] for s in ("model", "head")}
+    """Run the sides in turns in each setting and print medians and ratios."""
+    result: dict[str, Any] = {lengths: compare_at(args, lengths) for lengths in args.lengths}
     result["settings"] = {key: value for key, value in vars(args).items() if isinstance(value, int)}
     text = json.dumps(result, indent=2)
     print(text)
@@ -68,10 +63,28 @@ def compare(args: argparse.Namespace) -> None:
         args.out.write_text(text + "\n", encoding="utf-8")
 
 
-def run_side(args: argparse.Namespace, side: str, folder: str) -> list[float]:
+def compare_at(args: argparse.Namespace, lengths: str) -> dict[str, Any]:
+    sides = ["model", "head"] + (["trl112"] if args.old_python else [])
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    tokens: dict[str, list[float]] = {side: [] for side in sides}
+    with tempfile.TemporaryDirectory() as folder:
+        make_models(args, Path(folder), lengths=lengths)
+        for _ in range(args.repeats):
+            for side in sides:
+                found = run_side(args, side, folder, lengths)
+                seconds[side] += found["seconds"]
+                tokens[side] += found["tokens"]
+    medians = {side: statistics.median(times) for side, times in seconds.items()}
+    result: dict[str, Any] = {"seconds": seconds, "median": medians, "response_tokens": tokens}
+    if "trl112" in medians:
+        result["ratio"] = {s: medians[s] / medians["trl112"] for s in ("model", "head")}
+    return result
+
+
+def run_side(args: argparse.Namespace, side: str, folder: str, lengths: str) -> dict[str, Any]:
     python = args.old_python if side == "trl112" else sys.executable
     keys = ("rollout", "micro", "prompt", "response", "epochs", "updates", "vocab")
-    command = [python, __file__, "--side", side, "--folder", folder]
+    command = [python, __file__, "--side", side, "--folder", folder, "--lengths", lengths]
     for key in keys:
         command += [f"--{key}", str(vars(args)[key])]
     environment = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
@@ -80,12 +93,14 @@ def run_side(args: argparse.Namespace, side: str, folder: str) -> list[float]:
     )
     if done.returncode:
         raise SystemExit(f"{side}:\n{done.stderr[-3000:]}")
-    times: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
-    print(f"{side}: {', '.join(f'{t:.2f}' for t in times)} s", file=sys.stderr, flush=True)
-    return times
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    told = ", ".join(f"{t:.2f}" for t in found["seconds"])
+    length = statistics.mean(found["tokens"])
+    print(f"{lengths} {side}: {told} s; {length:.1f} tokens", file=sys.stderr, flush=True)
+    return found
 
 
-def make_models(args: argparse.Namespace, folder: Path) -> None:
+def make_models(args: argparse.Namespace, folder: Path, *, lengths: str) -> None:
     """A random policy and a reward model of the same shape, and a tokenizer of whole words."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
@@ -116,11 +131,31 @@ def make_models(args: argparse.Namespace, folder: Path) -> None:
         bos_token_id=None,
     )
     torch.manual_seed(0)
-    LlamaForCausalLM(config).save_pretrained(folder / "policy")
+    policy = LlamaForCausalLM(config)
+    if lengths == "mixed":
+        raise_eos(policy, END)
+    policy.save_pretrained(folder / "policy")
     config.num_labels = 1
     LlamaForSequenceClassification(config).save_pretrained(folder / "reward")
     for name in ("policy", "reward"):
         tokenizer.save_pretrained(folder / name)
+
+
+def raise_eos(policy: Any, chance: float) -> None:
+    """Give EOS about this chance at each token, by a direction that all hidden states share."""
+    import math
+
+    import torch
+
+    embedding = policy.get_input_embeddings().weight  # tied: its rows are those of the LM head
+    with torch.no_grad():
+        embedding[:, 0] = 1.0
+        ids = torch.randint(3, len(embedding), (8, 64))
+        states = policy.base_model(ids).last_hidden_state
+        logits = policy.lm_head(states)
+        gap = torch.logsumexp(logits, dim=-1).mean() - logits[..., 1].mean()
+        wanted = gap + math.log(chance / (1 - chance))
+        embedding[1, 0] += wanted / states[..., 0].mean()
 
 
 def prompts(args: argparse.Namespace) -> list[str]:
@@ -129,7 +164,9 @@ def prompts(args: argparse.Namespace) -> list[str]:
     rng = random.Random(0)
     count = args.rollout * (args.updates + 2)
     words = range(args.vocab - 3)
-    return [" ".join(f"w{rng.choice(words)}" for _ in range(args.prompt)) for _ in range(count)]
+    least = 8 if args.lengths == ["mixed"] else args.prompt
+    sizes = [rng.randint(least, args.prompt) for _ in range(count)]
+    return [" ".join(f"w{rng.choice(words)}" for _ in range(size)) for size in sizes]
 
 
 class Clock:
@@ -150,9 +187,10 @@ class Clock:
         if self.count % self.steps == 0:
             self.ends.append(time.process_time())
 
-    def report(self) -> None:
-        """Print the seconds of each update but the first."""
-        print(json.dumps([b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]))
+    def report(self, tokens: list[float]) -> None:
+        """Print the seconds of each update but the first, and the mean lengths of all."""
+        seconds = [b - a for a, b in zip(self.ends, self.ends[1:], strict=False)]
+        print(json.dumps({"seconds": seconds, "tokens": tokens}))
 
 
 def clock_callback(clock: Clock) -> Any:
@@ -170,7 +208,7 @@ def common(args: argparse.Namespace) -> dict[str, Any]:
         "per_device_train_batch_size": args.micro,
         "gradient_accumulation_steps": args.rollout // args.micro,
         "num_ppo_epochs": args.epochs,
-        "learning_rate": 1e-6,
+        "learning_rate": 0.0,  # lengths stay alike on both sides, and the work is the same
         "temperature": 1.0,
         "bf16": False,
         "use_cpu": True,
@@ -209,7 +247,8 @@ def run_ours(args: argparse.Namespace) -> None:
         callbacks=[clock_callback(clock)],
     )
     trainer.train()
-    clock.report()
+    logs = trainer.state.log_history
+    clock.report([line["response/length"] for line in logs if "response/length" in line])
 
 
 def run_trl112(args: argparse.Namespace) -> None:
@@ -219,7 +258,7 @@ def run_trl112(args: argparse.Namespace) -> None:
         AutoModelForSequenceClassification,
         AutoTokenizer,
     )
-    from trl.experimental.ppo import PPOConfig, PPOTrainer
+    from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     tokenizer = AutoTokenizer.from_pretrained(args.folder / "policy", padding_side="left")
     policy, reference = (
@@ -229,7 +268,15 @@ def run_trl112(args: argparse.Namespace) -> None:
         AutoModelForSequenceClassification.from_pretrained(args.folder / "reward", num_labels=1)
         for _ in range(2)
     )
-    clock = Clock(1)
+    clock, tokens = Clock(1), []
+    cut = ppo_trainer.truncate_response
+
+    def counted(stop: int, pad: int, responses: Any) -> Any:
+        kept = cut(stop, pad, responses)
+        tokens.append((kept != pad).sum(dim=1).float().mean().item())
+        return kept
+
+    ppo_trainer.truncate_response = counted
     trainer = PPOTrainer(
         args=PPOConfig(
             str(args.folder / "out"),
@@ -252,7 +299,7 @@ def run_trl112(args: argparse.Namespace) -> None:
         callbacks=[clock_callback(clock)],
     )
     trainer.train()
-    clock.report()
+    clock.report(tokens)
 
 
 if __name__ == "__main__":
