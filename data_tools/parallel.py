@@ -73,6 +73,8 @@ def take_in_parallel(
             if parsed is None:
                 raise NotParallel
             _worker_take(parsed, kind, str(file), 0, writer, repairs)
+            if not writer.summary.shape:  # it held no record
+                raise NotParallel
             start = sum(len(batch.values) for batch in parsed)
         job = _Job(kind, str(file), writer.conversion, writer.shape, repairs)
         workers = [_started(job, stack) for _ in range(writer.conversion.num_proc)]

@@ -150,9 +150,19 @@ def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Ite
     try:
         kind = file_kind(path)
         with open_plain(path, watch) as stream:
-            yield from numbered(_parsed(kind, stream), kind, source, on_error)
+            yield from numbered(_any(_parsed(kind, stream), source), kind, source, on_error)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
+
+
+def _any(parsed: Iterable[Batch], source: str) -> Iterator[Batch]:
+    """What was parsed; a file of no row at all is no data."""
+    count = 0
+    for batch in parsed:
+        count += len(batch.values)
+        yield batch
+    if not count:
+        raise DataError(f"{source}:1: no rows in this file", "wanted at least one")
 
 
 def numbered(

@@ -15,7 +15,7 @@ from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
 from data_tools.checks.verdict import failing
 from data_tools.examples import Example, examples
-from data_tools.formats import Record, Unusable
+from data_tools.formats import Record, Unusable, passed_over
 from data_tools.hub import is_hub_name
 from data_tools.lengths import LengthBias, Truncation
 from data_tools.licences import licences_of
@@ -155,6 +155,8 @@ def validate(
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
             for example in _read(file, format, report, add, watch):
                 whole.note(example)
+                if not format:
+                    example = _with_its_answers(example)
                 for record in _records(example, pairing, add):
                     report.records[str(file)] += 1
                     _one(example, record, across, whole, add)
@@ -244,6 +246,14 @@ def _read(
             last = example.row.number
             report.rows[example.row.source] += 1
         yield example
+
+
+def _with_its_answers(example: Example) -> Example:
+    """The example, unusable where it is a prompt because the row's answers are none."""
+    record = example.record
+    if isinstance(record, Record) and record.kind == "prompt":
+        return example._replace(record=passed_over(example.row.data) or record)
+    return example
 
 
 def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:

@@ -12,7 +12,7 @@ import orjson
 from alignment.errors import DataError
 from data_tools.examples import Example
 from data_tools.export import EXPORTS, NATURAL, taken_by, unified
-from data_tools.formats import Adapter, Record, Unusable
+from data_tools.formats import Adapter, Record, Unusable, passed_over
 from data_tools.formats.record import Kind, Text
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.rows import Fault, Row, RowError
@@ -117,6 +117,9 @@ class RecordWriter:
             self._drop(row, record.code, record.reason, record.remedy)
             return
         kind = record.kind
+        if kind == "prompt" and (lost := self._passed_over(row)):
+            self._drop(row, lost.code, lost.reason, lost.remedy)
+            return
         if not self.shape:
             self.settle(NATURAL[kind])
             self.settled_by = self.name
@@ -135,6 +138,11 @@ class RecordWriter:
             self.waiting[digest(plain(record.prompt))].append((row, record))
         else:
             self._record(row, record)
+
+    def _passed_over(self, row: Row) -> Unusable | None:
+        """Why a row taken for a prompt is none, unless prompts were asked for."""
+        asked = self.conversion.format or self.conversion.to == "prompts"
+        return None if asked else passed_over(row.data)
 
     def _record(self, row: Row, record: Record) -> None:
         kind = record.kind

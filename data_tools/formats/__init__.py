@@ -11,7 +11,7 @@ from typing import Any
 from alignment.errors import ConfigError
 from data_tools.formats import pairs, ranked, supervised, trees
 from data_tools.formats.adapter import Adapter, tag
-from data_tools.formats.record import Record, Unusable, listed
+from data_tools.formats.record import ALIASES, Record, Unusable, listed, shown
 
 FORMATS: tuple[Adapter, ...] = (
     *pairs.FORMATS,
@@ -24,6 +24,7 @@ BY_NAME: dict[str, Adapter] = {adapter.name: adapter for adapter in FORMATS}
 _Candidates = tuple[list[Adapter], list[Adapter]]
 _KNOWN: dict[tuple[object, ...], _Candidates] = {}
 _KNOWN_LIMIT = 1000
+ANSWERS = ("chosen", "rejected", "completion")
 
 __all__ = [
     "BY_NAME",
@@ -35,6 +36,7 @@ __all__ = [
     "detect",
     "detect_each",
     "nearest",
+    "passed_over",
 ]
 
 
@@ -155,6 +157,19 @@ def nearest(data: Mapping[str, Any]) -> tuple[Adapter, list[str], bool]:
 
     best = min(lacks, key=distance)
     return best, lacks[best], distance(best)[0] < 1
+
+
+def passed_over(data: Mapping[str, Any]) -> Unusable | None:
+    """What of a row was not read where it was taken for a prompt alone: an answer that is none."""
+    answers = [name for part in ANSWERS for name in ALIASES[part] if name in data]
+    if not answers:
+        return None
+    values = ", ".join(f"{name!r} is {shown(data[name])}" for name in answers)
+    return Unusable(
+        "null" if any(data[name] is None for name in answers) else "missing",
+        f"of this row only the prompt can be read: {values}",
+        "mend the row, or take prompts alone with --format prompt",
+    )
 
 
 def _unknown(data: Mapping[str, Any]) -> tuple[str, str]:

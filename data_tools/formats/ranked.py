@@ -152,7 +152,9 @@ FORMATS = (
     Adapter("text-score", {"text": "texts", "score": "numbers"}, text_and_score),
     Adapter("gpt4llm", {"user_input": "text", "responses_and_scores": "turns"}, gpt4llm),
     Adapter(
-        "scored", {"prompt": "text", "responses": "texts", "scores": "numbers"}, scored_answers
+        "scored",
+        {"prompt": "text", "responses": "texts", "scores": "numbers|texts|lists|null"},
+        scored_answers,
     ),
     Adapter("ranked", {"prompt": "text", "responses": "texts"}, ranked_answers, strength=1),
 )

@@ -1,6 +1,7 @@
 """Conversion: exact counts on real slices, pairing by hand, and nothing lost in silence."""
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from data_tools.formats import Record
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.repairs import Repairs, decoded, is_sentinel
 from data_tools.summary import Summary, dropped_path
+from data_tools.validate import validate
 
 Row = dict[str, Any]
 
@@ -381,6 +383,85 @@ def test_chosen_sides_alone_are_written_where_asked_for_and_counted(
     assert "  2 pairs written without their rejected side, as SFT rows" in str(summary)
     whole = run([source], tmp_path / "pairs.jsonl", to="pairs", drop=True)
     assert whole.halved == 0
+
+
+@pytest.mark.parametrize(
+    ("row", "code", "reason"),
+    [
+        ({"prompt": "q", "chosen": None, "rejected": "b"}, "null", "'chosen' is null, 'rejected'"),
+        ({"instruction": "q", "output": None}, "null", "'output' is null"),
+        ({"prompt": "q", "rejected": "b"}, "missing", "'rejected' is the string 'b'"),
+        ({"question": "q", "answer": 4}, "missing", "'answer' is the number 4"),
+    ],
+)
+def test_a_row_whose_answer_cannot_be_read_is_no_prompt_unless_asked_for(
+    tmp_path: Path, row: Row, code: str, reason: str
+) -> None:
+    source, out = write_jsonl(tmp_path / "in.jsonl", [row]), tmp_path / "out.jsonl"
+    with pytest.raises(DataError) as caught:
+        run([source], out)
+    said = f"{source}:1: of this row only the prompt can be read: {reason}"
+    assert str(caught.value).startswith(said)
+    assert run([source], out, drop=True).dropped == {code: 1}
+    for asked in ({"to": "prompts"}, {"format": "prompt"}):
+        assert run([source], out, **asked).rows_out == 1
+        assert [row["prompt"] for row in rows_of(out)] == ["q"]
+    report = validate([source])
+    assert report.totals == {"schema": 1}
+    assert report.examples["schema"][0].finding.found.startswith("of this row only the prompt")
+
+
+def test_prompts_with_other_columns_are_prompts(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "q", "id": 3, "level": None}])
+    assert run([source], tmp_path / "out.jsonl").rows_out == 1
+    assert not validate([source]).totals
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        (["3", "7.5"], "b"),  # numbers as text still count: the order of the list does not
+        ([3, "7.5"], "b"),
+        (["nan", "3"], "'scores' is the string 'nan', wanted a number"),
+        ([None, 3], "'scores' is null, wanted a number"),
+        (None, "'scores' is null, wanted a list"),
+        ([], "2 responses and 0 scores"),
+        ([True, False], "'scores' is the boolean true, wanted a number"),
+    ],
+)
+def test_scores_that_are_no_numbers_never_give_way_to_the_order_of_the_list(
+    tmp_path: Path, scores: Any, chosen: str
+) -> None:
+    row = {"prompt": "q", "responses": ["a", "b"], "scores": scores}
+    source = write_jsonl(tmp_path / "in.jsonl", [row])
+    if len(chosen) == 1:
+        summary = run([source], tmp_path / "out.jsonl")
+        (made,) = rows_of(summary.output)
+        assert (made["chosen"], made["margin"]) == (chosen, 4.5)
+    else:
+        with pytest.raises(DataError, match=re.escape(f"{source}:1: {chosen}")):
+            run([source], tmp_path / "out.jsonl")
+
+
+@pytest.mark.parametrize("num_proc", [1, 2])
+@pytest.mark.parametrize(
+    ("name", "text"), [("in.json", "[]"), ("in.json", " [ \n ] "), ("in.csv", "prompt,chosen\n")]
+)
+def test_a_file_without_rows_is_no_data(
+    tmp_path: Path, name: str, text: str, num_proc: int
+) -> None:
+    source = tmp_path / name
+    source.write_text(text)
+    with pytest.raises(DataError, match=f"{name}:1: no rows in this file"):
+        run([source], tmp_path / "out.jsonl", num_proc=num_proc)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_processes_begin_where_the_first_record_is(tmp_path: Path) -> None:
+    one = write_jsonl(tmp_path / "one.jsonl", [{"a": 1}])
+    other = write_jsonl(tmp_path / "other.jsonl", [PAIR])
+    summary = run([one, other], tmp_path / "out.jsonl", num_proc=2, drop=True)
+    assert (summary.rows_in, summary.rows_out, summary.shape) == (2, 1, "pairs")
 
 
 def test_a_wrong_format_is_told(tmp_path: Path) -> None:

