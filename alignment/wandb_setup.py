@@ -1,5 +1,6 @@
 """W&B's environment, set before wandb is imported: it reads it once."""
 
+import logging
 import netrc
 import os
 import sys
@@ -12,11 +13,15 @@ from urllib.parse import urlsplit
 
 from alignment.runs import Run
 
+logger = logging.getLogger(__name__)
+
 _HOST = "https://api.wandb.ai"
 #: Seconds that W&B may take to answer before a run begins without it.
 PROBE_SECONDS = 5.0
 #: Seconds for the last uploads of a run that is over; W&B itself waits without end.
 FINISH_SECONDS = 30
+#: What W&B's file holds before its first record.
+_HEADER_BYTES = 7
 
 
 def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
@@ -32,6 +37,7 @@ def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
     if run.tracker_id is None:
         run.tracker_id = f"{run.stage}-{run.fingerprint}-{int(run.started)}"
     os.environ.setdefault("WANDB_RUN_ID", run.tracker_id)
+    _set_empty_aside(folder / "wandb", run.tracker_id)
     os.environ.setdefault("WANDB_RESUME", "allow")  # a resumed run goes on in the same W&B run
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # it waits 90 s by default
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
@@ -63,6 +69,14 @@ def finish_wandb(*, exit_code: int) -> str | None:
         fault = f"not all was sent within {seconds} s" if late else str(error) or repr(error)
         return f"W&B: {fault}; to send it: wandb sync --include-online {folder}"
     return None
+
+
+def _set_empty_aside(folder: Path, run_id: str) -> None:
+    """Rename what a run left that was killed before W&B wrote a record: it ends `wandb sync`."""
+    for path in folder.glob(f"offline-run-*/run-{run_id}.wandb"):
+        if path.stat().st_size <= _HEADER_BYTES:
+            aside = path.parent.rename(folder / f"torn-{path.parent.name}")
+            logger.warning("W&B: %s holds no record; set aside as %s", path.parent, aside.name)
 
 
 def _find_fault() -> str | None:

@@ -100,7 +100,7 @@ def cut_one(model: Path, place: Path, options: str, moment: str, *, skips: bool)
             process.kill()
         process.join()
     with disk:
-        found: dict[str, Any] = {"moment": moment, "killed": process.exitcode == -9}
+        found: dict[str, Any] = {"moment": moment, "ended": process.exitcode != 0}
         found["controls"] = [sizes(disk.folder / name) for name in ("synced", "unsynced")]
         states = {path.name: find_fault(path) for path in checkpoints(run)} if run.is_dir() else {}
         found["whole"] = [name for name, fault in states.items() if fault is None]

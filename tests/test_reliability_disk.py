@@ -245,7 +245,7 @@ def holds(cuts: list[dict[str, Any]], count: int) -> None:
     """Every run was cut, lost what was not synced, went on, and ended in the same bits."""
     assert len(cuts) == count
     for cut in cuts:
-        assert cut["killed"], cut
+        assert cut["ended"], cut
         assert cut["controls"][0] == 5000, cut
         assert (cut["resumed"], cut["same"]) == (0, True), cut
         assert len(cut["torn"]) <= 1, cut
@@ -265,14 +265,14 @@ def test_a_power_cut_on_a_real_disk_costs_one_checkpoint_at_most(
 @pytest.mark.parametrize("options", ["commit=300,data=ordered", "commit=300,data=writeback"])
 def test_power_cuts_at_many_moments(options: str, tmp_path: Path, tiny_dir: Path) -> None:
     """All of one save, file by file and sync by sync; the end of the run; some in between."""
-    syncs = [*range(42, 64), 1, 2, 3, 4, 90, 120, 150, 163, 165, 167]
-    names = ("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json")
-    seen = [f"checkpoint-{step}/{name}" for step in (1, 5) for name in (*names, "manifest.json")]
+    syncs = [*range(42, 64, 2), 1, 4, 90, 150, 163, 167]
+    names = ("model.safetensors", "optimizer.pt", "trainer_state.json", "manifest.json")
+    seen = [f"checkpoint-{step}/{name}" for step in (1, 5) for name in names]
     holds(cut_power(tiny_dir, tmp_path, options, *map(str, syncs), *seen), len(syncs) + len(seen))
 
 
 def test_without_fsync_a_power_cut_would_cost_more(tmp_path: Path, tiny_dir: Path) -> None:
     """That these disks do forget: the same moment, all syncs left out."""
     (cut,) = cut_power(tiny_dir, tmp_path, "commit=300", "unsynced", "61")
-    assert cut["killed"]
+    assert cut["ended"]
     assert cut["whole"] == []

@@ -250,6 +250,59 @@ def test_a_killed_run_goes_on_in_the_same_run_of_wandb(tmp_path: Path, tiny_dir:
     assert dict(sent(server, run.tracker_id)).keys() >= set(range(11, STEPS + 1))
 
 
+@pytest.mark.slow
+def test_a_run_killed_offline_is_synced_as_one_run(tmp_path: Path, tiny_dir: Path) -> None:
+    """W&B keeps its last records in memory: what a kill takes of them is in metrics.jsonl."""
+    with refused() as address:
+        flags = ("--save_steps", "5", "--disable_tqdm", "true")
+        process = start_online(tmp_path, tiny_dir, address, *flags)
+        wait_until(lambda: len(logged(tmp_path)) >= 12 or process.poll() is not None)
+        process.kill()
+        told, _ = process.communicate()
+        assert process.returncode == -9, told
+        again = start_online(tmp_path, tiny_dir, address, *flags, "--resume")
+        told, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, told
+    run = load_run(tmp_path / "out")
+    assert run
+    assert run.tracker_id
+    folder = tmp_path / "out" / "wandb"
+    found = sorted(folder.glob("*offline-run-*"))
+    assert len(found) == 2
+    assert all(path.name.endswith(f"-{run.tracker_id}") for path in found)
+    begun = [path for path in folder.glob("offline-run-*/*.wandb") if path.stat().st_size > 7]
+    assert len(begun) == len(list(folder.glob("offline-run-*")))
+    assert told.count("set aside as torn-offline-run-") == 2 - len(begun)
+    server = synced([str(path.parent) for path in begun], tmp_path)
+    assert set(server.begun) == {run.tracker_id}
+    rows = logged(tmp_path)
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    losses = {row["step"]: row["loss"] for row in rows}
+    arrived = sent(server, run.tracker_id)
+    assert {step for step, _ in arrived} >= set(range(11, STEPS + 1))
+    assert all(losses[step] == loss for step, loss in arrived), "the same bits, told twice or once"
+
+
+def test_what_was_killed_before_its_first_record_is_set_aside(
+    online: None,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    run = Run("sft", "sft", "f", tracker_id="sft-f-1")
+    folders = [tmp_path / "wandb" / f"offline-run-2026_{number}-sft-f-1" for number in (1, 2)]
+    for folder, size in zip(folders, (7, 32768), strict=True):
+        folder.mkdir(parents=True)
+        (folder / "run-sft-f-1.wandb").write_bytes(b"w" * size)
+    with refused() as address:
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        prepare_wandb(run, group=None, folder=tmp_path)
+    assert not folders[0].exists()
+    assert folders[1].exists()
+    assert (tmp_path / "wandb" / f"torn-{folders[0].name}").is_dir()
+    assert caplog.text.count("set aside as torn-offline-run-2026_1-sft-f-1") == 1
+
+
 class Failing(TrainerCallback):
     """Begins, then fails at each log."""
 
