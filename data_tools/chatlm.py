@@ -5,7 +5,7 @@ rlhf-reward-single-round. A row is dropped where any field is longer than 520 ch
 or where both answers are equal once stripped.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,12 +48,18 @@ class Pair(NamedTuple):
 class Rejected:
     """Generated answers by prompt, handed out in the order they were generated."""
 
-    waiting: dict[str, deque[str]] = field(default_factory=lambda: defaultdict(deque))
+    waiting: dict[str, deque[Row]] = field(default_factory=lambda: defaultdict(deque))
+    rows: Counter[str] = field(default_factory=Counter)
 
     def take(self, prompt: str) -> str | None:
         """The next answer to a prompt."""
         answers = self.waiting.get(prompt)
-        return answers.popleft() if answers else None
+        return str(answers.popleft().data["rejected"]) if answers else None
+
+    def left(self) -> list[Row]:
+        """The answers that no row took, in their order."""
+        waiting = [row for answers in self.waiting.values() for row in answers]
+        return sorted(waiting, key=lambda row: (row.source, row.number))
 
 
 def merge(
@@ -61,10 +67,11 @@ def merge(
 ) -> list[Summary]:
     """Merge sources by ChatLM's rules; test files apart, unless `test-split` is asked for.
 
-    An alpaca row takes its rejected answer from the `{prompt, rejected}` rows of any source.
+    An alpaca row takes its rejected answer from the `{prompt, rejected}` rows of any source; the
+    answers that no row takes are counted as dropped.
 
     Raises:
-        ConfigError: For an unknown defect.
+        ConfigError: For an unknown defect, or where no source holds rows to answer.
         DataError: At a row that cannot be read.
     """
     if "all" in defects:
@@ -79,19 +86,32 @@ def merge(
         if file not in answers:
             test = split_of(file) == "test" and "test-split" not in defects
             parts["test" if test else ""].append(file)
-    return [
-        _merge(members, named_for(output, split), defects, rejected)
-        for split, members in sorted(parts.items())
-    ]
+    if not parts:
+        raise ConfigError(
+            "--preset chatlm: all sources hold generated answers", "name the alpaca file too"
+        )
+    made = {}
+    for split in sorted(parts, reverse=True):  # the main output last: it tells what is left over
+        last = split == min(parts)
+        made[split] = _merge(parts[split], named_for(output, split), defects, rejected, last=last)
+    return [made[split] for split in sorted(made)]
 
 
-def _merge(files: list[Path], output: Path, defects: frozenset[str], rejected: Rejected) -> Summary:
+def _merge(
+    files: list[Path], output: Path, defects: frozenset[str], rejected: Rejected, *, last: bool
+) -> Summary:
     summary = Summary(output, "pairs, by the rules of ChatLM-mini-Chinese")
     with written_whole(output) as out, written_whole(dropped_path(output)) as lost:
         for file in files:
             for row in read_rows(file):
                 summary.rows_in += 1
                 _row(row, summary, defects, rejected, out, lost)
+        if last:
+            for source, rows in rejected.rows.items():
+                summary.formats[Path(source).name, "generated answers"] = rows
+            for row in rejected.left():
+                summary.rows_in += 1
+                _drop(row, "answer_to_no_row", summary, lost)
     if not summary.dropped:
         dropped_path(output).unlink()
     return summary
@@ -110,10 +130,7 @@ def _row(
     summary.formats[Path(row.source).name, name] += 1
     code = _why_dropped(pair, defects)
     if code:
-        summary.dropped[code] += 1
-        lost.write(
-            json_line({"source": row.source, "row": row.number, "code": code, "reason": code})
-        )
+        _drop(row, code, summary, lost)
         return
     fields = [value or "" for value in pair]
     if "backslash-n" in defects:
@@ -127,6 +144,11 @@ def _row(
     group = group_id(Record("prompt", prompt))
     out.write(json_line({**made, **place, "group_id": group}))
     summary.rows_out += 1
+
+
+def _drop(row: Row, code: str, summary: Summary, lost: IO[bytes]) -> None:
+    summary.dropped[code] += 1
+    lost.write(json_line({"source": row.source, "row": row.number, "code": code, "reason": code}))
 
 
 def _why_dropped(pair: Pair, defects: frozenset[str]) -> str:
@@ -190,5 +212,6 @@ def _collect(file: Path, rejected: Rejected) -> bool:
             if number:
                 raise DataError(f"{row.where}: no 'rejected', as the rows before have", "")
             return False
-        rejected.waiting[str(data["prompt"])].append(str(data["rejected"]))
+        rejected.waiting[str(data["prompt"])].append(row)
+        rejected.rows[row.source] += 1
     return True

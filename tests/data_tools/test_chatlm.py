@@ -10,6 +10,7 @@ from support import write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.chatlm import DEFECTS, merge
+from data_tools.summary import dropped_path
 
 ALL = frozenset(DEFECTS)
 
@@ -68,6 +69,27 @@ def test_alpaca_prompts_and_their_generated_answers(
     found = [(row["prompt"], row["rejected"]) for row in rows_of(summary.output)]
     assert found == [(prompt, f"坏{i}") for i, prompt in enumerate(prompts)]
     assert summary.dropped == {"no_rejected": 1}
+
+
+def test_generated_answers_that_no_row_takes_are_told(tmp_path: Path) -> None:
+    answers = [("说。", "坏"), ("说。", "更坏"), ("别的", "x")]
+    sources = [
+        write_jsonl(
+            tmp_path / "rejected.jsonl", [{"prompt": p, "rejected": r} for p, r in answers]
+        ),
+        write_jsonl(tmp_path / "alpaca.jsonl", [{"instruction": "说。", "output": "好"}]),
+        write_jsonl(tmp_path / "huozi.test.jsonl", [{"prompt": "q", "chosen": "a", "reject": "b"}]),
+    ]
+    main, test = merge(sources, tmp_path / "out.jsonl")
+    assert (main.rows_in, main.rows_out, main.dropped) == (3, 1, {"answer_to_no_row": 2})
+    assert (test.rows_in, test.rows_out, test.dropped) == (1, 1, {})
+    assert "         3  rejected.jsonl: generated answers\n" in str(main)
+    assert [(row["source"], row["row"]) for row in rows_of(dropped_path(main.output))] == [
+        (str(sources[0]), 2),
+        (str(sources[0]), 3),
+    ]
+    with pytest.raises(ConfigError, match="all sources hold generated answers"):
+        merge(sources[:1], tmp_path / "none.jsonl")
 
 
 def expected(shared_data: Path, *, test: bool) -> int:
