@@ -41,6 +41,18 @@ def active_adapter(model: PeftModel, name: str) -> Iterator[None]:
 
 
 @contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Compute in eval mode (no dropout), and leave every module in the mode that it was in."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
 def recomputed_with(model: PeftModel, name: str) -> Iterator[None]:
     """Make gradient checkpointing of a forward recompute with the adapter that it ran with.
 

@@ -7,6 +7,8 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError, DataError
+from alignment.ppo.reward_functions import Reward
+from alignment.ppo.reward_models import ModelReward
 
 _TEMPLATE_BYTES = 256
 """More than what a chat template adds around a message or two."""
@@ -25,6 +27,24 @@ def check_ends(eos_token_ids: list[int | None], tokenizer: PreTrainedTokenizerBa
         )
 
 
+def check_stats(rewards: dict[str, Reward | None]) -> None:
+    """Refuse `normalize_reward` where it would change nothing, or not the reward model.
+
+    Raises:
+        ConfigError: naming a reward without statistics.
+    """
+    known = [reward for reward in rewards.values() if reward is not None and reward.stats]
+    for name, reward in rewards.items():
+        if reward is not None and reward.stats:
+            continue
+        if isinstance(reward, ModelReward) or not known:
+            raise ConfigError(
+                f"normalize_reward: reward {name} has no statistics of its scores "
+                "(reward_stats.json)",
+                "train the reward model with the rm stage, or set normalize_reward: false",
+            )
+
+
 def check_count(dataset: Any, *, num_prompts: int) -> None:
     """Refuse a data set that does not fill one rollout: nothing would be trained.
 
@@ -41,6 +61,7 @@ def check_count(dataset: Any, *, num_prompts: int) -> None:
 def check_prompts(
     dataset: Any,
     *,
+    name: str = "",
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     max_completion_length: int,
@@ -58,7 +79,7 @@ def check_prompts(
     found = long_prompts(dataset, budget=budget, tokenizer=tokenizer, template=template)
     for row, length in found:
         raise DataError(
-            f"row {row}: the prompt has {length} tokens, and with max_completion_length "
+            f"{name}row {row}: the prompt has {length} tokens, and with max_completion_length "
             f"{max_completion_length} the model's {limit} positions leave room for {budget}",
             "shorten or filter the prompt, or lower max_completion_length",
         )

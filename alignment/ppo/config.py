@@ -211,10 +211,11 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
 
     center_values: bool = _key(
         True,
-        "Before each rollout's advantages, move the critic's bias so that the mean value is the "
-        "mean return, as PopArt does (arXiv 1602.04714). A bias moves by one learning rate a step: "
-        "while scores rise the values lag behind, later tokens of a response more so, and what "
-        "the weights lift instead is noise. For the numbers see benchmarks/ppo.",
+        "Before each rollout's advantages, move all values by one number, so that their mean is "
+        "the mean return: the level of returns is tracked apart from the weights, as in PopArt "
+        "(arXiv 1602.07714). A bias moves by one learning rate a step: while scores rise the "
+        "values lag behind, later tokens of a response more so, and what the weights lift instead "
+        "is noise. For the numbers see benchmarks/ppo.",
     )
 
     # Watching
@@ -234,6 +235,7 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         if self.bf16 is None:
             self.bf16 = not self.fp16 and not self.use_cpu and _gpu_has_bf16()
         self._check_values()
+        self._check_together()
         try:
             super().__post_init__()
         except ValueError as error:
@@ -278,10 +280,24 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 value = self.__dict__[key]
                 if value is not None and not is_right(value):
                     raise ConfigError(f"{key}: {value} must be {rule}")
+
+    def _check_together(self) -> None:
         if self.log_completions:
             raise ConfigError(
                 "log_completions: PPO keeps completions in samples.jsonl and a table of W&B",
                 "leave it out; sample_steps and num_samples say how often and how many",
+            )
+        if self.critic_init != "auto" and self.critic != "model":
+            raise ConfigError(
+                f"critic_init: {self.critic_init} is for a critic of its own, and critic is "
+                f"{self.critic}",
+                "set critic: model, or leave critic_init out",
+            )
+        if self.deepspeed and self.target_approx_kl is not None:
+            raise ConfigError(
+                "target_approx_kl: DeepSpeed takes its step within the backward, before the KL of "
+                "a mini-batch is known",
+                "leave it out under DeepSpeed; fewer num_ppo_epochs do likewise",
             )
         if self.kl_control == "adaptive" and self.beta == 0:
             raise ConfigError(

@@ -42,7 +42,10 @@ def is_critic_parameter(name: str) -> bool:
 class ValueHead(nn.Module):
     """A linear map from a hidden state to its value, in float32; zero at first.
 
-    A zero head says nothing false: until it has learned, advantages are discounted returns.
+    `offset` is added to every value. `center_values` moves it, the optimizer never does: it is a
+    number, not a parameter, so it is the same where weights are cast or sharded and where the
+    optimizer works on copies of its own (DeepSpeed). Until the weights have learned it is the
+    whole value: the mean return, a baseline that looks at no state; or 0, no baseline at all.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -50,6 +53,7 @@ class ValueHead(nn.Module):
         self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
+        self.offset = 0.0
 
     def forward(self, hidden: Tensor, **inputs: Any) -> Tensor:
         """Value each state.
@@ -58,8 +62,16 @@ class ValueHead(nn.Module):
             hidden: `(B, T, H)`; the result: `(B, T)`.
         """
         with torch.autocast(hidden.device.type, enabled=False):
-            values: Tensor = self.linear(hidden.float()).squeeze(-1)
-        return values
+            values: Tensor = self.linear(hidden.to(self.linear.weight.dtype)).squeeze(-1)
+        return values.float() + self.offset
+
+    def get_extra_state(self) -> Tensor:
+        """Put the offset into `state_dict`."""
+        return torch.tensor(self.offset, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the offset from a `state_dict`."""
+        self.offset = float(state)
 
 
 class ModelCritic(nn.Module):
@@ -113,14 +125,19 @@ def hidden_size(model: PreTrainedModel) -> int:
 
 
 def critic_from_reward_model(
-    classifier: PreTrainedModel, *, stats: ScoreStats | None = None
+    classifier: PreTrainedModel, *, dtype: torch.dtype, stats: ScoreStats | None = None
 ) -> ModelCritic:
     """Start the critic as the reward model: its trunk, and its score head as the value head.
 
     InstructGPT (arXiv 2203.02155, appendix C.4) starts the values from the reward model. Where
     scores are normalised, `stats` holds by what, and the values begin on the same scale.
+
+    Args:
+        classifier: The reward model; it stays as it is.
+        dtype: Of the weights that are trained.
+        stats: What scores are normalised by.
     """
-    classifier = copy.deepcopy(classifier)
+    classifier = copy.deepcopy(classifier).to(dtype)  # type: ignore[arg-type]
     classifier.requires_grad_(True)
     score = [
         module
@@ -143,12 +160,12 @@ def critic_from_reward_model(
     return ModelCritic(classifier.base_model, head)
 
 
-def critic_from_policy(model: nn.Module) -> ModelCritic:
+def critic_from_policy(model: nn.Module, *, dtype: torch.dtype) -> ModelCritic:
     """Start the critic as a copy of the policy's trunk (adapter merged) with a zero head."""
     whole: Any = copy.deepcopy(model)
     if isinstance(whole, PeftModel):
         whole = whole.merge_and_unload()
-    whole.base_model.requires_grad_(True)
+    whole.base_model.to(dtype).requires_grad_(True)
     return ModelCritic(whole.base_model, ValueHead(hidden_size(whole)))
 
 
@@ -244,17 +261,19 @@ def make_critic(
         return ValueHead(hidden_size(policy_of(model)))
     if args.critic == "lora":
         return _lora_critic(model, without_dropout=args.disable_dropout)
+    # In bfloat16 most updates of 1e-5 are lost: the critic learns in the precision of the policy's.
+    dtype = next(p.dtype for p in model.parameters() if p.requires_grad)
     if args.critic_init != "policy":
         for reward in rewards:
             if same_vocabulary(reward.tokenizer, tokenizer):
                 stats = reward.stats if args.normalize_reward else None
-                return critic_from_reward_model(reward.classifier, stats=stats)
+                return critic_from_reward_model(reward.classifier, dtype=dtype, stats=stats)
         if args.critic_init == "reward_model":
             raise ConfigError(
                 "critic_init: reward_model, but no reward model has the policy's vocabulary",
                 "set critic_init: policy",
             )
-    return critic_from_policy(model)
+    return critic_from_policy(model, dtype=dtype)
 
 
 def _lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:

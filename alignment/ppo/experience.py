@@ -132,13 +132,13 @@ def combine_scores(
 class Experience(NamedTuple):
     """A rollout ready for training, and the KL a response `(N,)` with the k1 and k3 estimates.
 
-    `shift` is what was added to all values, a scalar; the critic's bias must move likewise.
+    `shift` is what was added to all values; the critic's offset must move likewise.
     """
 
     rollout: Rollout
     kl: Tensor
     kl_k3: Tensor
-    shift: Tensor
+    shift: float
 
 
 def make_experience(
@@ -168,10 +168,10 @@ def make_experience(
     rewards = math.token_rewards(penalty, scores, mask, beta=beta)
     if args.whiten_rewards:
         rewards = math.whiten(rewards, mask, keep_mean=True, reduce=reduce)
-    values, shift = tokens.values, torch.zeros((), device=mask.device)
+    values, shift = tokens.values, 0.0
     if center:
         errors, _ = math.gae(rewards, values, mask, gamma=args.gamma, lam=1.0)
-        shift = math.masked_mean(errors, mask, reduce=reduce)
+        shift = math.masked_mean(errors, mask, reduce=reduce).item()
         values = torch.where(mask, values + shift, 0.0)
     advantages, returns = math.gae(rewards, values, mask, gamma=args.gamma, lam=args.lam)
     if args.whiten_advantages:

@@ -6,12 +6,14 @@ import inspect
 import math
 import numbers
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from trl.trainer.utils import get_callable_name
 
 from alignment.errors import ConfigError, DataError
@@ -130,11 +132,31 @@ def _check_score(score: Any, row: int, source: str) -> float | None:
 
 
 def as_rewards(reward_funcs: Any) -> list[Any]:
-    """Wrap bare Python functions, so that what they return is checked."""
+    """Wrap bare Python functions, so that what they return is checked.
+
+    Raises:
+        ConfigError: where one is a model with more than one label.
+    """
     many = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+    for f in many:
+        if isinstance(f, PreTrainedModel) and f.config.num_labels != 1:
+            raise ConfigError(
+                f"reward {f.config.name_or_path or type(f).__name__}: it has "
+                f"{f.config.num_labels} labels, a reward model has 1"
+            )
     return [
         f
         if isinstance(f, str | nn.Module | Reward)
         else FunctionReward(f, name=get_callable_name(f))
         for f in many
     ]
+
+
+def distinct(names: list[str]) -> list[str]:
+    """Number what has the same name, so that each reward has metrics of its own."""
+    seen = Counter[str]()
+    found = []
+    for name in names:
+        seen[name] += 1
+        found.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return found

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.models import prepare_deepspeed
 
-from alignment.ppo.adapters import active_adapter, add_saved_adapter
+from alignment.ppo.adapters import active_adapter, add_saved_adapter, evaluating
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
 
 logger = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class AdapterReward(ModelReward):
             return super()._score(rows)
         model, name, head = self._shared
         batch = self._pad(rows)
-        with torch.no_grad(), active_adapter(model, name):
+        with torch.no_grad(), evaluating(model), active_adapter(model, name):
             hidden = model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
         # As AutoModelForSequenceClassification reads it: at the last token that is no padding.
         steps = torch.arange(hidden.size(1), device=hidden.device)

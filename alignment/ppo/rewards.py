@@ -81,7 +81,7 @@ def check_gate(folder: str, *, gate: float) -> None:
     accuracy = metrics.get("eval_accuracy")
     if accuracy is None:
         logger.warning("%s has no eval_accuracy: give the rm stage eval_data", path)
-    elif accuracy < gate:
+    elif not accuracy >= gate:  # NaN neither
         raise ConfigError(
             f"reward_model {folder}: it prefers the better of two held-out answers in "
             f"{accuracy:.1%} of cases, under the gate of {gate:.0%}; PPO would chase noise",

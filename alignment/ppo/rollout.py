@@ -69,7 +69,8 @@ class Rollout:
     @classmethod
     def load(cls, path: Path, *, device: torch.device) -> "Rollout":
         """Read what `save` wrote."""
-        return cls(**load_file(path, device=str(device)))
+        # By way of the CPU: safetensors refuses `cpu:0`, a device's name among processes.
+        return cls(**{name: x.to(device) for name, x in load_file(path).items()})
 
 
 def pad_rollout(

@@ -31,7 +31,7 @@ from alignment.ppo.adapters import BORROWED
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.checkpoints import CheckpointedPPO
-from alignment.ppo.checks import check_count, check_ends, check_prompts
+from alignment.ppo.checks import check_count, check_ends, check_prompts, check_stats
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
     head_of,
@@ -53,7 +53,7 @@ from alignment.ppo.experience import (
 from alignment.ppo.forward import add_response_forward
 from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import rollout_metrics
-from alignment.ppo.reward_functions import Reward, as_rewards
+from alignment.ppo.reward_functions import Reward, as_rewards, distinct
 from alignment.ppo.reward_models import AdapterReward, ModelReward
 from alignment.ppo.rollout import Rollout, pad_rollout
 from alignment.ppo.sampler import EpochSampler
@@ -97,16 +97,21 @@ class PPOTrainer(CheckpointedPPO):
         check_ends(self.eos_token_ids, self._tokenizer)
         per_rollout = self.args.generation_batch_size // self.num_generations
         check_count(self.train_dataset, num_prompts=per_rollout)
-        check_prompts(
-            self.train_dataset,
-            model=self.model,
-            tokenizer=self._tokenizer,
-            max_completion_length=self.max_completion_length,
-            template=self.chat_template_kwargs,
-        )
+        for name, dataset in (("", self.train_dataset), ("eval ", self.eval_dataset)):
+            check_prompts(
+                dataset,
+                name=name,
+                model=self.model,
+                tokenizer=self._tokenizer,
+                max_completion_length=self.max_completion_length,
+                template=self.chat_template_kwargs,
+            )
         self.ppo_state = PPOState(beta=args.beta)
         self.kl_control = make_kl_control(args)
+        self.reward_func_names: list[str] = distinct(self.reward_func_names)
         self._rewards = [f if isinstance(f, Reward) else None for f in self.reward_funcs]
+        if args.normalize_reward:
+            check_stats(dict(zip(self.reward_func_names, self._rewards, strict=True)))
         self._add_critic()
         self.buffer = RolloutBuffer(args, self._sum)
         self.alarms = AlarmBell(args, self.ppo_state.alarms)
@@ -226,9 +231,7 @@ class PPOTrainer(CheckpointedPPO):
             center=self.args.center_values and self.model.training,
             reduce=self._sum,
         )
-        head = head_of(self.accelerator.unwrap_model(self.model))
-        with torch.no_grad():
-            head.linear.bias.add_(experience.shift)
+        head_of(self.accelerator.unwrap_model(self.model)).offset += experience.shift
         return experience
 
     def _after_rollout(
@@ -337,7 +340,7 @@ class PPOTrainer(CheckpointedPPO):
         measure = self.args.metric_for_best_model or "objective/score"
         value = logs.get(f"eval_{measure.removeprefix('eval_')}")
         if isinstance(value, float):
-            self.alarms.note_held_out(value)
+            self.alarms.note_held_out(-value if self.args.greater_is_better is False else value)
 
     def _note(self, found: dict[str, float], *, mode: str) -> None:
         for name, value in found.items():

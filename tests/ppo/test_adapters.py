@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ConfigError
+from alignment.ppo.adapters import active_adapter
 from alignment.ppo.buffer import MicroBatch
 from alignment.ppo.experience import respond
 from alignment.ppo.reward_models import AdapterReward
@@ -105,6 +106,23 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer: Make, critic: 
         assert max(g.abs().max() for n, g in plain.items() if ".lora_A.critic" in n) > 1e-6
 
 
+def test_a_lora_critic_reads_the_state_before_each_token(make_trainer: Make) -> None:
+    trainer = make_trainer(critic="lora", trainer={"peft_config": lora()}, center_values=False)
+    rows = rollout_of(trainer)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if "critic" in name:
+                torch.nn.init.normal_(parameter)
+        values = respond(trainer.model, rows, with_values=True).state_values[0]
+        prompt = rows.prompt_ids[0][rows.prompt_attention[0].bool()]
+        response = rows.response_ids[0][rows.response_mask[0]]
+        ids = torch.cat([prompt, response])[None]
+        with active_adapter(trainer.model, "critic"):
+            states = trainer.model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0]
+        expected = critic_head(trainer)(states[len(prompt) - 1 : -1])[:, 0]
+    torch.testing.assert_close(values[rows.response_mask[0]], expected, atol=1e-4, rtol=1e-4)
+
+
 def critic_head(trainer: PPOTrainer) -> Any:
     critic = trainer.model.get_base_model().critic
     return critic.linear if "linear" in dict(critic.named_children()) else critic.head.linear
@@ -141,8 +159,10 @@ def test_a_lora_reward_model_shares_the_policys_base(
     )
     assert reward._classifier is None
     answers = [ANSWER, [{"role": "assistant", "content": "No."}]]
+    trainer.model.train()
     shared_scores = reward(prompts=[CHAT] * 2, completions=answers)
     merged_scores = merged(prompts=[CHAT] * 2, completions=answers)
+    assert trainer.model.training
     assert shared_scores == pytest.approx(merged_scores, abs=1e-5)
     before = {n: x.clone() for n, x in trainer.model.state_dict().items() if ".reward_0." in n}
     assert before

@@ -117,3 +117,24 @@ def test_a_run_that_leaves_its_reference_says_so(
             learning_rate=0.1, target_kl=0.05, alarm_patience=1, beta=1e-6, max_steps=12
         ).train()
     assert [r.message for r in caplog.records if "KL to the reference" in r.message]
+
+
+@pytest.mark.parametrize(
+    ("keys", "name", "value", "noted"),
+    [
+        ({}, "eval_objective/score", 0.5, 0.5),
+        ({"metric_for_best_model": "rewards/f"}, "eval_rewards/f", 0.5, 0.5),
+        ({"metric_for_best_model": "loss", "greater_is_better": False}, "eval_loss", 0.5, -0.5),
+    ],
+)
+def test_the_held_out_measure_is_noted_at_an_evaluation(
+    make_trainer: Callable[..., PPOTrainer],
+    keys: dict[str, Any],
+    name: str,
+    value: float,
+    noted: float,
+) -> None:
+    trainer = make_trainer(**keys)
+    trainer.log({name: value, "loss": 9.0})
+    trainer.log({"eval_other": 8.0})
+    assert trainer.ppo_state.alarms["held_out"] == {"now": noted, "best": noted}

@@ -11,7 +11,7 @@ from test_rewards import save_adapter, save_classifier
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import ConfigError
-from alignment.ppo.critic import ModelCritic, head_of
+from alignment.ppo.critic import ModelCritic, ValueHead, head_of, hide_critic_from_vllm
 from alignment.ppo.experience import respond
 from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
@@ -97,7 +97,7 @@ def test_a_critic_from_the_reward_model_begins_on_the_scale_of_the_scores(
     keys: dict[str, Any] = {"critic": "model", "center_values": False}
     rows = [
         rollout_of(make_trainer(reward_funcs=reward, normalize_reward=on, **keys))
-        for reward, on in ((raw, True), (known, True), (known, False))
+        for reward, on in ((raw, False), (known, True), (known, False))
     ]
     mask = rows[0].response_mask
     torch.testing.assert_close(rows[1].values[mask], (rows[0].values[mask] - 2.0) / 0.25)
@@ -149,13 +149,71 @@ def test_the_mean_value_follows_the_mean_return(make_trainer: Make, critic: str)
         with torch.no_grad():
             values = respond(trainer.model, rollout, with_values=True).state_values
         torch.testing.assert_close(values[mask], rollout.values[mask])
-    bias = head_of(trainer.model).linear.bias.clone()
+    offset = head_of(trainer.model).offset
     trainer.model.eval()
     level[0] = 3.0
     trainer._generate_and_score_completions(batch)
-    assert torch.equal(head_of(trainer.model).linear.bias, bias)  # an evaluation moves nothing
+    assert head_of(trainer.model).offset == offset != 0  # an evaluation moves nothing
     off = make_trainer(**keys, center_values=False)
     assert rollout_of(off).values.abs().max() == 0
+
+
+def test_the_mean_return_is_that_of_discounted_rewards(make_trainer: Make) -> None:
+    """Responses of many lengths, a score at the end: gamma^(tokens to come) of it a token."""
+    gamma, rewards = 0.5, {"reward_funcs": lambda completions, **c: [4.0] * len(completions)}
+    trainer = make_trainer(
+        **rewards, num_ends=60, gamma=gamma, lam=0.3, beta=0.0, missing_eos_penalty=None
+    )
+    rows = rollout_of(trainer)
+    lengths = trainer.buffer.rollout.response_mask.sum(dim=1).tolist()
+    assert len(set(lengths)) > 2
+    returns = [4.0 * gamma**later for length in lengths for later in range(length)]
+    mean = sum(returns) / len(returns)
+    assert rows.values[rows.response_mask].tolist() == pytest.approx(
+        [mean] * rows.response_mask.sum()
+    )
+
+
+def test_the_critic_learns_in_the_precision_of_the_policy(
+    tiny_dir: Path, tmp_path: Path, make_trainer: Make
+) -> None:
+    """A critic in bfloat16 would lose most of its updates."""
+    from peft import LoraConfig
+
+    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    reward.classifier.to(torch.bfloat16)
+    trainer = make_trainer(reward_funcs=reward, critic="model", max_steps=1)
+    assert {p.dtype for p in trainer.model.critic.parameters()} == {torch.float32}
+    assert reward.classifier.dtype == torch.bfloat16
+    trainer.train()
+    policy = AutoModelForCausalLM.from_pretrained(tiny_dir, dtype=torch.bfloat16)
+    lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"])
+    frozen = make_trainer(
+        model=policy, critic="model", critic_init="policy", trainer={"peft_config": lora}
+    )
+    assert {p.dtype for p in frozen.model.get_base_model().critic.parameters()} == {torch.float32}
+
+
+def test_a_head_that_was_cast_keeps_its_offset() -> None:
+    """DeepSpeed casts whole modules."""
+    head = ValueHead(4)
+    head.offset = 7.03
+    values = head.bfloat16()(torch.randn(2, 3, 4))
+    assert values.dtype == torch.float32
+    assert values.unique().tolist() == [pytest.approx(7.03)]
+
+
+def test_vllm_is_sent_the_policy_alone(make_trainer: Make) -> None:
+    class Generation:
+        def _iter_named_params(self) -> Any:
+            yield from model.named_parameters()
+
+    model = make_trainer(critic="model").model
+    generation = Generation()
+    hide_critic_from_vllm(generation)
+    names = {name for name, _ in generation._iter_named_params()}
+    assert names == {name for name, _ in model.named_parameters() if "critic" not in name}
+    assert names
 
 
 @pytest.mark.parametrize("critic", ["head", "model"])

@@ -176,6 +176,12 @@ def test_a_prompt_longer_than_the_models_positions(make_trainer: Make) -> None:
         make_trainer(prompts=prompts)
 
 
+def test_a_held_out_prompt_longer_than_the_models_positions(make_trainer: Make) -> None:
+    held_out = Dataset.from_list([{"prompt": [{"role": "user", "content": "word " * 600}]}])
+    with pytest.raises(DataError, match=r"eval row 1: the prompt has \d+ tokens"):
+        make_trainer(trainer={"eval_dataset": held_out})
+
+
 def test_too_few_prompts_for_one_rollout(make_trainer: Make) -> None:
     with pytest.raises(DataError, match="3 prompts, and one rollout takes 8"):
         make_trainer(prompts=PROMPTS[:3])

@@ -64,7 +64,8 @@ def test_keys_of_the_reward_change_the_advantages(
 
 
 def test_advantages_are_white_over_the_real_tokens(make_trainer: Make) -> None:
-    trainer = rollout_with(make_trainer)
+    trainer = rollout_with(make_trainer, num_ends=60)
+    assert not trainer.buffer.rollout.response_mask.all()
     real = trainer.buffer.rollout.advantages[trainer.buffer.rollout.response_mask]
     assert real.mean().item() == pytest.approx(0, abs=1e-5)
     assert real.std().item() == pytest.approx(1, abs=1e-4)
@@ -88,6 +89,20 @@ def test_scores_are_normalised_by_the_stored_statistics(make_trainer: Make) -> N
     assert metric(trainer(normalize_reward=True), "objective/score") == pytest.approx(1.5)
     clipped = trainer(normalize_reward=True, score_clip=0.5)
     assert metric(clipped, "objective/score") == pytest.approx(0.5)
+
+
+def test_normalising_by_statistics_that_nobody_stored_is_refused(make_trainer: Make) -> None:
+    with pytest.raises(ConfigError, match=r"share_of_e has no statistics.*reward_stats\.json"):
+        make_trainer(normalize_reward=True)
+
+
+def test_rewards_of_the_same_name_have_metrics_of_their_own(make_trainer: Make) -> None:
+    rewards = [
+        FunctionReward(lambda completions, level=level, **c: [level] * len(completions), name="rm")
+        for level in (1.0, 2.0)
+    ]
+    trainer = rollout_with(make_trainer, reward_funcs=rewards)
+    assert (metric(trainer, "rewards/rm"), metric(trainer, "rewards/rm_2")) == (1.0, 2.0)
 
 
 def test_the_penalty_is_for_responses_that_do_not_end(make_trainer: Make) -> None:
@@ -244,6 +259,8 @@ def test_samples_are_written_every_n_rollouts(make_trainer: Make, tmp_path: Path
         ({"temperature": 0.0}, "temperature: 0.0 must be > 0"),
         ({"vf_coef": -0.1}, "vf_coef: -0.1 must be >= 0"),
         ({"kl_control": "adaptive", "beta": 0.0}, "multiplies beta, which is 0"),
+        ({"critic_init": "policy"}, "is for a critic of its own, and critic is head"),
+        ({"deepspeed": "ds.json", "target_approx_kl": 0.1}, "takes its step within the backward"),
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "not a multiple"),
         ({"num_generations": 3}, "divisible by num_generations"),
     ],

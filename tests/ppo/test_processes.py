@@ -57,3 +57,8 @@ def test_two_processes_equal_one(tiny_dir: Path, tmp_path: Path, case: str) -> N
     assert one["beta"] != 0.05
     for name, x in one["weights"].items():
         torch.testing.assert_close(two["weights"][name], x, atol=5e-6, rtol=0)
+    if case == "head":  # one mini-batch an epoch, two epochs: step 3 is within the second rollout
+        again = run(tiny_dir, tmp_path / "two", 2, "resume-head")
+        for name, x in two["weights"].items():
+            assert torch.equal(again["weights"][name], x), name
+        assert again["beta"] == two["beta"]

@@ -128,6 +128,7 @@ def save_adapter(tiny_dir: Path, folder: Path, *, with_head: bool = True) -> Pef
     config = LoraConfig(
         r=4,
         target_modules=["q_proj", "v_proj"],
+        lora_dropout=0.5,  # for training alone: a score has none
         init_lora_weights=False,
         task_type="SEQ_CLS" if with_head else None,
         modules_to_save=["score"] if with_head else None,
@@ -163,6 +164,14 @@ def test_two_labels_are_refused(tiny_dir: Path, tmp_path: Path, load: Callable[.
         load(folder)
 
 
+def test_two_labels_of_a_model_in_memory_are_refused(
+    tiny_dir: Path, make_trainer: Callable[..., Any]
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tiny_dir, num_labels=2)
+    with pytest.raises(ConfigError, match="2 labels, a reward model has 1"):
+        make_trainer(reward_funcs=model)
+
+
 def test_a_language_model_is_no_reward_model(tiny_dir: Path, load: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="LlamaForCausalLM is no sequence classifier"):
         load(tiny_dir)
@@ -190,6 +199,9 @@ def test_the_gate_refuses_a_reward_model_that_never_learned(
     with pytest.raises(ConfigError, match=r"in 51\.0% of cases, under the gate of 55%"):
         load(reward_dir)
     assert isinstance(load(reward_dir, accuracy_gate=0.5), ModelReward)
+    (reward_dir / "run.json").write_text(json.dumps({"metrics": {"eval_accuracy": float("nan")}}))
+    with pytest.raises(ConfigError, match="under the gate"):
+        load(reward_dir)
 
 
 def test_the_gate_lets_a_good_one_through_and_names_the_unknown(

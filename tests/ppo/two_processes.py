@@ -16,6 +16,7 @@ from alignment.ppo.trainer import PPOTrainer
 
 def main(model_dir: str, folder: str, world: int, case: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_dir)
+    model.generation_config.eos_token_id = list(range(100, 320))  # responses of many lengths
     torch.manual_seed(4)
     keys: dict[str, Any] = {
         "per_device_train_batch_size": 4 // world,
@@ -26,7 +27,7 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
         # Greedy: sampling draws other numbers in other processes.
         "generation_kwargs": {"do_sample": False, "temperature": None, "top_k": None},
         "adam_epsilon": 1e-3,
-        "critic": case.split("-")[0],
+        "critic": case.removeprefix("resume-").split("-")[0],
         "whiten_rewards": True,
         "kl_control": "adaptive",
         "target_kl": 0.01,
@@ -55,9 +56,15 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
     if case.startswith("resume"):
         checkpoint = str(Path(folder) / "run" / "checkpoint-3")
     trainer.train(resume_from_checkpoint=checkpoint)
+    ours = trainer.accelerator.unwrap_model(trainer.model).state_dict()
+    for name, x in ours.items():
+        every = trainer.accelerator.gather(x.reshape(1, -1))
+        assert (every == every[0]).all(), f"{name} differs between processes"
     if trainer.is_world_process_zero():
-        torch.save(trainer.accelerator.unwrap_model(trainer.model).state_dict(), folder + "/w.pt")
+        torch.save(ours, folder + "/w.pt")
         history = [row for row in trainer.state.log_history if "loss" in row]
+        if checkpoint is None:
+            assert history[0]["completions/min_length"] < history[0]["completions/max_length"]
         Path(folder, "log.json").write_text(json.dumps(history))
         Path(folder, "beta.txt").write_text(str(trainer.ppo_state.beta))
 
