@@ -2,28 +2,33 @@
 
     python benchmarks/faults/kills.py --kills 200            # every stage, full and LoRA, a table
     python benchmarks/faults/kills.py --stage sft --kills 20
+    python benchmarks/faults/kills.py --folder kills    # repeated, it goes on where it was ended
 
 Each trial forks a process that has imported everything, so that a trial costs a second and not ten.
 Of three kills one comes at a random moment of the run, one inside a save: as soon as a checkpoint
 folder without its manifest is seen, and one is a power cut inside a save: what the run had not
 brought to the disk by fsync is cut off every file. The resumed run must end in the same weights,
-optimizer, random states and metrics, to the bit.
+optimizer, random states and metrics, to the bit. So must a run in a process of its own, with
+another order of hashes: what forks share hides nothing. Trials that failed stay in their folder.
 """
 
 import argparse
 import hashlib
+import itertools
 import json
 import multiprocessing
 import os
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,22 +101,51 @@ def _child(stage: str, argv: list[str]) -> None:
     log = os.open(Path(argv[argv.index("--output_dir") + 1] + ".log"), os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 2)
     _note_syncs(Path(argv[argv.index("--output_dir") + 1] + ".synced"))
+    _forget_random_states()
     from alignment.stages import main
 
     main(stage, argv)
 
 
+def _forget_random_states() -> None:
+    """Begin as a process of its own does; forks would all draw the same where no seed is set."""
+    import numpy as np
+    import torch
+
+    random.seed()
+    np.random.seed()
+    torch.seed()
+
+
 def _note_syncs(path: Path) -> None:
-    """Write down what reaches the disk: a file's inode and its size at each fsync."""
+    """Write down what reaches the disk: a file's inode and its size at each fsync.
+
+    An inode that is let go may come back as another file, of which nothing is on the disk yet.
+    """
     notes = path.open("a", encoding="utf-8", buffering=1)
-    fsync = os.fsync
+    fsync, unlink, replace = os.fsync, os.unlink, os.replace
+
+    def forget(path: Any, folder: int | None = None) -> None:
+        with suppress(OSError):
+            found = os.stat(path, dir_fd=folder, follow_symlinks=False)
+            if found.st_nlink == 1:
+                notes.write(f"{found.st_ino} 0\n")
+
+    def forgetting_unlink(path: Any, *, dir_fd: int | None = None) -> None:
+        forget(path, dir_fd)
+        unlink(path, dir_fd=dir_fd)
+
+    def forgetting_replace(source: Any, target: Any, **how: Any) -> None:
+        forget(target, how.get("dst_dir_fd"))
+        replace(source, target, **how)
 
     def noted(descriptor: int) -> None:
         fsync(descriptor)
         found = os.fstat(descriptor)
         notes.write(f"{found.st_ino} {found.st_size}\n")
 
-    os.fsync = noted
+    os.fsync, os.replace = noted, forgetting_replace
+    os.unlink = os.remove = forgetting_unlink
 
 
 def cut_power(folder: Path) -> None:
@@ -167,6 +201,8 @@ def trial(
     """One kill and one resume; what happened, counted."""
     random_ = random.Random(seed)
     folder = root / f"{stage}-{moment}-{seed}"
+    for leftover in root.glob(f"{folder.name}*"):  # of a trial that was cut short
+        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
     argv = arguments(stage, folder, model, lora=lora)
     process = start(stage, argv)
     MOMENTS[moment](folder, seconds, random_)
@@ -203,21 +239,60 @@ def trial(
 def measure(
     stage: str, model: Path, root: Path, *, lora: bool, kills: int, seed: int = 0
 ) -> Counter[str]:
-    """The reference run, then ``kills`` trials of one stage; totals."""
-    reference = root / f"{stage}-reference"
+    """The reference run, then ``kills`` trials of one stage; totals.
+
+    Each trial is written to a ledger in ``root``, and not made again where it is found there.
+    """
+    seconds = _reference(stage, model, root, lora=lora)
+    ledger = root / "ledger.jsonl"
+    lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
+    done = {row.pop("trial"): Counter(row) for row in map(json.loads, lines)}
+    for number in range(kills):
+        moment = tuple(MOMENTS)[number % len(MOMENTS)]
+        name = f"{moment} {seed + number}"
+        if name in done:
+            continue
+        done[name] = trial(
+            stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
+        )
+        with ledger.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"trial": name, **done[name]}) + "\n")
+    return sum(done.values(), Counter())
+
+
+def _reference(stage: str, model: Path, root: Path, *, lora: bool) -> float:
+    """Make the run that nobody touches, where it is not there yet; the seconds that it took."""
+    folder, clock = root / f"{stage}-reference", root / "seconds"
+    if clock.exists():
+        return float(clock.read_text(encoding="utf-8"))
     begin = time.monotonic()
-    process = start(stage, arguments(stage, reference, model, lora=lora))
+    process = start(stage, [*arguments(stage, folder, model, lora=lora), "--overwrite"])
     process.join()
     seconds = time.monotonic() - begin
     if process.exitcode != 0:
-        raise SystemExit(Path(f"{reference}.log").read_text(encoding="utf-8"))
-    total: Counter[str] = Counter()
-    for number in range(kills):
-        moment = tuple(MOMENTS)[number % len(MOMENTS)]
-        total += trial(
-            stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
-        )
-    return total
+        raise SystemExit(Path(f"{folder}.log").read_text(encoding="utf-8"))
+    clock.write_text(str(seconds), encoding="utf-8")
+    return seconds
+
+
+def compare_with_fresh(stage: str, model: Path, root: Path, *, lora: bool) -> int:
+    """Run once more as a user does, no fork and other hashes; 1 where it ends in other bits."""
+    folder = root / f"{stage}-fresh"
+    words = [*arguments(stage, folder, model, lora=lora), "--overwrite"]
+    here = Path(__file__).resolve().parent
+    path = os.pathsep.join([str(here.parent.parent), str(here)])
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "alignment", stage, *words],
+        env={**os.environ, "PYTHONHASHSEED": "17", "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        print(done.stderr[-2000:], file=sys.stderr)
+        return 1
+    same = fingerprints(folder) == fingerprints(root / f"{stage}-reference")
+    if not same:
+        print(f"{folder}: a run in a process of its own ends in other bits", file=sys.stderr)
+    return int(not same)
 
 
 def make_model(folder: Path) -> None:
@@ -233,26 +308,34 @@ def main() -> None:
     parser.add_argument("--stage", choices=STAGES, action="append")
     parser.add_argument("--kills", type=int, default=200, help="of a stage, full and LoRA")
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--folder", type=Path, help="keeps trials that failed, and what is done")
     options = parser.parse_args()
     preload()
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="kills-"))
+    model = options.model or folder / "model"
+    if not model.exists():
+        make_model(model)
     print(f"{'stage':<12}{'kills':>7}{'killed':>8}{'torn':>6}{'crashes':>9}{'different':>11}")
     bad = 0
-    with tempfile.TemporaryDirectory() as scratch:
-        model = options.model or Path(scratch) / "model"
-        if options.model is None:
-            make_model(model)
-        for stage in options.stage or STAGES:
-            for lora in (False, True):
-                root = Path(scratch) / f"{stage}-{lora}"
-                root.mkdir()
-                total = measure(stage, model, root, lora=lora, kills=options.kills // 2)
-                name = f"{stage} LoRA" if lora else stage
-                print(
-                    f"{name:<12}{total['trials']:>7}{total['killed']:>8}{total['torn']:>6}"
-                    f"{total['crashed']:>9}{total['different']:>11}",
-                    flush=True,
-                )
-                bad += total["crashed"] + total["different"]
+    for number, (stage, lora) in enumerate(itertools.product(STAGES, (False, True))):
+        if options.stage and stage not in options.stage:
+            continue
+        root = folder / f"{stage}-lora" if lora else folder / stage
+        root.mkdir(parents=True, exist_ok=True)
+        seed = 10_000 * number  # other moments for each
+        total = measure(stage, model, root, lora=lora, kills=options.kills // 2, seed=seed)
+        total["different"] += compare_with_fresh(stage, model, root, lora=lora)
+        name = f"{stage} LoRA" if lora else stage
+        print(
+            f"{name:<12}{total['trials']:>7}{total['killed']:>8}{total['torn']:>6}"
+            f"{total['crashed']:>9}{total['different']:>11}",
+            flush=True,
+        )
+        bad += total["crashed"] + total["different"]
+    if bad:
+        print(f"what failed is kept in {folder}", file=sys.stderr)
+    elif options.folder is None:
+        shutil.rmtree(folder)
     sys.exit(1 if bad else 0)
 
 
