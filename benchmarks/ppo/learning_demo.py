@@ -193,7 +193,7 @@ def make_trainer(
         keys |= {key: yaml.safe_load(value) for key, value in (x.split("=") for x in args.set)}
         return PPOTrainer(args=PPOConfig(sample_steps=0, **keys), reward_funcs=rewards, **given)
     ours = ("num_ppo_epochs", "normalize_reward", "missing_eos_penalty")
-    ours += ("critic_learning_rate", "critic_bias_init")
+    ours += ("critic_learning_rate", "center_values")
     penalty = recipe["missing_eos_penalty"]
     keys = {key: value for key, value in keys.items() if key not in ours}
     keys |= {"num_generations": GROUP, "num_iterations": PASSES}
