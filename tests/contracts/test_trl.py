@@ -24,6 +24,9 @@ SIGNATURES = {
         *("self", "inputs", "prompts", "completions", "completion_ids_list")
     ],
     (RLOOTrainer, "training_step"): ["self", "model", "inputs", "num_items_in_batch"],
+    (RLOOTrainer, "compute_loss"): [
+        *("self", "model", "inputs", "return_outputs", "num_items_in_batch")
+    ],
     (RLOOTrainer, "log"): ["self", "logs", "start_time"],
     (RLOOTrainer, "__init__"): [
         *("self", "model", "reward_funcs", "args", "train_dataset", "eval_dataset"),
@@ -31,6 +34,7 @@ SIGNATURES = {
         *("quantization_config", "peft_config"),
     ],
     (Trainer, "_load_from_checkpoint"): ["self", "resume_from_checkpoint", "model"],
+    (Trainer, "_load_best_model"): ["self"],
     (Trainer, "_issue_warnings_after_load"): ["self", "load_result"],
     (Trainer, "save_model"): ["self", "output_dir", "_internal_call"],
     (Trainer, "create_optimizer"): ["self", "model"],

@@ -147,6 +147,34 @@ def test_a_trained_adapter_is_its_own_reference(tiny_dir: Path, make_trainer: Ma
     assert not torch.allclose(bare, rows.old_logps, atol=1e-3)
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_the_reference_is_what_the_policy_was(
+    tiny_dir: Path, make_trainer: Make, is_new: bool
+) -> None:
+    """A new adapter that is off, or the copy of one that was there before PPO."""
+    torch.manual_seed(0)
+    if is_new:
+        trainer = make_trainer(trainer={"peft_config": lora()})
+    else:
+        base = AutoModelForCausalLM.from_pretrained(tiny_dir)
+        policy = get_peft_model(base, lora(init_lora_weights=False, lora_dropout=0.0))
+        trainer = make_trainer(model=policy)
+    before = state(trainer.model)
+    with torch.no_grad():
+        for name, parameter in trainer.model.named_parameters():
+            if ".lora_B.default" in name:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    rollout_of(trainer)
+    rollout = trainer.buffer.rollout
+    trainer.model.load_state_dict(before, strict=False)
+    with torch.no_grad():
+        ref_logps = respond(trainer.model, rollout).logps
+    kl = (rollout.old_logps - ref_logps)[rollout.response_mask].sum() / len(rollout)
+    assert abs(kl) > 0.01
+    found = trainer._metrics["train"]["objective/kl"][-1]
+    assert found == pytest.approx(kl.item(), abs=1e-3)
+
+
 @pytest.mark.parametrize("critic", ["head", "lora"])
 def test_a_lora_reward_model_shares_the_policys_base(
     tiny_dir: Path, tmp_path: Path, make_trainer: Make, critic: str

@@ -64,11 +64,13 @@ def test_a_critic_from_the_reward_model_begins_with_its_scores(
 def test_the_reward_model_itself_stays_as_it_was(
     tiny_dir: Path, tmp_path: Path, make_trainer: Make
 ) -> None:
-    reward = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    raw = reward_model(save_classifier(tiny_dir, tmp_path / "rm"))
+    reward = ModelReward(raw.classifier.train(), raw.tokenizer, name="rm")
     before = {name: x.clone() for name, x in reward.classifier.state_dict().items()}
     trainer = make_trainer(reward_funcs=reward, critic="model", critic_learning_rate=1e-2)
     start = {name: x.clone() for name, x in trainer.model.critic.state_dict().items()}
     trainer.train()
+    assert not any(module.training for module in reward.classifier.modules())
     for name, x in reward.classifier.state_dict().items():
         assert torch.equal(x, before[name])
     moved = [not torch.equal(x, start[n]) for n, x in trainer.model.critic.state_dict().items()]

@@ -78,8 +78,9 @@ def test_without_a_response_length_the_forward_is_the_models_own(make_trainer: M
     assert torch.equal(trainer.model(input_ids=ids).logits, expected)
 
 
+@pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_mixture_of_experts_is_trained_with_its_balancing_loss(
-    make_trainer: Make, tiny_dir: Any, tmp_path: Any
+    make_trainer: Make, tiny_dir: Any, tmp_path: Any, accumulation: int
 ) -> None:
     from transformers import AutoTokenizer, MixtralConfig, MixtralForCausalLM
 
@@ -103,7 +104,10 @@ def test_a_mixture_of_experts_is_trained_with_its_balancing_loss(
     losses = []
     for coefficient in (0.0, 1.0):
         trainer = make_trainer(
-            model=str(tmp_path / "moe"), router_aux_loss_coef=coefficient, max_steps=1
+            model=str(tmp_path / "moe"),
+            router_aux_loss_coef=coefficient,
+            gradient_accumulation_steps=accumulation,
+            max_steps=1,
         )
         trainer.train()
         losses.append(logged(trainer, "loss")[0])

@@ -113,6 +113,16 @@ def test_the_penalty_is_for_responses_that_do_not_end(make_trainer: Make) -> Non
     assert missing > 0
 
 
+def test_the_penalty_comes_off_the_clipped_score(make_trainer: Make) -> None:
+    eight = FunctionReward(lambda completions, **c: [8.0] * len(completions), name="eight")
+    trainer = rollout_with(
+        make_trainer, reward_funcs=eight, score_clip=0.5, missing_eos_penalty=2.0, num_ends=60
+    )
+    missing = 1 - metric(trainer, "response/eos_rate")
+    assert 0 < missing < 1
+    assert metric(trainer, "objective/score") == pytest.approx(0.5 - 2 * missing)
+
+
 def test_without_beta_there_is_no_reference(make_trainer: Make) -> None:
     trainer = rollout_with(make_trainer, beta=0.0)
     assert trainer.ref_model is None
@@ -207,6 +217,17 @@ def test_warm_up_trains_the_critic_alone(make_trainer: Make) -> None:
     assert distance(start, later, critic=False) > 1e-4
 
 
+def test_warm_up_sends_no_gradient_into_the_policy(make_trainer: Make) -> None:
+    """Also where gradients cannot be dropped before the step, as under DeepSpeed."""
+    trainer = make_trainer(critic_warmup_steps=1, entropy_coef=0.1)
+    move(trainer)
+    trainer.model.train()
+    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer._compute_loss(trainer.model, inputs).backward()
+    for name, gradient in gradient_of(trainer).items():
+        assert bool(gradient.any()) == name.startswith("critic"), name
+
+
 def test_too_much_kl_stops_the_updates_on_a_rollout(make_trainer: Make) -> None:
     """Two mini-batches, two epochs: the second is over the limit, so only the first counts."""
     trainer = trained(make_trainer, target_approx_kl=1e-9, max_steps=4)
@@ -216,6 +237,7 @@ def test_too_much_kl_stops_the_updates_on_a_rollout(make_trainer: Make) -> None:
     assert distance(trainer, once, critic=True) == 0
     longer = trained(make_trainer, target_approx_kl=1e-9, max_steps=5)
     assert distance(longer, once, critic=False) > 1e-4  # the next rollout starts anew
+    assert logged(longer, "policy/stopped") == [0.0, 1.0, 0.0]
 
 
 def test_several_responses_a_prompt(make_trainer: Make) -> None:

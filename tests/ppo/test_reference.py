@@ -19,7 +19,7 @@ TEMPERATURE = 0.8
 BETA = 0.2
 LAM = 0.9
 GAMMA = 0.97
-CLIP = 0.02
+CLIP, CLIP_HIGH = 0.02, 0.03
 CLIP_VALUE = 0.01
 VF_COEF = 0.3
 ENTROPY_COEF = 0.05
@@ -92,7 +92,7 @@ def plain_loss(model: Any, head: nn.Linear, rows: list[Row]) -> Tensor:
         logps, values = states(model, head, row.prompt, row.response)
         for t, token in enumerate(row.response):
             ratio = (logps[t, token] - row.old_logps[t]).exp()
-            cut = min(max(ratio, torch.tensor(1 - CLIP)), torch.tensor(1 + CLIP))
+            cut = min(max(ratio, torch.tensor(1 - CLIP)), torch.tensor(1 + CLIP_HIGH))
             gain = min(ratio * row.advantages[t], cut * row.advantages[t])
             near = row.old_values[t] + (values[t] - row.old_values[t]).clamp(
                 -CLIP_VALUE, CLIP_VALUE
@@ -124,6 +124,7 @@ def test_the_updates_of_a_rollout_equal_a_plain_reference(
         lam=LAM,
         gamma=GAMMA,
         cliprange=CLIP,
+        epsilon_high=CLIP_HIGH,
         cliprange_value=CLIP_VALUE,
         vf_coef=VF_COEF,
         entropy_coef=ENTROPY_COEF,

@@ -9,6 +9,7 @@ import torch
 from ppo_cases import logged, text_of
 
 from alignment.ppo.experience import respond
+from alignment.ppo.state import PPOState
 from alignment.ppo.trainer import PPOTrainer
 
 Make = Callable[..., PPOTrainer]
@@ -94,6 +95,36 @@ def generate(trainer: PPOTrainer, prompt: str, count: int = 32) -> list[str]:
 
 def weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: x.clone() for name, x in model.state_dict().items()}
+
+
+def test_each_epoch_has_an_order_of_its_own_that_can_be_drawn_again(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    sampler = trainer._get_train_sampler(trainer.train_dataset)
+    orders = []
+    for epoch in (0.0, 1.0, 0.0):
+        trainer.state.epoch = epoch
+        orders.append(list(dict.fromkeys(sampler)))
+    first, second, again = orders
+    assert first == again != second
+    assert sorted(first) == sorted(second)
+
+
+def test_each_pass_over_a_rollout_has_an_order_of_its_own(make_trainer: Make) -> None:
+    trainer = make_trainer()
+    first_rollout(trainer)
+    rollout = trainer.buffer.rollout
+    plans = [
+        [index.tolist() for index in trainer.buffer.make_plan(rollout, number=1, epoch=epoch)]
+        for epoch in (0, 1, 0)
+    ]
+    assert plans[0] == plans[2] != plans[1]
+    assert {row for index in plans[1] for row in index} == set(range(len(rollout)))
+
+
+def test_the_state_goes_through_a_file_whole(tmp_path: Path) -> None:
+    state = PPOState(0.3, 7, 2, True, {"objective/kl": 1.5}, {"rung": {"kl_high": 1.0}})
+    state.save(tmp_path)
+    assert PPOState.load(tmp_path) == state
 
 
 @pytest.mark.parametrize("step", [5, 6, 7, 8])
