@@ -149,19 +149,23 @@ _PAIRS = (
 )  # fmt: skip
 
 
-def check_combinations(stage: str, values: Values, source: Callable[[str], str]) -> None:
+def check_combinations(
+    stage: str, values: Values, source: Callable[[str], str], *, elsewhere: bool = False
+) -> None:
     """See that values can work, alone and together; ``source`` tells where a key was given.
+
+    ``elsewhere`` says that they are for another machine, so that packages may be missing on this.
 
     Raises:
         ConfigError: the first that cannot, with its place and what to do.
     """
-    for key, why, remedy in _faults(stage, values):
+    for key, why, remedy in _faults(stage, values, elsewhere):
         where = source(key)
         given = where not in ("default", "") and not where.startswith("--")
         raise ConfigError(f"{f'{where}: ' if given else ''}{key}: {why}", remedy)
 
 
-def _faults(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
+def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
     for keys, is_right, rule in _RANGES:
         for key in keys:
             value = values.get(key)
@@ -170,7 +174,9 @@ def _faults(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
     for pair in _PAIRS:
         if pair.is_wrong(values):
             yield pair.key, pair.why.format(values[pair.key]), pair.remedy
-    yield from _missing_packages(values)
+    yield from _unknown_trackers(values)
+    if not elsewhere:
+        yield from _missing_packages(values)
     yield from _missing_files(values)
     yield from _unknown_losses(stage, values)
     yield from _endangered(values)
@@ -178,14 +184,21 @@ def _faults(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
         yield from _missing_function(reward)
 
 
-def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
-    reporters = values["report_to"] or []
-    for name in [reporters] if isinstance(reporters, str) else reporters:
-        if name in ("none", "all"):
-            continue
+def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:
+    for name in _trackers(values):
         if name not in _TRACKERS:
             yield "report_to", f"no tracker '{name}'", f"one of none, {', '.join(_TRACKERS)}"
-        elif _TRACKERS[name] and not _is_installed(_TRACKERS[name]):
+
+
+def _trackers(values: Values) -> list[str]:
+    reporters = values["report_to"] or []
+    names = [reporters] if isinstance(reporters, str) else reporters
+    return [name for name in names if name not in ("none", "all")]
+
+
+def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
+    for name in _trackers(values):
+        if _TRACKERS[name] and not _is_installed(_TRACKERS[name]):
             yield "report_to", f"{name} is not installed", f"pip install {_TRACKERS[name]}"
     for key, value, package, extra in _PACKAGES:
         if values.get(key) == value and not _is_installed(package):

@@ -56,8 +56,8 @@ class Settings:
         return self.sources.get(key, "default")
 
 
-def resolve(stage: str, argv: list[str]) -> Settings:
-    """Read the recipes and flags of one stage.
+def resolve(stage: str, argv: list[str], *, elsewhere: bool = False) -> Settings:
+    """Read the recipes and flags of one stage; ``elsewhere``: of a run on another machine.
 
     Raises:
         ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type, or
@@ -77,7 +77,7 @@ def resolve(stage: str, argv: list[str]) -> Settings:
         settings.values[name] = convert(schema[name], entry.value, entry.where)
         settings.sources[name] = entry.where
     check_names(settings.values, settings.source)
-    check_combinations(stage, settings.values, settings.source)
+    check_combinations(stage, settings.values, settings.source, elsewhere=elsewhere)
     return settings
 
 

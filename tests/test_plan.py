@@ -28,7 +28,7 @@ from transformers import (
 
 from alignment.cli import main
 from alignment.config import resolve
-from alignment.errors import AlignError
+from alignment.errors import AlignError, ConfigError
 from alignment.plan.command import plan as plan_command
 from alignment.plan.devices import parse_counts, parse_memory
 from alignment.plan.launched import Launch, read_launch
@@ -310,7 +310,7 @@ def argv(model: Path, tmp_path: Path, **keys: Any) -> list[str]:
 def run(*words: Any) -> str:
     done = CliRunner().invoke(plan_command, list(map(str, words)), catch_exceptions=False)
     assert done.exit_code == 0, done.output
-    return done.output
+    return done.stdout
 
 
 def test_only_the_config_is_read_of_a_model(model: Path, tmp_path: Path) -> None:
@@ -343,6 +343,16 @@ def test_json_has_every_form_and_every_number_of_gpus(model: Path, tmp_path: Pat
     one = found["time"][0]
     assert one["steps"] == 7
     assert one["seconds"] == pytest.approx(7 * one["flops"] / 10e12)
+
+
+def test_packages_of_another_machine_may_be_missing_on_this(model: Path, tmp_path: Path) -> None:
+    """A laptop without bitsandbytes plans a QLoRA run; it could not start it."""
+    keys = argv(model, tmp_path, use_peft="true", load_in_4bit="true", optim="paged_adamw_8bit")
+    assert not importlib.util.find_spec("bitsandbytes")
+    with pytest.raises(ConfigError, match="bitsandbytes is not installed"):
+        resolve("sft", keys)
+    (found,) = json.loads(run("--stage=sft", *keys, "--memory=24GB", "--json"))["stages"]
+    assert (found["form"], found["device"]) == ("qlora", "gpu")
 
 
 def test_what_does_not_fit_is_told_with_what_would(model: Path, tmp_path: Path) -> None:

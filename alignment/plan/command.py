@@ -152,7 +152,7 @@ def _one(stage: str, argv: Sequence[str]) -> "StagePlan":
     from alignment.plan.recipe import read_stage
 
     launch, words = read_launch(argv)
-    return read_stage(stage, stage, resolve(stage, words).values, launch=launch)
+    return read_stage(stage, stage, resolve(stage, words, elsewhere=True).values, launch=launch)
 
 
 def _pipeline(path: str, overrides: tuple[str, ...]) -> "list[StagePlan]":
@@ -169,7 +169,7 @@ def _pipeline(path: str, overrides: tuple[str, ...]) -> "list[StagePlan]":
         needs = [(ROLES[role], str(pipeline.folder / name)) for role, name in step.needs.items()]
         flags = [*step.flags, *(w for key, at in needs for w in (f"--{key}", at))]
         launch, words = read_launch([*step.recipes, *flags])
-        values = resolve(step.stage, words).values
+        values = resolve(step.stage, words, elsewhere=True).values
         given = {role: plans[name].result() for role, name in step.needs.items()}
         plans[step.name] = read_stage(step.name, step.stage, values, given, launch=launch)
     return list(plans.values())
