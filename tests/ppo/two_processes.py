@@ -16,7 +16,7 @@ from alignment.ppo.trainer import PPOTrainer
 
 def main(model_dir: str, folder: str, world: int, case: str) -> None:
     model = AutoModelForCausalLM.from_pretrained(model_dir)
-    model.generation_config.eos_token_id = list(range(100, 320))  # responses of many lengths
+    model.generation_config.eos_token_id = list(range(100, 320))  # several lengths
     torch.manual_seed(4)
     keys: dict[str, Any] = {
         "per_device_train_batch_size": 4 // world,
@@ -63,7 +63,7 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
     if trainer.is_world_process_zero():
         torch.save(ours, folder + "/w.pt")
         history = [row for row in trainer.state.log_history if "loss" in row]
-        if checkpoint is None:
+        if case == "head":  # the others have their own weights, and so their own lengths
             assert history[0]["completions/min_length"] < history[0]["completions/max_length"]
         Path(folder, "log.json").write_text(json.dumps(history))
         Path(folder, "beta.txt").write_text(str(trainer.ppo_state.beta))
