@@ -90,8 +90,14 @@ def adapted_batches(
 
 def unsound(record: Record) -> Unusable | None:
     """What keeps a record from being an example: an empty part."""
-    names, parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
-    for name, part in zip(names, parts(record), strict=True):
+    names, parts = _PARTS[record[0]] if record.messages is None else _MESSAGES
+    found = parts(record)
+    for part in found:
+        if type(part) is not str or not part[:1].isalnum():  # else it is not blank: no need to ask
+            break
+    else:
+        return None
+    for name, part in zip(names, found, strict=True):
         if is_blank(part):
             return Unusable(f"empty_{name}", f"{name!r} is empty")
     return None
@@ -130,10 +136,10 @@ Parts: TypeAlias = tuple[tuple[str, ...], Callable[[Record], tuple[Text, ...]]]
 
 
 def _parts(*names: str) -> Parts:
-    if len(names) == 1:  # with one name a getter gives no tuple
-        (name,) = names
-        return names, lambda record: (getattr(record, name),)
-    return names, operator.attrgetter(*names)
+    places = [Record._fields.index(name) for name in names]
+    if len(places) == 1:  # with one place a getter gives no tuple
+        return names, lambda record: (record[places[0]],)
+    return names, operator.itemgetter(*places)
 
 
 _MESSAGES = _parts("messages")
