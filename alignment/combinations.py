@@ -142,6 +142,10 @@ _PAIRS = (
           "trains nothing without an adapter", "add --use_peft"),
     _Pair("load_in_8bit", lambda v: v["load_in_8bit"] and not v["use_peft"],
           "trains nothing without an adapter", "add --use_peft"),
+    _Pair("reward_weights",
+          lambda v: len(v.get("reward_weights") or v.get("reward_model") or [])
+          != len(v.get("reward_model") or []),
+          "{} is not one number for each reward_model", "give as many weights as rewards"),
     _Pair("max_loss_spike",
           lambda v: v["max_loss_spike"] is not None and "cliprange_value" in v,
           "PPO's loss is around 0 and has no median to compare with",

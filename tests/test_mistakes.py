@@ -146,6 +146,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--load_in_4bit", "load_in_4bit: trains nothing without an adapter"),
     ("ppo", "--max_loss_spike 3",
      "max_loss_spike: PPO's loss is around 0 and has no median to compare with"),
+    ("ppo", "--reward_weights 1 2 --reward_model model",
+     "reward_weights: [1.0, 2.0] is not one number for each reward_model"),
     ("ppo", "--use_vllm", "use_vllm: vllm is not installed"),
     ("sft", "--report_to wandbb", "report_to: no tracker 'wandbb'"),
     ("sft", "--report_to dvclive", "report_to: dvclive is not installed"),

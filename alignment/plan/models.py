@@ -137,8 +137,9 @@ def _add_critic(work: Work, models: Models, held: dict[str, int]) -> None:
             held["critic"] = bytes_of(models.policy) - before
             models.critic = LoraCritic(models.policy, ValueHead(width))
         else:
-            config = work.critic_config or work.config
-            whole = causal_model(config, work.critic_dtype or work.dtype, work.attention)
+            trained = next(p.dtype for p in models.policy.parameters() if p.requires_grad)
+            whole = causal_model(work.critic_config or work.config, work.dtype, work.attention)
+            whole.to(trained)
             models.critic = ModelCritic(whole.base_model, ValueHead(width))
     models.critic.requires_grad_(True)
     held["critic"] += bytes_of(models.critic)

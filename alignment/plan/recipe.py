@@ -173,7 +173,6 @@ def _work(plan: StagePlan, values: Values, form: Form, device: Device) -> Work:
         precomputes_reference=bool(values.get("precompute_ref_log_probs")),
         critic=values.get("critic") or "head",
         critic_config=critic.config if critic else None,
-        critic_dtype=critic.dtype if critic else "",
         rewards=rewards,
         entropy_gradient=bool(values.get("entropy_coef")),
     )

@@ -81,7 +81,6 @@ class Work:
     precomputes_reference: bool = False
     critic: str = "head"
     critic_config: "PreTrainedConfig | None" = None
-    critic_dtype: str = ""
     rewards: tuple[RewardModel, ...] = ()
     entropy_gradient: bool = False
 
