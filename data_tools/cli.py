@@ -5,11 +5,14 @@ import functools
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
-from alignment.errors import AlignError
+from alignment.errors import AlignError, DataError
+
+if TYPE_CHECKING:
+    from data_tools.summary import Summary
 
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
@@ -161,8 +164,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
         from data_tools.chatlm import merge
 
         _alone("preset", options, {"preset", "defect"})
-        for summary in merge(sources, output, defects=frozenset(options["defect"])):
-            click.echo(str(summary))
+        _tell(merge(sources, output, defects=frozenset(options["defect"])))
         return
     pairing = Pairing(
         options["pairing"], options["max_pairs"], options["min_margin"], options["seed"]
@@ -178,8 +180,18 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]
     )
-    for summary in convert(list(sources), output, conversion, repairs=repairs):
+    _tell(convert(list(sources), output, conversion, repairs=repairs))
+
+
+def _tell(summaries: "list[Summary]") -> None:
+    """Show what became of all rows; a conversion that leaves none has failed."""
+    for summary in summaries:
         click.echo(str(summary))
+    if not any(summary.rows_out for summary in summaries):
+        raise DataError(
+            f"{summaries[0].output}: no row was left of {sum(s.rows_in for s in summaries):,}",
+            "the reasons are counted above",
+        )
 
 
 @data.command()

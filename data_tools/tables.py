@@ -63,6 +63,8 @@ def _header_fault(header: list[str]) -> Fault | None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         return Fault(f"the column {repeated[0]!r} stands twice in the header", "rename one")
+    if len(header) == 1 and ";" in header[0]:
+        return Fault("the columns are parted by ';'", "save it with commas, or as TSV")
     return _bytes_fault("".join(header))
 
 

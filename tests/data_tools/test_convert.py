@@ -604,3 +604,14 @@ def test_a_file_written_behind_is_whole(tmp_path: Path, monkeypatch: pytest.Monk
     summary = run([source], tmp_path / "out.jsonl")
     assert summary.rows_out == 4000
     assert [row["source_row"] for row in rows_of(summary.output)] == list(range(1, 4001))
+
+
+def test_a_conversion_that_leaves_no_row_has_failed(tmp_path: Path) -> None:
+    source, out = tmp_path / "odd.json", tmp_path / "out.jsonl"
+    source.write_text('[{"instruction": 1, "output": "b"}]', "utf-8")
+    words = ["convert", str(source), "-o", str(out), "--on-error", "drop"]
+    done = CliRunner().invoke(data, words)
+    assert done.exit_code == 2
+    assert f"{out}: no row was left of 1" in done.output
+    assert "1  unknown_format" in done.output
+    assert len(rows_of(dropped_path(out))) == 1

@@ -97,6 +97,7 @@ BROKEN = {
     "fields.csv": (b"a,b\n1,2\n1,2,3\n", ":3: 3 fields, the header has 2"),
     "quote.csv": (b'a,b\n1,"x\n', ":2: not CSV"),
     "header.csv": (b"a,a\n1,2\n", ":1: the column 'a' stands twice"),
+    "semicolons.csv": (b"a;b\n1;2\n", ":1: the columns are parted by ';'"),
     "nul.csv": (b"a,b\n1,\x00\n", ":2: a NUL byte"),
     "utf8.csv": (b"a,b\n1,2\n1,\xff\n", ":3: not UTF-8: byte 0xff"),
     "cut.jsonl.gz": (gzip.compress(LINES * 100)[:-30], ": cannot be read"),
