@@ -7,10 +7,10 @@ is written last, after every file has reached the disk.
 
 import hashlib
 import json
-import os
 import shutil
 from pathlib import Path
 
+from alignment.disk import sync
 from alignment.errors import ConfigError
 from alignment.runs import write_text
 
@@ -24,14 +24,14 @@ def seal(folder: Path) -> None:
     """Bring every file of a checkpoint to the disk, then write what they are into its manifest."""
     files: dict[str, dict[str, int | str]] = {}
     for path in _files(folder):
-        _sync(path)
+        sync(path)
         name = path.relative_to(folder).as_posix()
         files[name] = {"size": path.stat().st_size, "sha256": _digest(path)}
     for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
-        _sync(path)
+        sync(path)
     write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
-    _sync(folder)
-    _sync(folder.parent)
+    sync(folder)
+    sync(folder.parent)
 
 
 def find_fault(folder: Path) -> str | None:
@@ -87,8 +87,8 @@ def step_of(checkpoint: Path) -> int:
 def sync_files(folder: Path) -> None:
     """Bring the files that lie in a folder to the disk, and then their names."""
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -147,14 +147,6 @@ def _files(folder: Path) -> list[Path]:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _free_name(path: Path) -> Path:

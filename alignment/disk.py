@@ -1,4 +1,4 @@
-"""What a disk that is full, read-only or limited says, in one line and not as a traceback.
+"""What a disk that is full, read-only or limited says, in one line; and files brought to it.
 
 Libraries tell it in their own ways: Python by an OSError, safetensors and torch by errors of their
 own with the same words in them.
@@ -101,3 +101,12 @@ def _probe(folder: Path) -> int:
 def _free(folder: Path) -> str:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     return f"{shutil.disk_usage(there).free / 1e9:.2f} GB"
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, from memory to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -10,8 +10,9 @@ import re
 import shutil
 from pathlib import Path
 
+from alignment.disk import sync
 from alignment.errors import ConfigError
-from alignment.runs import RECORD, load_run, sync_folder
+from alignment.runs import RECORD, load_run
 
 logger = logging.getLogger(__name__)
 
@@ -92,4 +93,4 @@ def _rename(folder: Path, to: Path) -> None:
             f"output_dir: {folder}: the run in it cannot be set aside: {error.strerror}",
             "choose another output_dir, or move that run away yourself",
         ) from None
-    sync_folder(folder.parent)
+    sync(folder.parent)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment import processes
+from alignment.disk import sync
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
 from alignment.secrets import redact, redact_words
@@ -99,7 +100,7 @@ class Run:
         if not folder.is_dir():
             place = folder.resolve()  # a link to a folder that was set aside stays one
             place.mkdir(parents=True)
-            sync_folder(place.parent)
+            sync(place.parent)
         write_text(folder / RECORD, json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n")
 
 
@@ -249,7 +250,7 @@ def write_text(path: Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        sync(path.parent)
     except OSError:  # a full disk: leave no half of it behind
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -259,15 +260,6 @@ def write_text(path: Path, text: str) -> None:
 def is_unfinished_record(path: Path) -> bool:
     """Whether this is what `write_text` leaves of a record where it is killed."""
     return path.name.startswith(f".{RECORD}.") and path.name.endswith(".tmp")
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _git() -> dict[str, Any]:
