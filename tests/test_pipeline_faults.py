@@ -52,6 +52,11 @@ def make_pipeline(root: Path, model: Path) -> Path:
     return root
 
 
+#: Seconds after which something hangs, however slow the machine.
+PATIENCE = 600
+pytestmark = pytest.mark.timeout(3 * PATIENCE)
+
+
 def start(root: Path, *flags: str, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "alignment", "run", str(root / "pipeline.yaml"), *flags],
@@ -62,12 +67,12 @@ def start(root: Path, *flags: str, **extra: str) -> "subprocess.Popen[str]":
 
 def run(root: Path, *flags: str, **extra: str) -> tuple[int, str]:
     process = start(root, *flags, **extra)
-    told, _ = process.communicate(timeout=300)
+    told, _ = process.communicate(timeout=PATIENCE)
     return process.returncode, told
 
 
 def wait_for_steps(stage: Path, count: int, process: "subprocess.Popen[str]") -> None:
-    end = time.monotonic() + 200
+    end = time.monotonic() + PATIENCE
     while len(list(stage.glob("checkpoint-*"))) < min(count, 3) or logged(stage) < count:
         assert time.monotonic() < end
         assert process.poll() is None, process.communicate()
@@ -81,7 +86,7 @@ def logged(stage: Path) -> int:
 
 def wait_for_the_stage(stage: Path) -> None:
     """Wait until nobody holds the folder of a stage whose parent was killed."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while (stage.parent / f".{stage.name}.lock").exists():
         assert time.monotonic() < end
         time.sleep(0.02)
@@ -113,7 +118,7 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     process = start(root)
     wait_for_steps(sft, 2, process)
     process.kill()  # `align run` alone: its stage hears of it, saves and ends
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     wait_for_the_stage(sft)
     assert json.loads((sft / "run.json").read_text())["status"] == "interrupted"
     assert find_fault(newest_whole(sft)[0] or sft) is None
@@ -122,13 +127,13 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     wait_for_steps(dpo, 2, process)
     before = content(sft)
     os.killpg(process.pid, signal.SIGKILL)  # all of it, in the middle of the second stage
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=PATIENCE)
     assert "sft: resume (interrupted)" in told
 
     process = start(root)
     wait_for_steps(dpo, 6, process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C: to both
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, told
     assert "sft: skip (up to date)" in told
     assert "dpo: resume (running)" in told
@@ -138,7 +143,7 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     process = start(root)
     wait_for_steps(dpo, 10, process)
     process.terminate()  # to `align run` alone
-    told, _ = process.communicate(timeout=60)
+    told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, told
     assert find_fault(newest_whole(dpo)[0] or dpo) is None
 
