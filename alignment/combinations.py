@@ -11,7 +11,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, place_of
 
 Values = Mapping[str, Any]
 
@@ -164,9 +164,7 @@ def check_combinations(
         ConfigError: the first that cannot, with its place and what to do.
     """
     for key, why, remedy in _faults(stage, values, elsewhere):
-        where = source(key)
-        given = where not in ("default", "") and not where.startswith("--")
-        raise ConfigError(f"{f'{where}: ' if given else ''}{key}: {why}", remedy)
+        raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:

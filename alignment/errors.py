@@ -35,3 +35,8 @@ class Interrupted(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by signal {number}")
         self.number = number
+
+
+def place_of(source: str) -> str:
+    """Where a value was given, before a message; a flag or a default is told by its key alone."""
+    return "" if source in ("default", "") or source.startswith("--") else f"{source}: "

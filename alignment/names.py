@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, place_of
 
 #: Shown by trackers, and used by some of them as file names.
 _LABELS = ("run_name", "run_group", "project")
@@ -25,14 +25,15 @@ def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None
     """
     for key, text in _texts(values):
         if "\0" in text:
-            raise ConfigError(f"{_place(key, source)}{key}: holds a NUL character", "take it out")
+            raise ConfigError(f"{place_of(source(key))}{key}: holds a NUL character", "take it out")
     for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
         fault = find_fault_of_name(values.get(key))
         if fault is None and key in _HUB_NAMES and values.get(key) is not None:
             fault = None if _HUB_NAME.fullmatch(values[key]) else "is no hub name"
         if fault is not None:
             remedy = "as in owner/name" if key in _HUB_NAMES else "use plain words, as in demo-1"
-            raise ConfigError(f"{_place(key, source)}{key}: {values[key]!r} {fault}", remedy)
+            where = place_of(source(key))
+            raise ConfigError(f"{where}{key}: {values[key]!r} {fault}", remedy)
 
 
 def find_fault_of_name(name: str | None) -> str | None:
@@ -51,9 +52,3 @@ def _texts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         for text in value if isinstance(value, list) else [value]:
             if isinstance(text, str):
                 yield key, text
-
-
-def _place(key: str, source: Callable[[str], str]) -> str:
-    """The file and line of a key; a flag is named by the key itself."""
-    found = source(key)
-    return "" if found.startswith("--") or found == "default" else f"{found}: "

@@ -1,8 +1,6 @@
 """Models from their folders: whole ones, and LoRA adapters on the base that they name."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ from transformers import (
     AutoTokenizer,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as hf_logging
 
 from alignment.errors import ConfigError
 from alignment.folders import adapter_base
@@ -64,17 +61,6 @@ def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Pol
     eos = configured if isinstance(configured, list) else [configured]
     ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
     return Policy(name, model, tokenizer, tuple(sorted(ids)))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide transformers' report of weights that the base model lacks."""
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        hf_logging.set_verbosity(verbosity)
 
 
 def describe_device() -> str:

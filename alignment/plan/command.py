@@ -57,10 +57,12 @@ def plan(
     Takes the recipes and flags of the stage: align plan sft.yaml --use_peft --memory 24GB,
     --nproc and --accelerate too. Of models only their configs are read, of data a sample of rows.
     """
+    from alignment.config import split_argv
+
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     machine = _machine(**given)
-    files = argv[: _first_flag(argv)]
+    files, flags = split_argv(list(argv))
     is_pipeline = stage is None and len(files) == 1 and _is_pipeline(Path(files[0]))
     if is_pipeline and len(argv) > 1:
         raise ConfigError(f"{argv[1]}: a pipeline takes no keys", "use --set sft.KEY=VALUE")
@@ -68,7 +70,7 @@ def plan(
         raise ConfigError("--set: is for pipelines", "give --KEY VALUE itself")
     if not is_pipeline:
         stage = stage or _stage_of(files)
-        _check(stage, argv)
+        _check(stage, flags)
     with warnings.catch_warnings(), redirect_stdout(sys.stderr):
         warnings.simplefilter("ignore")  # of libraries, about keys that a run will tell of itself
         plans = _pipeline(files[0], overrides) if is_pipeline else [_one(str(stage), argv)]
@@ -108,17 +110,13 @@ def _report(plans: "list[StagePlan]", machine: "Machine", *, as_json: bool) -> s
     return json.dumps(table.as_json(reports)) if as_json else table.render(reports)
 
 
-def _first_flag(argv: tuple[str, ...]) -> int:
-    return next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
-
-
 def _is_pipeline(path: Path) -> bool:
     from alignment.yaml_file import read_yaml
 
     return any(entry.key == "stages" for entry in read_yaml(path))
 
 
-def _stage_of(files: tuple[str, ...]) -> str:
+def _stage_of(files: Sequence[str]) -> str:
     """The stage that a recipe is named after: sft.yaml, sft-lora.yaml."""
     for file in files:
         words = Path(file).stem.replace("_", "-").replace(".", "-").split("-")
@@ -129,7 +127,7 @@ def _stage_of(files: tuple[str, ...]) -> str:
     raise ConfigError(f"{named}: which stage is it?", f"give --stage, one of {', '.join(STAGES)}")
 
 
-def _check(stage: str, argv: tuple[str, ...]) -> None:
+def _check(stage: str, flags: Sequence[str]) -> None:
     """An unknown stage or flag, with the nearest that is known, ours among them."""
     from alignment.config import did_you_mean
     from alignment.schema import schema_of
@@ -138,7 +136,7 @@ def _check(stage: str, argv: tuple[str, ...]) -> None:
         hint = did_you_mean(stage, STAGES) or f"stages are {', '.join(STAGES)}"
         raise ConfigError(f"--stage: no stage '{stage}'", hint)
     known = [*schema_of(stage), "nproc", "accelerate"]
-    for word in argv[_first_flag(argv) :]:
+    for word in flags:
         name = word.removeprefix("--").partition("=")[0].replace("-", "_")
         if not word.startswith("--") or {name, name.removeprefix("no_")} & set(known):
             continue

@@ -160,8 +160,3 @@ def bytes_of(model: nn.Module, *, trainable: bool | None = None) -> int:
         for x in tensors.values()
         if trainable is None or x.requires_grad == trainable
     )
-
-
-def count_parameters(model: nn.Module, *, trainable: bool = False) -> int:
-    """Parameters of a model, shared ones once."""
-    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)

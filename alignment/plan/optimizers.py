@@ -97,11 +97,6 @@ _KNOWN: dict[str, Callable[[Sequence[Parameter]], Need]] = {
 }
 
 
-def is_known(name: str) -> bool:
-    """Whether the needs of an optimizer are known; those of others are taken for AdamW's."""
-    return name in _KNOWN
-
-
 def optimizer_need(name: str, parameters: Sequence[Parameter]) -> Need:
-    """What the optimizer of the key `optim` takes for these parameters."""
+    """What the optimizer of the key `optim` takes for these parameters; unknown ones as AdamW."""
     return _KNOWN.get(name, _adamw_foreach)(parameters)

@@ -299,6 +299,10 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 "a mini-batch is known",
                 "leave it out under DeepSpeed; fewer num_ppo_epochs do likewise",
             )
+        if self.fp16 and self.target_approx_kl is not None:
+            raise ConfigError(
+                "target_approx_kl: fp16's loss scaler cannot leave out a step", "use bf16"
+            )
         if self.kl_control == "adaptive" and self.beta == 0:
             raise ConfigError(
                 "kl_control: adaptive multiplies beta, which is 0", "start from beta 0.05"
@@ -310,10 +314,6 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 f"steps_per_generation: {self.steps_per_generation} is not a multiple of "
                 f"gradient_accumulation_steps ({self.gradient_accumulation_steps})",
                 "a mini-batch would mix two rollouts; their quotient is the number of mini-batches",
-            )
-        if self.fp16 and self.target_approx_kl is not None:
-            raise ConfigError(
-                "target_approx_kl: fp16's loss scaler cannot leave out a step", "use bf16"
             )
 
 
