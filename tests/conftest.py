@@ -9,6 +9,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait for each other
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,23 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture
+def own_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """W&B as a process of its own would find it: with none of its variables, and none kept after.
+
+    W&B reads them once a process, so without its teardown the next test writes into this one's run.
+    """
+    import wandb
+
+    wandb.teardown()
+    for name in ("MODE", "PROJECT", "DIR", "JOB_TYPE", "RUN_GROUP", "RUN_ID", "RESUME",
+                 "INIT_TIMEOUT", "FINISH_TIMEOUT", "FINISH_TIMEOUT_RAISES"):  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{name}", "x")  # so that what the run sets is taken back
+        monkeypatch.delenv(f"WANDB_{name}")
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture(scope="session")

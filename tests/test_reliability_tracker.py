@@ -25,10 +25,6 @@ from alignment.stages import run_stage
 from alignment.tracking import Tolerant, tolerate_trackers
 from alignment.wandb_setup import prepare_wandb
 
-VARIABLES = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_JOB_TYPE", "WANDB_RUN_GROUP",
-             "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT",
-             "WANDB_FINISH_TIMEOUT_RAISES")  # fmt: skip
-
 
 class Broken(BaseHTTPRequestHandler):
     """Answers 500 to everything."""
@@ -64,17 +60,10 @@ def broken() -> Iterator[str]:
 
 
 @pytest.fixture
-def online(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def online(own_wandb: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment with a key, which would go online."""
-    for name in VARIABLES:
-        monkeypatch.setenv(name, "x")
-        monkeypatch.delenv(name)
     monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
     monkeypatch.setattr(wandb_setup, "PROBE_SECONDS", 1.0)
-    yield
-    import wandb
-
-    wandb.finish()
 
 
 @pytest.mark.parametrize(

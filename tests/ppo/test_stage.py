@@ -69,17 +69,11 @@ def test_drop_stops_where_no_prompt_is_left(tmp_path: Path, tiny_dir: Path) -> N
 
 
 @pytest.fixture
-def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """W&B with no key in an environment of its own."""
-    names = ("PROJECT", "DIR", "JOB_TYPE", "RUN_GROUP", "RUN_ID", "RESUME", "INIT_TIMEOUT")
-    for name in names:
-        monkeypatch.setenv(f"WANDB_{name}", "x")  # so that what the run sets is taken back
-        monkeypatch.delenv(f"WANDB_{name}")
+def offline(own_wandb: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("WANDB_MODE", "offline")
     import wandb
 
-    yield wandb
-    wandb.finish()
+    return wandb
 
 
 def test_samples_become_a_table_in_wandb(tmp_path: Path, tiny_dir: Path, offline: Any) -> None:
