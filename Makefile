@@ -15,11 +15,15 @@ TORCH  ?= torch==2.13.0
 demo: $(VENV)/.ready
 	@$(BIN)/python recipes/demo/run.py
 
+# Each test works on one core and takes up to 3 GB:  make test WORKERS=6  where there is more.
+WORKERS ?= 2
+PYTEST   = $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: $(VENV)/.ready
-	$(BIN)/python -m pytest -m "not gpu"
+	$(PYTEST) -m "not gpu"
 
 # 200 kills a stage by default; less:  make fault-test KILLS=20
 KILLS ?= 200
