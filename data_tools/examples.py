@@ -3,7 +3,7 @@
 import functools
 import itertools
 import operator
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -14,6 +14,7 @@ from data_tools.rows import Row
 from data_tools.text import is_blank
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
+Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 
 
 class Example(NamedTuple):
@@ -67,25 +68,51 @@ def adapted_batches(
     """As `adapted`, by the many: rows that are alike are told apart from other formats once."""
     batches = iter(batches)
     for batch in batches:
-        examples: list[Example] = []
         adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
-        for at, (row, adapter) in enumerate(zip(batch, adapters, strict=True)):
-            if isinstance(adapter, Unusable):
-                examples.append(Example(row, None, adapter))
-                continue
-            if adapter.gather:
-                yield examples
-                for one in adapter.gather(itertools.chain(batch[at:], _flat(batches))):
-                    made = _made(one, adapter, repair)
-                    records = made if isinstance(made, list) else [made]
-                    yield [Example(one, adapter, record) for record in records]
-                return
-            made = _made(row, adapter, repair)
-            if type(made) is list:
-                examples += [Example(row, adapter, record) for record in made]
-            else:
-                examples.append(_example_of((row, adapter, made)))  # type: ignore[arg-type]
-        yield examples
+        at, gather = _first_gathered(adapters)
+        yield _adapted(batch[:at], adapters, repair)
+        if gather:
+            rows = gather(itertools.chain(batch[at:], _flat(batches)))
+            yield from (_adapted([row], adapters[at:], repair) for row in rows)
+            return
+
+
+def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather | None]:
+    """Where the first row stands that is joined with those behind it, and what joins them."""
+    for adapter in dict.fromkeys(adapters):
+        if not isinstance(adapter, Unusable) and adapter.gather:
+            return adapters.index(adapter), adapter.gather
+    return len(adapters), None
+
+
+def _adapted(
+    rows: Sequence[Row], adapters: Sequence[Adapter | Unusable], repair: Repair | None
+) -> list[Example]:
+    """What adapters make of their rows, each record looked through."""
+    made: list[Any] = []
+    for row, adapter in zip(rows, adapters, strict=False):
+        if isinstance(adapter, Unusable):
+            made.append(adapter)
+            continue
+        try:
+            made.append(adapter.read(repair(row.data, adapter) if repair else row.data))
+        except Unusable as error:
+            made.append(error)
+        except (KeyError, TypeError, IndexError, AttributeError):
+            # a forced format reads keys by name; whatever it stumbles on, the row is not of it
+            made.append(_not_of(row, adapter))
+    if set(map(type, made)) == {Record}:  # nothing to unfold
+        judged = [unsound(record) or record for record in made]
+        return list(map(_example_of, zip(rows, adapters, judged, strict=False)))
+    return [
+        Example(
+            row,
+            None if isinstance(adapter, Unusable) else adapter,
+            one if isinstance(one, Unusable) else unsound(one) or one,
+        )
+        for row, adapter, result in zip(rows, adapters, made, strict=False)
+        for one in (result if isinstance(result, list) else [result])
+    ]
 
 
 def unsound(record: Record) -> Unusable | None:
@@ -103,29 +130,13 @@ def unsound(record: Record) -> Unusable | None:
     return None
 
 
-def _made(
-    row: Row, adapter: Adapter, repair: Repair | None
-) -> Record | Unusable | list[Record | Unusable]:
-    """What an adapter makes of a row, each record looked through."""
-    try:
-        result = adapter.read(repair(row.data, adapter) if repair else row.data)
-    except Unusable as error:
-        return error
-    except (KeyError, TypeError, IndexError, AttributeError):
-        # a forced format reads keys by name; whatever it stumbles on, the row is not of it
-        return _not_of(row, adapter)
-    if not isinstance(result, list):
-        return unsound(result) or result
-    return [one if isinstance(one, Unusable) else unsound(one) or one for one in result]
-
-
 def _not_of(row: Row, adapter: Adapter) -> Unusable:
     reason = "; ".join(adapter.lacks(row.data)) or "the values are not what this format holds"
     return Unusable("wrong_format", f"not {adapter.name!r}: {reason}", "leave --format out")
 
 
 _flat = itertools.chain.from_iterable
-_example_of: Callable[[tuple[Row, Adapter, Record | Unusable]], Example] = functools.partial(
+_example_of: Callable[[tuple[Row, Any, Record | Unusable]], Example] = functools.partial(
     tuple.__new__, Example
 )
 """An example of its fields, in a third of the time that `Example(...)` takes."""

@@ -41,6 +41,9 @@ All others are choices (a tie, a margin) or known defects of good sources (an em
 rows are dropped and counted either way.
 """
 
+STRAIGHT: frozenset[Kind] = frozenset({"text", "sft", "preference"})
+"""Kinds whose records are written as they come, where the shape takes them and no margin counts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Conversion:
@@ -76,6 +79,7 @@ class RecordWriter:
         self.rows_out = self.text_rows = self.turn_rows = 0
         self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
         self.shape = self.settled_by = ""
+        self._straight: set[Kind] = set()
         if conversion.to != "auto":
             self.settle(conversion.to)
 
@@ -83,6 +87,9 @@ class RecordWriter:
         """Write rows of this shape from now on."""
         self.shape = self.summary.shape = shape
         self._make, self._kinds = EXPORTS[shape]
+        asked = self.conversion.to != "auto"
+        kinds = {kind for kind in STRAIGHT & self._kinds if asked or NATURAL[kind] == shape}
+        self._straight = kinds - {"preference"} if self.least_margin > 0 else kinds
 
     def take(self, examples: Iterable[Example]) -> None:
         """Write all examples of one file, or of a part of it."""
@@ -96,7 +103,10 @@ class RecordWriter:
                     source, adapter, seen = row.source, found, 0
                     self.name = source.rsplit("/", 1)[-1]
                 seen += 1
-            self._example(row, record)
+            if type(record) is Record and record[0] in self._straight and record.margin is None:
+                self._write(row, record)
+            else:
+                self._example(row, record)
         self._count(source, adapter, seen)
 
     def finish(self) -> None:
@@ -151,6 +161,11 @@ class RecordWriter:
             reason = f"{kind} cannot be written as {self.shape!r}"
             self._drop(row, "wrong_kind", reason, f"--to {self.shape} takes {takes}; convert apart")
             return
+        self._write(row, record)
+
+    def _write(self, row: Row, record: Record) -> None:
+        """The rows of a record of a kind that this shape takes."""
+        kind = record[0]
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
