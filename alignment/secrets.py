@@ -9,6 +9,7 @@ import threading
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping
+from textwrap import indent
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
@@ -91,10 +92,15 @@ def guard_output() -> None:
 
 
 def tell_exception(
-    kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    kind: type[BaseException] | None,
+    error: BaseException | None,
+    trace: TracebackType | None,
+    *,
+    prefix: str = "",
 ) -> None:
-    """Print a traceback to stderr, without keys."""
-    sys.stderr.write(redact_text("".join(traceback.format_exception(kind, error, trace))))
+    """Print a traceback to stderr, without keys, each line behind a prefix."""
+    told = redact_text("".join(traceback.format_exception(kind, error, trace)))
+    sys.stderr.write(indent(told, prefix))
     sys.stderr.flush()
 
 

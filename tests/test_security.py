@@ -11,6 +11,7 @@ import pytest
 from support import REPOSITORY, write_jsonl
 from test_reliability import sft
 
+from alignment import stages
 from alignment.errors import ConfigError
 from alignment.pipeline import plan_pipeline
 from alignment.pipeline_file import read_pipeline
@@ -116,6 +117,23 @@ def test_a_traceback_with_the_whole_environment_in_it_holds_no_key(
     written |= {Path("stdout"): done.stdout, Path("stderr"): done.stderr}
     for name, key in keys.items():
         assert not holding(key, written), name
+
+
+def test_of_several_processes_each_line_of_a_traceback_names_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(stage: str, argv: list[str]) -> None:
+        raise RuntimeError("no answer\nfrom the judge")
+
+    monkeypatch.setattr(stages, "run_stage", fail)
+    monkeypatch.setattr(stages, "guard_output", lambda: None)  # it would hold for the tests after
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(SystemExit):
+        stages.main("sft", [])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "[rank1]: Traceback (most recent call last):"
+    assert lines[-2:] == ["[rank1]: RuntimeError: no answer", "[rank1]: from the judge"]
 
 
 def test_a_launcher_that_repeats_its_command_line_repeats_no_key(

@@ -18,7 +18,7 @@ from alignment.former import drop_formers
 from alignment.inputs import describe
 from alignment.job import Job, open_job, recorded
 from alignment.lock import locked
-from alignment.processes import is_main
+from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
 from alignment.wandb_setup import finish_wandb, prepare_wandb
@@ -42,7 +42,8 @@ def main(stage: str, argv: list[str]) -> None:
             click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
         sys.exit(128 + interruption.number)
     except Exception:  # a bug: told here, since W&B's own hook would print it, keys and all
-        tell_exception(*sys.exc_info())
+        # the ranks of one run write to one terminal
+        tell_exception(*sys.exc_info(), prefix=f"[rank{rank()}]: " if count() > 1 else "")
         sys.exit(1)
 
 
