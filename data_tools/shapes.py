@@ -1,17 +1,17 @@
 """Any source as rows in the plain shapes that TRL trains on; what a training stage calls."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.examples import Example, adapted, examples
+from data_tools.examples import Example, examples
 from data_tools.formats import BY_NAME, Adapter, Record, Unusable, nearest
 from data_tools.formats.record import ALIASES, Kind, Text, listed
 from data_tools.formats.turns import as_messages
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.reading import OnError
-from data_tools.rows import Fault, Row, RowError
+from data_tools.rows import Fault, RowError
 
 Json: TypeAlias = dict[str, Any]
 
@@ -79,13 +79,6 @@ def load_records(
         yield shape.make(record, example.row.data, turns)
     if not count and on_error is None:
         raise DataError(f"{path}: no rows", "wanted at least one")
-
-
-def kinds_of(data: Mapping[str, Any]) -> set[str]:
-    """The shapes that a row can serve; none where its format is unknown."""
-    found = adapted([Row("", 1, None, dict(data))])
-    kinds = {e.record.kind for e in found if isinstance(e.record, Record)}
-    return {name for name, shape in SHAPES.items() if kinds & set(shape.kinds)}
 
 
 def _any_turns(path: str | Path, shape: Shape, format: str | None) -> bool:

@@ -1,6 +1,5 @@
 """Models from their folders: whole ones, and LoRA adapters on the base that they name."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +76,3 @@ def _device() -> torch.device:
 def _dtype() -> torch.dtype | str:
     """float32 on a CPU, where it is fast and answers do not hang on rounding; else as saved."""
     return torch.float32 if _device().type == "cpu" else "auto"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

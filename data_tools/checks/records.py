@@ -16,7 +16,6 @@ from data_tools.text import contents, normalised, plain
 
 NEAR = 95.0
 LONGEST_COMPARED = 20_000
-FINAL_MARKS = frozenset(".!?…。！？”’\"'）)】]}」』》>`;；:：~*|-")
 
 
 def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[Finding]:

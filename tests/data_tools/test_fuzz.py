@@ -17,7 +17,6 @@ from data_tools.formats import FORMATS, Record, Unusable
 from data_tools.pairing import Pairing, pairs_of
 from data_tools.reading import read_rows
 from data_tools.rows import Row
-from data_tools.shapes import kinds_of
 
 WORDS = sorted(
     {key for adapter in FORMATS for key in adapter.needs}
@@ -82,7 +81,6 @@ def digest_row(data: dict[str, Any]) -> None:
             elif forced is None:
                 list(record_findings(record))
                 assert isinstance(record, Record)
-    kinds_of(data)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
