@@ -1,4 +1,4 @@
-"""Tokenizer and policy of a stage, whole models and LoRA adapters alike.
+"""The policy of a stage, whole models and LoRA adapters alike.
 
 An adapter that an earlier stage wrote is trained further, not stacked upon: one adapter over the
 one base that everything started from, so that a chain of stages needs a single base on disk and in
@@ -6,40 +6,12 @@ memory.
 """
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from alignment.errors import ConfigError
 from alignment.folders import adapter_base
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
-
-def load_tokenizer(model: ModelConfig, args: Any) -> "PreTrainedTokenizerBase":
-    """The tokenizer beside a model.
-
-    Raises:
-        ConfigError: there is none, or the hub cannot be reached.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            model.model_name_or_path,
-            revision=model.model_revision,
-            trust_remote_code=args.trust_remote_code,
-        )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ConfigError(
-            f"model_name_or_path: {model.model_name_or_path}: no tokenizer: {first_line}",
-            "give a folder with tokenizer.json, or a hub name (behind a slow network: HF_ENDPOINT)",
-        ) from error
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:

@@ -46,6 +46,7 @@ LAYERS = {
     "alignment.checks": 3,
     "alignment.merge": 2,
     "alignment.models": 2,
+    "alignment.tokenizer": 3,
     "alignment.tracking": 2,
     "alignment.wandb_setup": 2,
     "alignment.demo": 2,

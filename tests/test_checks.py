@@ -14,8 +14,8 @@ from support import write_jsonl
 from alignment.config import build, resolve
 from alignment.data import load_datasets
 from alignment.errors import ConfigError, DataError
-from alignment.models import load_tokenizer
 from alignment.stages import run_stage
+from alignment.tokenizer import load_tokenizer
 
 LONG = "abc " * 60
 PAIR = {"prompt": "say one", "chosen": "one", "rejected": "no"}
@@ -218,7 +218,7 @@ def test_kept_is_what_the_trainer_keeps(
     flags = ["--max_length", "32", "--as_chat", chat]
     settings = resolve(stage, words(tmp_path, tiny_dir, pairs, *flags))
     data, _, model, args = build(settings)
-    tokenizer = load_tokenizer(model, args)
+    tokenizer = load_tokenizer(str(model.model_name_or_path))
     kind = "sft" if stage == "sft" else "preference"
     rows, _ = load_datasets(data, kind=kind, tokenizer=tokenizer, seed=0)
     counts = count_rows(open_job(settings).run, rows, tokenizer=tokenizer, args=args)

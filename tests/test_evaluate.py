@@ -16,6 +16,7 @@ from support import REPOSITORY, write_jsonl
 from alignment.errors import AlignError, ConfigError, DataError
 from alignment.evaluate import NamedModel, Options, evaluate, load_evaluation, statistics
 from alignment.evaluate.rules import apply_rule, load_rules
+from alignment.tokenizer import load_tokenizer
 
 # peft reads a property that transformers 5.23 renamed
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is dep:FutureWarning")
@@ -244,7 +245,7 @@ def moved_dir(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _policy(folder: Path) -> Any:
-    from alignment.evaluate.loading import load_policy, load_tokenizer
+    from alignment.evaluate.loading import load_policy
 
     return load_policy(folder.name, str(folder), load_tokenizer(str(folder)))
 
@@ -368,7 +369,6 @@ def test_rewards_of_an_adapter_come_from_its_own_head_whatever_the_batch(
 ) -> None:
     import torch
 
-    from alignment.evaluate.loading import load_tokenizer
     from alignment.ppo.scorer import load_scorer
 
     tokenizer = load_tokenizer(str(reward_dirs[1]))
@@ -388,8 +388,16 @@ def test_rewards_of_an_adapter_come_from_its_own_head_whatever_the_batch(
     assert len(set(found)) > 1
 
 
+def test_an_adapter_without_a_tokenizer_has_its_bases(tmp_path: Path, tiny_dir: Path) -> None:
+    config = {"base_model_name_or_path": str(tiny_dir), "peft_type": "LORA"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    assert load_tokenizer(str(tmp_path)).get_vocab() == load_tokenizer(str(tiny_dir)).get_vocab()
+    (tmp_path / "adapter_config.json").unlink()
+    with pytest.raises(ConfigError, match="no tokenizer"):
+        load_tokenizer(str(tmp_path))
+
+
 def test_a_language_model_is_no_reward_model(tiny_dir: Path) -> None:
-    from alignment.evaluate.loading import load_tokenizer
     from alignment.ppo.scorer import load_scorer
 
     with pytest.raises(ConfigError, match="LlamaForCausalLM is no sequence classifier"):

@@ -1,18 +1,12 @@
 """Models from their folders: whole ones, and LoRA adapters on the base that they name."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from peft import AutoPeftModelForCausalLM
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    PreTrainedTokenizerBase,
-)
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from alignment.errors import ConfigError
 from alignment.folders import adapter_base
 
 
@@ -29,26 +23,6 @@ class Policy:
     def device(self) -> torch.device:
         """Where inputs belong."""
         return self.model.device  # type: ignore[no-any-return]
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer in `path`, or in the adapter's base where the folder has none.
-
-    Raises:
-        ConfigError: Neither has one.
-    """
-    base = adapter_base(path)
-    own = (Path(path) / "tokenizer_config.json").is_file() or base is None
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path if own else base)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: no tokenizer that can be read ({str(error).splitlines()[0]})",
-            "Save the model's tokenizer beside it.",
-        ) from error
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
 
 
 def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Policy:

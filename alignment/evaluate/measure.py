@@ -16,12 +16,7 @@ from transformers import AutoConfig, PreTrainedTokenizerBase
 from alignment.evaluate import generation
 from alignment.evaluate.divergence import sequence_kl, why_not_comparable
 from alignment.evaluate.generation import Generated, Sampling
-from alignment.evaluate.loading import (
-    Policy,
-    describe_device,
-    load_policy,
-    load_tokenizer,
-)
+from alignment.evaluate.loading import Policy, describe_device, load_policy
 from alignment.evaluate.plan import Plan
 from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
@@ -30,6 +25,7 @@ from alignment.evaluate.summaries import Measured, rule_kinds, summarise
 from alignment.folders import adapter_base
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
+from alignment.tokenizer import load_tokenizer
 
 Advance = Callable[[int], None]
 

@@ -11,6 +11,7 @@ from alignment.folders import adapter_base
 from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Lora, RewardModel, Work
+from alignment.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -138,15 +139,10 @@ def read_origin(path: str, values: Values, *, key: str = "model_name_or_path") -
 
 
 def _tokenizer(path: str, values: Values) -> "PreTrainedTokenizerBase | None":
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, trust_remote_code=values["trust_remote_code"]
-        )
-    except (OSError, ValueError):
+        return load_tokenizer(path, trust_remote_code=values["trust_remote_code"])
+    except ConfigError:
         return None
-    return tokenizer
 
 
 def _work(plan: StagePlan, values: Values, form: Form, device: Device) -> Work:

@@ -16,7 +16,7 @@ from transformers import AutoConfig
 
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
-from alignment.evaluate.loading import describe_device, load_tokenizer
+from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
 from alignment.folders import adapter_base
 from alignment.processes import rank
@@ -25,6 +25,7 @@ from alignment.reject.output import Account, write_output
 from alignment.reject.plan import Plan
 from alignment.reject.rows import Text
 from alignment.reject.scores import Scores, load_scores
+from alignment.tokenizer import load_tokenizer
 
 #: Nothing is exchanged but the news that all are ready, and that may take days.
 _PATIENCE = timedelta(days=30)

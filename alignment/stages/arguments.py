@@ -8,8 +8,9 @@ from trl import get_quantization_config
 from alignment.checks import check_data
 from alignment.data import load_datasets
 from alignment.job import Job
-from alignment.models import load_policy, load_tokenizer
+from alignment.models import load_policy
 from alignment.registry import STAGES
+from alignment.tokenizer import load_tokenizer
 
 
 def trainer_arguments(
@@ -22,7 +23,11 @@ def trainer_arguments(
             is at fault.
     """
     data, _, model, args = job.dataclasses()
-    tokenizer = load_tokenizer(model, args)
+    tokenizer = load_tokenizer(
+        str(model.model_name_or_path),
+        revision=model.model_revision,
+        trust_remote_code=args.trust_remote_code,
+    )
     kind = STAGES[job.settings.stage].kind
     train, held_out = load_datasets(data, kind=kind, tokenizer=tokenizer, seed=args.seed)
     check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
