@@ -17,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +77,18 @@ def main() -> None:
             argv = command(models[model], model, stage, flags, folder)
             row = {"case": case, **compare(stage, argv, allocator=not args.default_malloc)}
             found.append(row)
-            print(
-                f"{case:<34} {row['estimate'] / 2**20:7.0f} MiB  {row['measured'] / 2**20:7.0f} MiB"
-                f"  {row['estimate'] / row['measured']:5.2f}",
-                flush=True,
-            )
+            print(line_of(row), flush=True)
     if args.out:
         args.out.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def line_of(row: dict[str, Any]) -> str:
+    """The memory estimated, measured and their ratio, then the same of a step's seconds."""
+    memory, step = (row["estimate"], row["measured"]), (row["estimate_step"], row["measured_step"])
+    return (
+        f"{row['case']:<34} {memory[0] / 2**20:7.0f} MiB {memory[1] / 2**20:7.0f} MiB "
+        f"{memory[0] / memory[1]:5.2f}   {step[0]:6.1f} s {step[1]:6.1f} s {step[0] / step[1]:5.2f}"
+    )
 
 
 def make_tiny(folder: Path) -> Path:
@@ -156,8 +162,8 @@ def save_reward(model: Path, folder: Path, *, lora: bool) -> None:
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
 
 
-def compare(stage: str, argv: list[str], *, allocator: bool) -> dict[str, int]:
-    """The estimate of `align plan` and what the stage took, in bytes."""
+def compare(stage: str, argv: list[str], *, allocator: bool) -> dict[str, Any]:
+    """The estimate of `align plan` and what the stage took: bytes at the peak, seconds a step."""
     quiet = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY)}
     environment = os.environ | quiet | (ALLOCATOR if allocator else {})
     plan = [sys.executable, "-m", "alignment", "plan", "--stage", stage, "--json", "--device=cpu"]
@@ -165,8 +171,9 @@ def compare(stage: str, argv: list[str], *, allocator: bool) -> dict[str, int]:
         child = [sys.executable, __file__, "--child", folder, stage, *argv]
         measured = json.loads(_last_line(child, environment))
     planned = json.loads(_run([*plan, *argv], environment))
-    estimate = planned["stages"][0]["total"]
-    return {"estimate": estimate, **measured}
+    (stage_plan,) = planned["stages"]
+    step = stage_plan["time"][0]["step_seconds"]
+    return {"estimate": stage_plan["total"], "estimate_step": step, **measured}
 
 
 def _run(words: list[str], environment: dict[str, str]) -> str:
@@ -191,11 +198,17 @@ def measure(folder: str, argv: list[str]) -> None:
     class Watch(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
             Path("/proc/self/clear_refs").write_text("5")  # begin the peak anew
+            began.clear()
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            began.append(time.perf_counter())
 
         def on_train_end(self, *args: Any, **kwargs: Any) -> None:
             peaks.append(memory("VmHWM"))
+            began.append(time.perf_counter())
 
     peaks: list[int] = []
+    began: list[float] = []
     ours = Job.callbacks
     Job.callbacks = lambda self: [*ours(self), Watch()]  # type: ignore[method-assign]
     torch.set_num_threads(1)
@@ -208,7 +221,12 @@ def measure(folder: str, argv: list[str]) -> None:
     baseline = memory("VmRSS")
     run_stage(stage, [*words, f"--output_dir={folder}/run"])
     shutil.rmtree(toy)
-    found = {"measured": peaks[-1] - baseline, "baseline": baseline, "imported": imported}
+    found = {
+        "measured": peaks[-1] - baseline,
+        "measured_step": (began[-1] - began[0]) / (len(began) - 1),
+        "baseline": baseline,
+        "imported": imported,
+    }
     print(json.dumps(found))
 
 
