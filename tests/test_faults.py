@@ -25,7 +25,7 @@ def test_killed_runs_go_on_to_the_same_bits(lora: bool, tmp_path: Path, tiny_dir
         f"    total = kills.measure(stage, Path({str(tiny_dir)!r}), root, lora={lora}, kills=3,\n"
         "                          seed=10 * number)\n"
         "    assert not total['crashed'] and not total['different'], (stage, total)\n"
-        "    print(stage, total['trials'])\n"
+        "    print(stage, total['killed'])\n"
     )
     environment = {
         **os.environ,

@@ -239,7 +239,7 @@ def trial(
 def measure(
     stage: str, model: Path, root: Path, *, lora: bool, kills: int, seed: int = 0
 ) -> Counter[str]:
-    """The reference run, then ``kills`` trials of one stage; totals.
+    """The reference run, then trials of one stage until ``kills`` found it alive; totals.
 
     Each trial is written to a ledger in ``root``, and not made again where it is found there.
     """
@@ -247,17 +247,20 @@ def measure(
     ledger = root / "ledger.jsonl"
     lines = ledger.read_text(encoding="utf-8").splitlines() if ledger.exists() else []
     done = {row.pop("trial"): Counter(row) for row in map(json.loads, lines)}
-    for number in range(kills):
+    total: Counter[str] = Counter()
+    for number in range(2 * kills + len(MOMENTS)):
+        if total["killed"] >= kills:
+            break
         moment = tuple(MOMENTS)[number % len(MOMENTS)]
         name = f"{moment} {seed + number}"
-        if name in done:
-            continue
-        done[name] = trial(
-            stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
-        )
-        with ledger.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"trial": name, **done[name]}) + "\n")
-    return sum(done.values(), Counter())
+        if name not in done:
+            done[name] = trial(
+                stage, model, root, lora=lora, moment=moment, seconds=seconds, seed=seed + number
+            )
+            with ledger.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"trial": name, **done[name]}) + "\n")
+        total += done[name]
+    return total
 
 
 def _reference(stage: str, model: Path, root: Path, *, lora: bool) -> float:
@@ -315,7 +318,7 @@ def main() -> None:
     model = options.model or folder / "model"
     if not model.exists():
         make_model(model)
-    print(f"{'stage':<12}{'kills':>7}{'killed':>8}{'torn':>6}{'crashes':>9}{'different':>11}")
+    print(f"{'stage':<12}{'trials':>7}{'kills':>8}{'torn':>6}{'crashes':>9}{'different':>11}")
     bad = 0
     for number, (stage, lora) in enumerate(itertools.product(STAGES, (False, True))):
         if options.stage and stage not in options.stage:
