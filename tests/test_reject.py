@@ -279,15 +279,17 @@ def test_a_prompt_that_leaves_no_room_is_dropped_by_name(tiny_dir: Path, tmp_pat
 # On-policy pairs
 
 
+@pytest.mark.parametrize("answered", [False, True], ids=["prompts", "with answers"])
 def test_best_and_worst_of_the_samples_become_the_pair(
-    alpaca: Path, tiny_dir: Path, tmp_path: Path
+    answered: bool, alpaca: Path, tiny_dir: Path, tmp_path: Path
 ) -> None:
     from transformers import AutoTokenizer
 
     from alignment.ppo.rewards import load_rewards
 
     scorer = make_scorer(tmp_path / "scorer", tiny_dir, head=50.0)
-    prompts = [{"prompt": row["instruction"]} for row in json.loads(alpaca.read_text())[:9]]
+    more = {"completion": "not asked for"} if answered else {}
+    prompts = [{"prompt": row["instruction"], **more} for row in json.loads(alpaca.read_text())[:9]]
     output = tmp_path / "out.jsonl"
     words = ["--num-samples", 3, "--reward-model", scorer, *WORDS]
     assert reject(write_jsonl(tmp_path / "in.jsonl", prompts), tiny_dir, output, *words) == 0

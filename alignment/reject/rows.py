@@ -71,13 +71,14 @@ def _read(file: Path, kind: str, format: str | None) -> Iterator[Item]:
         if row is None:
             return
         # one example a row: the first that gives none has ended `rows` above
-        yield _item(row, next(places))
+        yield _item(row, next(places), kind)
 
 
-def _item(row: dict[str, Any], example: Example) -> Item:
+def _item(row: dict[str, Any], example: Example, kind: str) -> Item:
     data, record = example.row.data, example.record
     assert isinstance(record, Record)
-    prompt, chosen = row.get("prompt"), row.get("completion")
+    prompt = row.get("prompt")
+    chosen = row.get("completion") if kind == "sft" else None  # of a prompt all else is passed on
     if "messages" in row and prompt is None:
         turns = row["messages"]
         last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=0)
