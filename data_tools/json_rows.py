@@ -38,7 +38,7 @@ class Batch(NamedTuple):
         return cls([line for line, _ in pairs], [value for _, value in pairs])
 
 
-PIECE = 1 << 17
+PIECE = 1 << 16
 """Bytes parsed at once: more of them leave the cache before their rows are used."""
 UNFINISHED = "unexpected end of data"
 REACH = 256

@@ -24,7 +24,7 @@ from data_tools.repairs import Repairs
 from data_tools.summary import Summary
 from data_tools.writer import Conversion, RecordWriter
 
-LARGER = 8
+LARGER = 16
 """Pieces for workers are this much larger, since each is sent through a pipe and back."""
 
 

@@ -56,7 +56,8 @@ def print_report(report: Report) -> None:
             for one in report.examples[code]:
                 row = f"row {one.row}" if one.row else "whole file"
                 details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
-                click.echo(f"        {Path(one.source).name}, {row}: {details}")
+                told = f"{Path(one.source).name}, {row}{': ' if details else ''}{details}"
+                click.echo(f"        {told}")
     for source, bias in report.bias.items():
         if bias["pairs"]:
             low, high = bias["interval"]

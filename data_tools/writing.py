@@ -20,7 +20,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with io.BufferedWriter(_WrittenBehind(partial, "wb"), 1 << 20) as stream:
+        with io.BufferedWriter(_WrittenBehind(partial, "wb"), 1 << 17) as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
