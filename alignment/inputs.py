@@ -9,7 +9,7 @@ import click
 
 from alignment.config import Settings
 from alignment.errors import ConfigError, DataError
-from alignment.folders import check_model
+from alignment.folders import adapter_base, check_model
 from alignment.former import holds_results
 from alignment.registry import ROLES, STAGES
 from alignment.runs import (
@@ -77,7 +77,23 @@ def identify_parents(
             check_model(model, role=key)
             name = role if position == 0 else f"{role}_{position + 1}"
             parents[name] = identify(model, settings["model_revision"])
+    if "model" not in skip:
+        check_critic(settings)
     return parents
+
+
+def check_critic(settings: Mapping[str, Any]) -> None:
+    """Hold a critic that is an adapter to a policy that is one.
+
+    Raises:
+        ConfigError: the policy is a whole model, trained whole.
+    """
+    policy = str(settings["model_name_or_path"])
+    if settings.get("critic") == "lora" and not settings["use_peft"] and not adapter_base(policy):
+        raise ConfigError(
+            f"critic: lora shares the frozen base of a LoRA policy, and {policy} is a whole model",
+            "set use_peft: true, or critic: head or model",
+        )
 
 
 def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:

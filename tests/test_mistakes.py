@@ -144,6 +144,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--load_in_4bit --load_in_8bit",
      "load_in_4bit: cannot be on together with load_in_8bit"),
     ("sft", "--load_in_4bit", "load_in_4bit: trains nothing without an adapter"),
+    ("ppo", "--critic lora",
+     "critic: lora shares the frozen base of a LoRA policy, and model is a whole model"),
     ("ppo", "--max_loss_spike 3",
      "max_loss_spike: PPO's loss is around 0 and has no median to compare with"),
     ("ppo", "--reward_weights 1 2 --reward_model model",

@@ -326,6 +326,32 @@ def test_only_the_config_is_read_of_a_model(model: Path, tmp_path: Path) -> None
     assert max(map(len, [line for line in wide.splitlines() if str(model) not in line])) <= 80
 
 
+def test_a_critic_that_is_an_adapter_is_told_of_without_the_full_form(
+    model: Path, tmp_path: Path
+) -> None:
+    words = ["--stage=ppo", *argv(model, tmp_path, critic="lora"), "--device=cpu"]
+    (found,) = json.loads(run(*words, "--use_peft", "--json"))["stages"]
+    assert (found["form"], set(found["forms"])) == ("lora", {"lora"})
+    assert found["forms"]["lora"]["critic"] > 0
+    with pytest.raises(ConfigError, match="critic: lora shares the frozen base of a LoRA policy"):
+        run(*words)
+
+
+def test_an_adapter_is_planned_as_the_lora_that_it_is(model: Path, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapter = tmp_path / "adapter"
+    whole = AutoModelForCausalLM.from_config(LLAMA)
+    get_peft_model(whole, LoraConfig(r=4)).save_pretrained(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = str(model)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    words = ["--stage=sft", *argv(adapter, tmp_path), "--device=cpu", "--json"]
+    (found,) = json.loads(run(*words))["stages"]
+    assert found["form"] == "lora"
+    assert found["total"] == found["forms"]["lora"]["total"] < found["forms"]["full"]["total"]
+
+
 def test_json_has_every_form_and_every_number_of_gpus(model: Path, tmp_path: Path) -> None:
     keys = {"use_peft": "true", "max_length": 24, "max_steps": 7}
     words = ["--stage=sft", *argv(model, tmp_path, **keys), "--gpus=1,4", "--tflops=10"]

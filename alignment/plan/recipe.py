@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError
 from alignment.folders import adapter_base
+from alignment.inputs import check_critic
 from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Lora, RewardModel, Work
@@ -46,8 +47,8 @@ class StagePlan:
 
     @property
     def form(self) -> Form:
-        """The form that the recipe asks for."""
-        if not self.values["use_peft"]:
+        """The form that the recipe asks for; an adapter is trained further as one."""
+        if not self.values["use_peft"] and self.origin.lora is None:
             return "full"
         return "qlora" if self.values["load_in_4bit"] or self.values["load_in_8bit"] else "lora"
 
@@ -87,6 +88,8 @@ def read_stage(
             "model_name_or_path: no model is named",
             "give --model_name_or_path DIR, or plan the pipeline that has this stage",
         )
+    if "model" not in known:
+        check_critic(values)
     origin = known["model"] if "model" in known else read_origin(str(path), values)
     rewards = _rewards(values, known) if stage == "ppo" else ()
     lengths = measure_rows(stage, values, _tokenizer(origin.base, values))

@@ -43,9 +43,7 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
     device = machine.device
     counts = machine.counts or sorted({1, len(machine.gpus) or 1, plan.launch.gpus})
     works: dict[Form, Work] = {
-        form: plan.work(form, device)
-        for form in FORMS
-        if form != "qlora" or device == "gpu" or plan.form == "qlora"
+        form: plan.work(form, device) for form in FORMS if _is_possible(form, plan, device)
     }
     forms = {form: estimate(work) for form, work in works.items()}
     work, memory = works[plan.form], forms[plan.form]
@@ -78,3 +76,10 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
         limit=machine.limit,
         changes=changes,
     )
+
+
+def _is_possible(form: Form, plan: StagePlan, device: Device) -> bool:
+    """Whether a form can be run: QLoRA wants a GPU, and a critic that is an adapter LoRA."""
+    if form == "qlora":
+        return device == "gpu" or plan.form == "qlora"
+    return form != "full" or plan.values.get("critic") != "lora"
