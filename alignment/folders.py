@@ -57,14 +57,21 @@ def adapter_base(path: str) -> str | None:
         raise ConfigError(f"{file}: not an adapter's config ({error})") from error
 
 
+def tokenizer_home(path: str) -> str:
+    """The model whose tokenizer a model has: an adapter without one of its own has its base's."""
+    base = adapter_base(path)
+    if base is None or (Path(path) / "tokenizer_config.json").is_file():
+        return path
+    return tokenizer_home(base)
+
+
 def has_chat_template(path: str) -> bool:
     """Whether the tokenizer of a model has a chat template; an adapter's may be its base's."""
-    folder, base = Path(path), adapter_base(path)
+    home = tokenizer_home(path)
+    folder = Path(home)
     if not folder.is_dir():
-        return _has_loaded_template(path)
+        return _has_loaded_template(home)
     config = folder / "tokenizer_config.json"
-    if base is not None and not config.is_file():
-        return has_chat_template(base)
     if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
         return True
     return config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))

@@ -75,15 +75,15 @@ def identify_parents(
             if _is_function_or_url(model):
                 continue
             check_model(model, role=key)
+            if role == "model":
+                check_critic(settings)
             name = role if position == 0 else f"{role}_{position + 1}"
             parents[name] = identify(model, settings["model_revision"])
-    if "model" not in skip:
-        check_critic(settings)
     return parents
 
 
 def check_critic(settings: Mapping[str, Any]) -> None:
-    """Hold a critic that is an adapter to a policy that is one.
+    """See that a critic that is an adapter has a policy that is one.
 
     Raises:
         ConfigError: the policy is a whole model, trained whole.

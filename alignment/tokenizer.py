@@ -1,17 +1,16 @@
 """The tokenizer of a model: beside it, or in the base that its adapter names."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.errors import ConfigError
-from alignment.folders import adapter_base
+from alignment.folders import tokenizer_home
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def load_tokenizer(
-    path: str, *, revision: str | None = None, trust_remote_code: bool = False
+    path: str, *, revision: str = "main", trust_remote_code: bool = False
 ) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model, which pads with its EOS where it has no padding of its own.
 
@@ -25,17 +24,17 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    base = adapter_base(path)
-    if base is not None and not (Path(path) / "tokenizer_config.json").is_file():
-        return load_tokenizer(base, trust_remote_code=trust_remote_code)
+    home = tokenizer_home(path)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            path, revision=revision or "main", trust_remote_code=trust_remote_code
+            home,
+            revision=revision if home == path else "main",
+            trust_remote_code=trust_remote_code,
         )
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{path}: no tokenizer: {first_line}",
+            f"{home}: no tokenizer: {first_line}",
             "give a folder with tokenizer.json, or a hub name (behind a slow network: HF_ENDPOINT)",
         ) from error
     if tokenizer.pad_token is None:

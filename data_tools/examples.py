@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from data_tools.formats import Adapter, Record, Unusable, by_name, detect_each
+from data_tools.formats.adapter import Gather
 from data_tools.formats.record import Kind, Text
 from data_tools.reading import OnError, Watch, data_files, read_batches
 from data_tools.rows import Row
 from data_tools.text import is_blank
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
-Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 
 
 class Example(NamedTuple):
@@ -70,10 +70,10 @@ def adapted_batches(
     for batch in batches:
         adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
         at, gather = _first_gathered(adapters)
-        yield _adapted(batch[:at], adapters, repair)
+        yield _adapted(batch[:at], adapters[:at], repair)
         if gather:
-            rows = gather(itertools.chain(batch[at:], _flat(batches)))
-            yield from (_adapted([row], adapters[at:], repair) for row in rows)
+            rows, its = gather(itertools.chain(batch[at:], _flat(batches))), [adapters[at]]
+            yield from (_adapted([row], its, repair) for row in rows)
             return
 
 
@@ -90,7 +90,7 @@ def _adapted(
 ) -> list[Example]:
     """What adapters make of their rows, each record looked through."""
     made: list[Any] = []
-    for row, adapter in zip(rows, adapters, strict=False):
+    for row, adapter in zip(rows, adapters, strict=True):
         if isinstance(adapter, Unusable):
             made.append(adapter)
             continue
@@ -103,14 +103,14 @@ def _adapted(
             made.append(_not_of(row, adapter))
     if set(map(type, made)) == {Record}:  # nothing to unfold
         judged = [unsound(record) or record for record in made]
-        return list(map(_example_of, zip(rows, adapters, judged, strict=False)))
+        return list(map(_example_of, zip(rows, adapters, judged, strict=True)))
     return [
         Example(
             row,
             None if isinstance(adapter, Unusable) else adapter,
             one if isinstance(one, Unusable) else unsound(one) or one,
         )
-        for row, adapter, result in zip(rows, adapters, made, strict=False)
+        for row, adapter, result in zip(rows, adapters, made, strict=True)
         for one in (result if isinstance(result, list) else [result])
     ]
 

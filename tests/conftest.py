@@ -44,18 +44,24 @@ def tiny_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def own_wandb(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """W&B as a process of its own would find it: with none of its variables, and none kept after.
+def no_wandb_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment that says nothing of W&B."""
+    for name in ("MODE", "PROJECT", "DIR", "JOB_TYPE", "RUN_GROUP", "RUN_ID", "RESUME", "API_KEY",
+                 "BASE_URL", "INIT_TIMEOUT", "FINISH_TIMEOUT",
+                 "FINISH_TIMEOUT_RAISES"):  # fmt: skip
+        monkeypatch.setenv(f"WANDB_{name}", "x")  # so that what the test sets is taken back
+        monkeypatch.delenv(f"WANDB_{name}")
 
-    W&B reads them once a process, so without its teardown the next test writes into this one's run.
+
+@pytest.fixture
+def own_wandb(no_wandb_variables: None) -> Iterator[None]:
+    """W&B as a process of its own would find it, and nothing of it kept after.
+
+    W&B reads its variables once a process: without a teardown a test writes into another's run.
     """
     import wandb
 
     wandb.teardown()
-    for name in ("MODE", "PROJECT", "DIR", "JOB_TYPE", "RUN_GROUP", "RUN_ID", "RESUME",
-                 "INIT_TIMEOUT", "FINISH_TIMEOUT", "FINISH_TIMEOUT_RAISES"):  # fmt: skip
-        monkeypatch.setenv(f"WANDB_{name}", "x")  # so that what the run sets is taken back
-        monkeypatch.delenv(f"WANDB_{name}")
     yield
     wandb.teardown()
 

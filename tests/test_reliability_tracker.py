@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -115,7 +116,8 @@ def test_a_run_trains_and_resumes_in_one_offline_run(
     folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
     # of two that began in one second W&B names the later one with a number behind
-    assert all(f"-{first.tracker_id}" in path.name for path in folders)
+    name = rf"offline-run-\d+_\d+-{first.tracker_id}(-1)?"
+    assert all(re.fullmatch(name, path.name) for path in folders)
 
 
 STEPS = 40

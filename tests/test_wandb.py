@@ -13,18 +13,10 @@ from support import REPOSITORY, write_jsonl
 from alignment.runs import Run, load_run
 from alignment.wandb_setup import prepare_wandb
 
-VARIABLES = ("WANDB_MODE", "WANDB_PROJECT", "WANDB_DIR", "WANDB_JOB_TYPE", "WANDB_RUN_GROUP",
-             "WANDB_RUN_ID", "WANDB_RESUME", "WANDB_API_KEY", "WANDB_BASE_URL",
-             "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT",
-             "WANDB_FINISH_TIMEOUT_RAISES")  # fmt: skip
-
 
 @pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def bare(no_wandb_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An environment that says nothing of W&B, and an empty home."""
-    for name in VARIABLES:
-        monkeypatch.setenv(name, "x")  # so that what the test sets is taken back
-        monkeypatch.delenv(name)
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     return tmp_path
 

@@ -82,18 +82,22 @@ def read_stage(
         DataError: a row of the sample cannot be used.
     """
     known = given or {}
+    origin = known["model"] if "model" in known else _first_origin(values)
+    rewards = _rewards(values, known) if stage == "ppo" else ()
+    lengths = measure_rows(stage, values, _tokenizer(origin.base, values))
+    return StagePlan(name, stage, values, origin, rewards, lengths, launch or Launch())
+
+
+def _first_origin(values: Values) -> Origin:
+    """What a stage starts from that no earlier stage makes."""
     path = values["model_name_or_path"]
-    if "model" not in known and not path:
+    if not path:
         raise ConfigError(
             "model_name_or_path: no model is named",
             "give --model_name_or_path DIR, or plan the pipeline that has this stage",
         )
-    if "model" not in known:
-        check_critic(values)
-    origin = known["model"] if "model" in known else read_origin(str(path), values)
-    rewards = _rewards(values, known) if stage == "ppo" else ()
-    lengths = measure_rows(stage, values, _tokenizer(origin.base, values))
-    return StagePlan(name, stage, values, origin, rewards, lengths, launch or Launch())
+    check_critic(values)
+    return read_origin(str(path), values)
 
 
 def _rewards(values: Values, known: Mapping[str, Origin]) -> tuple[Origin, ...]:

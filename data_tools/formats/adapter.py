@@ -9,6 +9,7 @@ from data_tools.rows import Row
 
 Result: TypeAlias = "Record | list[Record | Unusable]"
 Tags: TypeAlias = Mapping[str, str]
+Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,7 +35,7 @@ class Adapter:
     when: Callable[[Data], bool] | None = None
     aliased: bool = False
     strength: int = 2
-    gather: Callable[[Iterable[Row]], Iterator[Row]] | None = None
+    gather: Gather | None = None
     auto: bool = True
     kinds: Mapping[str, frozenset[str]] = field(init=False)
 
