@@ -69,11 +69,11 @@ def _add_stage(name: str, summary: str) -> None:
     @click.argument("argv", nargs=-1, type=click.UNPROCESSED)
     def command(argv: tuple[str, ...]) -> None:
         if {"--help", "-h"} & set(argv):
-            from alignment.help import print_help
+            from alignment.settings.help import print_help
 
             print_help(STAGES[name], everything=False)
             return
-        from alignment.launch import relaunch
+        from alignment.pipeline.launch import relaunch
 
         relaunch(name, list(argv))
         importlib.import_module("alignment.stages").main(name, list(argv))
@@ -101,8 +101,8 @@ def run_command(
     overrides: tuple[str, ...],
 ) -> None:
     """Run the stages of a pipeline FILE in order, each in a process of its own."""
-    from alignment.pipeline import plan_pipeline, run_pipeline
-    from alignment.pipeline_file import read_pipeline
+    from alignment.pipeline.file import read_pipeline
+    from alignment.pipeline.run import plan_pipeline, run_pipeline
 
     pipeline = read_pipeline(file, overrides)
     plans = plan_pipeline(pipeline, only=only, start=start, force=force)
@@ -122,7 +122,7 @@ def runs_command(folder: Path) -> None:
     from rich.markup import escape
     from rich.tree import Tree
 
-    from alignment.lineage import Node, describe_run, find_runs
+    from alignment.runs.lineage import Node, describe_run, find_runs
 
     def grow(tree: Tree, nodes: "tuple[Node, ...] | list[Node]") -> None:
         for node in nodes:
@@ -210,7 +210,7 @@ def init_model_command(
     preset: str, folder: Path, corpus: tuple[Path, ...], seed: int, overwrite: bool
 ) -> None:
     """Build the model PRESET (tiny) in FOLDER with a fresh tokenizer and random weights."""
-    from alignment.presets import init_model
+    from alignment.models.presets import init_model
 
     texts = [path.read_text(encoding="utf-8") for path in corpus] or None
     init_model(preset, folder, corpus=texts, seed=seed, overwrite=overwrite)
@@ -223,7 +223,7 @@ def init_model_command(
 @click.option("--overwrite", is_flag=True, help="Write into a FOLDER that is not empty.")
 def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
     """Write ADAPTER and its base as one model into FOLDER, checked to answer as the two did."""
-    from alignment.merge import merge
+    from alignment.models.merge import merge
 
     change = merge(adapter, folder, overwrite=overwrite)
     click.echo(f"merged into {folder}; logits moved by at most {change:.1e} of their size")

@@ -12,7 +12,7 @@ import click
 from alignment.errors import AlignError, DataError
 
 if TYPE_CHECKING:
-    from data_tools.summary import Summary
+    from data_tools.convert.summary import Summary
 
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
@@ -155,13 +155,13 @@ def data() -> None:
 @click.option("--decode-backslash-n", is_flag=True, help="Literal \\n to newlines, huozi only.")
 def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
-    from data_tools.convert import Conversion, convert
-    from data_tools.pairing import Pairing
-    from data_tools.repairs import Repairs
+    from data_tools.convert.pairing import Pairing
+    from data_tools.convert.repairs import Repairs
+    from data_tools.convert.run import Conversion, convert
 
     _needed("defect", "preset")
     if options["preset"]:
-        from data_tools.chatlm import merge
+        from data_tools.convert.chatlm import merge
 
         _alone("preset", options, {"preset", "defect"})
         _tell(merge(sources, output, defects=frozenset(options["defect"])))
@@ -237,7 +237,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 @click.option("--seed", type=int, default=0, show_default=True)
 def split(source: Path, output: Path, evaluation: float, test: float, seed: int) -> None:
     """Divide SOURCE so that no prompt is on two sides."""
-    from data_tools.curate import split
+    from data_tools.sets.curate import split
 
     parts = split(source, output, evaluation=evaluation, test=test, seed=seed)
     for side, summary in parts.items():
@@ -252,7 +252,7 @@ def split(source: Path, output: Path, evaluation: float, test: float, seed: int)
 @click.option("--by", type=click.Choice(["row", "prompt"]), default="row", show_default=True)
 def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None:
     """Keep the first of equal rows of SOURCES, or of nearly equal ones."""
-    from data_tools.curate import dedup
+    from data_tools.sets.curate import dedup
 
     click.echo(str(dedup(sources, output, near=near, by=by)))
 

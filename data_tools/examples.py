@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, TypeAlias
 from data_tools.formats import Adapter, Record, Unusable, by_name, detect_each
 from data_tools.formats.adapter import Gather
 from data_tools.formats.record import Kind, Text
-from data_tools.reading import OnError, Watch, data_files, read_batches
-from data_tools.rows import Row
+from data_tools.reading.files import OnError, Watch, data_files, read_batches
+from data_tools.reading.rows import Row
 from data_tools.text import is_blank
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]

@@ -8,14 +8,14 @@ import click
 import orjson
 
 from data_tools.checks import CHECKS, SEVERITIES
-from data_tools.leak import CONTAMINATED, leaks
-from data_tools.pairing import Pairing
-from data_tools.show import Side, Token, example_at, flaws, plain_parts, sides
-from data_tools.stats import stats
-from data_tools.summary import table
-from data_tools.tokens import ModelText
-from data_tools.validate import EXAMPLES, Located, Report, validate
-from data_tools.writing import json_line, written_whole
+from data_tools.checks.validate import EXAMPLES, Located, Report, validate
+from data_tools.convert.pairing import Pairing
+from data_tools.convert.summary import table
+from data_tools.convert.writing import json_line, written_whole
+from data_tools.rendering.model_text import ModelText
+from data_tools.sets.leak import CONTAMINATED, leaks
+from data_tools.stats.measure import stats
+from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
 
 Options = Mapping[str, Any]
 COLOURS = {"error": "red", "warn": "yellow", "info": "blue"}
@@ -74,7 +74,7 @@ def print_report(report: Report) -> None:
 
 def run_stats(sources: Sequence[str], options: Options) -> str:
     """Collect statistics, write page and JSON where asked, give the table."""
-    from data_tools.charts import overview, write_page
+    from data_tools.stats.charts import overview, write_page
 
     found = stats(
         sources,

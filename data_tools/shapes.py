@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
+from data_tools.convert.pairing import Pairing, pairs_of
 from data_tools.examples import Example, examples
 from data_tools.formats import BY_NAME, Adapter, Record, Unusable, nearest
 from data_tools.formats.record import ALIASES, Kind, Text, listed
 from data_tools.formats.turns import as_messages
-from data_tools.pairing import Pairing, pairs_of
-from data_tools.reading import OnError
-from data_tools.rows import Fault, RowError
+from data_tools.reading.files import OnError
+from data_tools.reading.rows import Fault, RowError
 
 Json: TypeAlias = dict[str, Any]
 

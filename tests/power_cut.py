@@ -23,7 +23,7 @@ from typing import Any
 import click
 import kills
 
-from alignment.checkpoints import checkpoints, find_fault
+from alignment.training.checkpoints import checkpoints, find_fault
 
 EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2
 

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from alignment import preflight
+from alignment.memory import preflight
 from alignment.stages import main
 
 PAGE = 4096

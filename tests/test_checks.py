@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from support import write_jsonl
 
-from alignment.config import build, resolve
-from alignment.data import load_datasets
+from alignment.data.load import load_datasets
 from alignment.errors import ConfigError, DataError
+from alignment.models.tokenizer import load_tokenizer
+from alignment.settings.resolve import build, resolve
 from alignment.stages import run_stage
-from alignment.tokenizer import load_tokenizer
 
 LONG = "abc " * 60
 PAIR = {"prompt": "say one", "chosen": "one", "rejected": "no"}
@@ -207,8 +207,8 @@ def test_kept_is_what_the_trainer_keeps(
     """Rows of every length around the limit, counted here and by TRL itself."""
     from trl import DPOTrainer, RewardTrainer, SFTTrainer
 
-    from alignment.checks import count_rows
-    from alignment.job import open_job
+    from alignment.data.counts import count_rows
+    from alignment.training.job import open_job
 
     pairs = [
         {"prompt": "x" * n, "chosen": "y" * m, "rejected": "z" * 3}

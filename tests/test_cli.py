@@ -38,7 +38,7 @@ def test_help_of_a_stage_names_its_essential_keys(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_all_names_every_key(stage: str) -> None:
-    from alignment.schema import schema_of
+    from alignment.settings.schema import schema_of
 
     text = align(stage, "--help-all").stdout
     for key in schema_of(stage):

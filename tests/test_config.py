@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alignment.config import build, convert, resolve
 from alignment.errors import ConfigError
 from alignment.registry import STAGES
-from alignment.schema import Key, dataclasses_of, schema_of
-from alignment.yaml_file import read_yaml
+from alignment.settings.resolve import build, convert, resolve
+from alignment.settings.schema import Key, dataclasses_of, schema_of
+from alignment.settings.yaml_file import read_yaml
 
 
 def recipe(folder: Path, text: str, name: str = "recipe.yaml") -> str:
@@ -170,7 +170,7 @@ def test_no_key_is_declared_twice(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_keys_of_the_short_help_exist(stage: str) -> None:
-    from alignment.help import ESSENTIALS
+    from alignment.settings.help import ESSENTIALS
 
     assert set(STAGES[stage].keys) <= set(schema_of(stage))
     assert set(STAGES[stage].keys) <= set(ESSENTIALS)

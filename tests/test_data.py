@@ -5,8 +5,8 @@ from typing import Any
 
 from support import make_tokenizer, write_jsonl
 
-from alignment.args import DataArgs
-from alignment.data import load_datasets
+from alignment.data.load import load_datasets
+from alignment.settings.args import DataArgs
 
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 

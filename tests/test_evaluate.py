@@ -16,7 +16,7 @@ from support import REPOSITORY, write_jsonl
 from alignment.errors import AlignError, ConfigError, DataError
 from alignment.evaluate import NamedModel, Options, evaluate, load_evaluation, statistics
 from alignment.evaluate.rules import apply_rule, load_rules
-from alignment.tokenizer import load_tokenizer
+from alignment.models.tokenizer import load_tokenizer
 
 # peft reads a property that transformers 5.23 renamed
 pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is dep:FutureWarning")

@@ -12,7 +12,7 @@ import kills
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.checkpoints import find_fault, newest_whole, rotate, seal
+from alignment.training.checkpoints import find_fault, newest_whole, rotate, seal
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["full", "lora"])

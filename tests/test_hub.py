@@ -11,7 +11,7 @@ import pytest
 from hub import SHA, serve_hub
 from support import REPOSITORY, write_jsonl
 
-from alignment.runs import load_run
+from alignment.runs.record import load_run
 
 PAIRS = [
     {"prompt": f"Say {n}.", "chosen": f"Here it is: {n}.", "rejected": "No."} for n in range(8)

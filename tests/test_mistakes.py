@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.combinations import LOSSES
+from alignment.settings.rules import LOSSES
 
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 SFT = {"prompt": "a", "completion": "b"}
@@ -288,7 +288,7 @@ def arguments(stage: str, words: list[str]) -> list[str]:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     """What every mistake is told, all from one process."""
-    from alignment.schema import schema_of
+    from alignment.settings.schema import schema_of
 
     here = tmp_path_factory.mktemp("mistakes")
     for name, content in FILES.items():

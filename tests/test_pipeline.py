@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.pipeline import Plan, plan_pipeline, run_pipeline
-from alignment.pipeline_file import read_pipeline
-from alignment.runs import load_run
+from alignment.pipeline.file import read_pipeline
+from alignment.pipeline.run import Plan, plan_pipeline, run_pipeline
+from alignment.runs.record import load_run
 
 PAIRS = [
     {"prompt": f"say {word}", "chosen": word, "rejected": "no"}

@@ -18,10 +18,10 @@ from kills import fingerprints
 from support import write_jsonl
 from test_reliability import environment
 
-from alignment.checkpoints import find_fault, newest_whole
-from alignment.former import drop_formers, formers, set_aside
-from alignment.inputs import check_output
-from alignment.runs import Run, load_run
+from alignment.data.inputs import check_output
+from alignment.runs.folder import drop_formers, formers, set_aside
+from alignment.runs.record import Run, load_run
+from alignment.training.checkpoints import find_fault, newest_whole
 
 PAIRS = [{"prompt": f"say {sign}", "chosen": sign, "rejected": "no"} for sign in "abcdef四五六七"]
 STEPS = 25

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import AlignError, ConfigError
-from alignment.launch import command, take_launch_words
-from alignment.pipeline_file import Pipeline, read_pipeline
+from alignment.pipeline.file import Pipeline, read_pipeline
+from alignment.pipeline.launch import command, take_launch_words
 
 
 def pipeline(folder: Path, stages: str, *overrides: str) -> Pipeline:

@@ -27,7 +27,6 @@ from transformers import (
 )
 
 from alignment.cli import main
-from alignment.config import resolve
 from alignment.errors import AlignError, ConfigError
 from alignment.plan.command import plan as plan_command
 from alignment.plan.devices import parse_counts, parse_memory
@@ -40,6 +39,7 @@ from alignment.plan.recipe import read_stage
 from alignment.plan.rows import measure_rows
 from alignment.plan.steps import _read, read_memory
 from alignment.plan.work import Batch, Device, Lora, RewardModel, Work
+from alignment.settings.resolve import resolve
 
 SHAPE = {
     "vocab_size": 320, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support import REPOSITORY, write_jsonl
 
-from alignment.batch_size import keep_effective_batch, next_smaller, sizes_after, take_found
-from alignment.checkpoints import find_fault
 from alignment.errors import ConfigError
-from alignment.runs import load_run
+from alignment.memory.batch_size import keep_effective_batch, next_smaller, sizes_after, take_found
+from alignment.memory.longest_batch import token_counts
+from alignment.memory.restore import state_bytes
+from alignment.runs.record import load_run
 from alignment.stages import main, run_stage
-from alignment.traceless import state_bytes
-from alignment.trial import token_counts
+from alignment.training.checkpoints import find_fault
 
 WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八", "nine", "ten", "eleven"]
 ROWS = {

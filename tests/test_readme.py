@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
-from alignment.config import resolve
-from alignment.pipeline_file import read_pipeline
+from alignment.pipeline.file import read_pipeline
 from alignment.registry import STAGES
+from alignment.settings.resolve import resolve
 
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
 #: What the tree leaves to the README of the folder itself.

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
-from alignment.config import build, resolve
-from alignment.pipeline_file import read_pipeline
+from alignment.pipeline.file import read_pipeline
 from alignment.registry import STAGES
-from alignment.yaml_file import read_yaml
+from alignment.settings.resolve import build, resolve
+from alignment.settings.yaml_file import read_yaml
 
 RECIPES = REPOSITORY / "recipes"
 FILES = sorted(RECIPES.rglob("*.yaml"))

@@ -23,7 +23,7 @@ from support import write_jsonl
 from alignment.reject.output import Dropped, likeness, make_pair
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item
-from alignment.runs import Run
+from alignment.runs.record import Run
 from data_tools.shapes import load_records
 
 # peft reads a property that transformers 5.23 renamed
@@ -587,7 +587,7 @@ def test_a_mistake_is_told_before_a_model_is_loaded(
 def test_an_output_has_one_writer(
     alpaca: Path, tiny_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    from alignment.lock import locked
+    from alignment.runs.lock import locked
 
     with locked(tmp_path / "out.jsonl"):
         assert reject(alpaca, tiny_dir, tmp_path / "out.jsonl", *WORDS) == 2

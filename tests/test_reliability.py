@@ -10,11 +10,11 @@ import pytest
 import torch
 from support import CORPUS, REPOSITORY, write_jsonl
 
-from alignment.batches import name_rows
-from alignment.checkpoints import checkpoints, find_fault
 from alignment.errors import TrainingError
-from alignment.runs import Run
+from alignment.runs.record import Run
 from alignment.stages import run_stage
+from alignment.training.batches import name_rows
+from alignment.training.checkpoints import checkpoints, find_fault
 
 SEED = 3
 ROWS = [{"prompt": f"say {sign}", "completion": f"{sign} is said"} for sign in "abcdefghij"]
@@ -40,7 +40,7 @@ def test_a_broken_gradient_names_its_rows_and_the_checkpoint_before(
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from alignment.guard import Guard
+    from alignment.training.guard import Guard
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     model = AutoModelForCausalLM.from_pretrained(tiny_dir)
@@ -83,7 +83,7 @@ def test_a_damaged_checkpoint_is_not_called_good(tmp_path: Path, tiny_dir: Path)
     words = sft(tmp_path, tiny_dir, "--save_steps", "1")
     run_stage("sft", [*words, "--max_steps", "2"])
     (tmp_path / "out" / "checkpoint-2" / "optimizer.pt").write_bytes(b"")
-    from alignment.checkpoints import last_good
+    from alignment.training.checkpoints import last_good
 
     assert last_good(tmp_path / "out", up_to=2) == str(tmp_path / "out" / "checkpoint-1")
     assert last_good(tmp_path / "out", up_to=0) == "none yet"

@@ -19,9 +19,9 @@ from support import REPOSITORY
 from test_faults import delete, empty, flip_a_bit, halve, zero_tail
 from test_reliability import environment, sft
 
-from alignment.checkpoints import checkpoints, find_fault, newest_whole, rotate
-from alignment.runs import load_run
+from alignment.runs.record import load_run
 from alignment.stages import main, run_stage
+from alignment.training.checkpoints import checkpoints, find_fault, newest_whole, rotate
 
 STEPS = ("--max_steps", "6", "--save_steps", "1")
 
@@ -141,7 +141,7 @@ def test_a_disk_that_turns_read_only_ends_the_run_in_words(
             disk("remount,ro,size=64m")
 
     with monkeypatch.context() as planted:
-        planted.setattr("alignment.guard.rotate", rotate_then_turn)
+        planted.setattr("alignment.training.guard.rotate", rotate_then_turn)
         told = ends(words, 1, capsys)
     assert "cannot be written: Read-only file system" in told
     assert find_fault(folder / "checkpoint-2") is None

@@ -20,11 +20,11 @@ from test_reliability import environment, sft
 from transformers import TrainerCallback
 from wandb_server import Server, wandb_server
 
-from alignment import wandb_setup
-from alignment.runs import Run, load_run
+from alignment.runs.record import Run, load_run
 from alignment.stages import run_stage
-from alignment.tracking import Tolerant, tolerate_trackers
-from alignment.wandb_setup import prepare_wandb
+from alignment.trackers import wandb as wandb_setup
+from alignment.trackers.recorder import Tolerant, tolerate_trackers
+from alignment.trackers.wandb import prepare_wandb
 
 
 class Broken(BaseHTTPRequestHandler):
@@ -312,7 +312,7 @@ def test_an_error_of_a_tracker_is_said_once(caplog: pytest.LogCaptureFixture) ->
     for _ in range(3):
         tolerant.on_log(None, None, None)  # type: ignore[arg-type]
     assert failing.calls == 1
-    said = [r.getMessage() for r in caplog.records if r.name == "alignment.tracking"]
+    said = [r.getMessage() for r in caplog.records if r.name == "alignment.trackers.recorder"]
     assert said == ["Failing failed and is left out from now on: the tracker is gone"]
 
 

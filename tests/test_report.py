@@ -17,7 +17,7 @@ from alignment.report.answers import side_by_side
 from alignment.report.charts import Line, lines
 from alignment.report.curves import MOST_POINTS, PANELS, draw_curves
 from alignment.report.headline import headline, number
-from alignment.runs import Parent, Run, Source
+from alignment.runs.record import Parent, Run, Source
 
 NASTY = "<script src='https://evil.example/x.js'>alert(1)</script>\" & $x$ 你好"
 VOID = {"meta", "link", "br", "input", "img", "hr"}

@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from alignment.config import resolve
 from alignment.errors import ConfigError
-from alignment.lineage import describe_run, find_runs
-from alignment.runs import (
+from alignment.runs.lineage import describe_run, find_runs
+from alignment.runs.record import (
     RECORD,
     Parent,
     Run,
@@ -18,6 +17,7 @@ from alignment.runs import (
     load_run,
     new_run,
 )
+from alignment.settings.resolve import resolve
 
 DATA = {"train": [Source("a.jsonl", "aa", 3)]}
 PARENTS = {"model": Parent("runs/sft", "f" * 16, "sft")}

@@ -13,8 +13,8 @@ from test_reliability import sft
 
 from alignment import stages
 from alignment.errors import ConfigError
-from alignment.pipeline import plan_pipeline
-from alignment.pipeline_file import read_pipeline
+from alignment.pipeline.file import read_pipeline
+from alignment.pipeline.run import plan_pipeline
 from alignment.secrets import redact, redact_text, redact_words
 from alignment.stages import run_stage
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.runs import Run, load_run
-from alignment.wandb_setup import prepare_wandb
+from alignment.runs.record import Run, load_run
+from alignment.trackers.wandb import prepare_wandb
 
 
 @pytest.fixture

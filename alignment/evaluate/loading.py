@@ -7,7 +7,7 @@ import torch
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
-from alignment.folders import adapter_base
+from alignment.models.folders import adapter_base
 
 
 @dataclass(frozen=True)

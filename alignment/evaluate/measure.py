@@ -22,10 +22,10 @@ from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
-from alignment.folders import adapter_base
+from alignment.models.folders import adapter_base
+from alignment.models.tokenizer import load_tokenizer
 from alignment.ppo.scorer import load_scorer
-from alignment.runs import versions
-from alignment.tokenizer import load_tokenizer
+from alignment.runs.record import versions
 
 Advance = Callable[[int], None]
 

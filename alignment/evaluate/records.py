@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import DataError
-from alignment.runs import write_text
+from alignment.runs.record import write_text
 
 Prompt = str | list[dict[str, Any]]
 """A plain string, or a list of messages with `role` and `content`."""

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 from alignment.evaluate import statistics
 from alignment.evaluate.records import Answer, Estimate, NamedModel, Rule, Summary
-from alignment.folders import adapter_base
-from alignment.runs import find_run
+from alignment.models.folders import adapter_base
+from alignment.runs.record import find_run
 
 
 @dataclass(frozen=True)

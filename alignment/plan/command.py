@@ -57,7 +57,7 @@ def plan(
     Takes the recipes and flags of the stage: align plan sft.yaml --use_peft --memory 24GB,
     --nproc and --accelerate too. Of models only their configs are read, of data a sample of rows.
     """
-    from alignment.config import split_argv
+    from alignment.settings.resolve import split_argv
 
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -111,7 +111,7 @@ def _report(plans: "list[StagePlan]", machine: "Machine", *, as_json: bool) -> s
 
 
 def _is_pipeline(path: Path) -> bool:
-    from alignment.yaml_file import read_yaml
+    from alignment.settings.yaml_file import read_yaml
 
     return any(entry.key == "stages" for entry in read_yaml(path))
 
@@ -129,8 +129,8 @@ def _stage_of(files: Sequence[str]) -> str:
 
 def _check(stage: str, flags: Sequence[str]) -> None:
     """An unknown stage or flag, with the nearest that is known, ours among them."""
-    from alignment.config import did_you_mean
-    from alignment.schema import schema_of
+    from alignment.settings.resolve import did_you_mean
+    from alignment.settings.schema import schema_of
 
     if stage not in STAGES:
         hint = did_you_mean(stage, STAGES) or f"stages are {', '.join(STAGES)}"
@@ -145,9 +145,9 @@ def _check(stage: str, flags: Sequence[str]) -> None:
 
 
 def _one(stage: str, argv: Sequence[str]) -> "StagePlan":
-    from alignment.config import resolve
     from alignment.plan.launched import read_launch
     from alignment.plan.recipe import read_stage
+    from alignment.settings.resolve import resolve
 
     launch, words = read_launch(argv)
     return read_stage(stage, stage, resolve(stage, words, elsewhere=True).values, launch=launch)
@@ -155,11 +155,11 @@ def _one(stage: str, argv: Sequence[str]) -> "StagePlan":
 
 def _pipeline(path: str, overrides: tuple[str, ...]) -> "list[StagePlan]":
     """Each stage of a pipeline, from what the earlier ones will leave."""
-    from alignment.config import resolve
-    from alignment.pipeline_file import read_pipeline
+    from alignment.pipeline.file import read_pipeline
     from alignment.plan.launched import read_launch
     from alignment.plan.recipe import read_stage
     from alignment.registry import ROLES
+    from alignment.settings.resolve import resolve
 
     plans: dict[str, StagePlan] = {}
     pipeline = read_pipeline(Path(path), overrides)

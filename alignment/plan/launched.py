@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.launch import take_launch_words
+from alignment.pipeline.launch import take_launch_words
 from alignment.plan.work import Sharding
-from alignment.yaml_file import read_yaml
+from alignment.settings.yaml_file import read_yaml
 
 _ZERO: dict[int, Sharding] = {2: "zero2", 3: "zero3"}
 

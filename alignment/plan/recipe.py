@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignment.data.inputs import check_critic
 from alignment.errors import ConfigError
-from alignment.folders import adapter_base
-from alignment.inputs import check_critic
+from alignment.models.folders import adapter_base
+from alignment.models.tokenizer import load_tokenizer
 from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Lora, RewardModel, Work
-from alignment.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase
@@ -230,7 +230,7 @@ def _quantized(values: Values) -> str:
 
 
 def _autocast(values: Values, device: Device) -> bool:
-    """As `alignment.config.build` does: bfloat16 by default where there is a GPU."""
+    """As `alignment.settings.resolve.build` does: bfloat16 by default where there is a GPU."""
     if values["bf16"] or values["fp16"]:
         return True
     return values["bf16"] is None and device == "gpu" and not values["use_cpu"]

@@ -104,7 +104,7 @@ def _count(paths: list[Path], stage: str, values: Mapping[str, Any], sampled: in
 def _length(
     row: dict[str, Any], tokenizer: "PreTrainedTokenizerBase", stage: str, *, chat: bool
 ) -> tuple[int, int]:
-    from alignment.data import as_chat
+    from alignment.data.load import as_chat
 
     if chat and stage != "pt":
         row = as_chat(row)

@@ -50,7 +50,7 @@ def reject(
     become the pair. A run that was cut off goes on where it stopped: give the same command again.
     """
     if (nproc or accelerate) and "RANK" not in os.environ:
-        from alignment.launch import relaunch
+        from alignment.pipeline.launch import relaunch
 
         relaunch("data", sys.argv[sys.argv.index("data") + 1 :])
     from alignment.reject.plan import Options
@@ -72,7 +72,7 @@ def reject(
 
 
 def _told(account: "Account", output: Path) -> list[str]:
-    from data_tools.summary import dropped_path
+    from data_tools.convert.summary import dropped_path
 
     lines = [f"{output}"]
     if not account.new:

@@ -10,10 +10,10 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from alignment.reject.rows import Item
-from alignment.runs import write_text
-from data_tools.summary import dropped_path
+from alignment.runs.record import write_text
+from data_tools.convert.summary import dropped_path
+from data_tools.convert.writing import json_line, written_whole
 from data_tools.text import is_blank, normalised, plain
-from data_tools.writing import json_line, written_whole
 
 #: Likeness of two answers, in per cent, from which on they are nearly equal.
 NEAR = 95.0

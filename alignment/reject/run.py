@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from alignment.lock import locked
 from alignment.processes import is_main
 from alignment.reject.output import Account
 from alignment.reject.plan import Options, make_plan
+from alignment.runs.lock import locked
 
 
 def reject(

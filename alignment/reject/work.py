@@ -18,14 +18,14 @@ from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
-from alignment.folders import adapter_base
+from alignment.models.folders import adapter_base
+from alignment.models.tokenizer import load_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
 from alignment.reject.output import Account, write_output
 from alignment.reject.plan import Plan
 from alignment.reject.rows import Text
 from alignment.reject.scores import Scores, load_scores
-from alignment.tokenizer import load_tokenizer
 
 #: Nothing is exchanged but the news that all are ready, and that may take days.
 _PATIENCE = timedelta(days=30)

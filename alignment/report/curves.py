@@ -8,7 +8,7 @@ from typing import Any
 
 from alignment.report import charts
 from alignment.report.headline import number
-from alignment.runs import METRICS
+from alignment.runs.record import METRICS
 
 MOST_POINTS = 400
 _MOST_GUESSED = 6

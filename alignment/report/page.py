@@ -12,12 +12,12 @@ from markupsafe import Markup
 
 from alignment.errors import DataError
 from alignment.evaluate.records import Estimate, Evaluation
-from alignment.lineage import Node, find_runs
 from alignment.report import charts
 from alignment.report.answers import breakdowns, side_by_side
 from alignment.report.curves import Curve, draw_curves
 from alignment.report.headline import headline, number, percent, verdict
-from alignment.runs import Run, write_text
+from alignment.runs.lineage import Node, find_runs
+from alignment.runs.record import Run, write_text
 
 _JUDGED_BY = (
     "eval_accuracy",

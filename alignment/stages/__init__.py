@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
-from alignment.config import resolve
+from alignment.data.inputs import describe
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
-from alignment.former import drop_formers
-from alignment.inputs import describe
-from alignment.job import Job, open_job, recorded
-from alignment.lock import locked
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
+from alignment.runs.folder import drop_formers
+from alignment.runs.lock import locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
-from alignment.wandb_setup import finish_wandb, prepare_wandb
+from alignment.settings.resolve import resolve
+from alignment.trackers.wandb import finish_wandb, prepare_wandb
+from alignment.training.job import Job, open_job, recorded
 
 
 def main(stage: str, argv: list[str]) -> None:
@@ -53,7 +53,7 @@ def run_stage(stage: str, argv: list[str]) -> None:
     Raises:
         AlignError: anything that the user can mend.
     """
-    from alignment.help import print_help
+    from alignment.settings.help import print_help
 
     if {"--help", "-h", "--help-all"} & set(argv):
         print_help(STAGES[stage], everything="--help-all" in argv)

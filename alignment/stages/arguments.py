@@ -5,12 +5,12 @@ from typing import Any
 
 from trl import get_quantization_config
 
-from alignment.checks import check_data
-from alignment.data import load_datasets
-from alignment.job import Job
-from alignment.models import load_policy
+from alignment.data.counts import check_data
+from alignment.data.load import load_datasets
+from alignment.models.policy import load_policy
+from alignment.models.tokenizer import load_tokenizer
 from alignment.registry import STAGES
-from alignment.tokenizer import load_tokenizer
+from alignment.training.job import Job
 
 
 def trainer_arguments(

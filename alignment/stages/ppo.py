@@ -5,13 +5,13 @@ from typing import Any
 
 import click
 
-from alignment.checks import prompt_budget
-from alignment.job import Job
+from alignment.data.counts import prompt_budget
 from alignment.ppo.checks import long_prompts
 from alignment.ppo.rewards import load_rewards
 from alignment.ppo.trainer import PPOTrainer
 from alignment.processes import is_main
 from alignment.stages.arguments import trainer_arguments
+from alignment.training.job import Job
 
 _NAMED_PROMPTS = 5
 

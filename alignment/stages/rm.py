@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from trl import RewardTrainer
 
-from alignment.job import Job
-from alignment.models import load_reward_policy
+from alignment.models.policy import load_reward_policy
 from alignment.processes import is_main
-from alignment.runs import write_text
+from alignment.runs.record import write_text
 from alignment.stages.arguments import trainer_arguments
+from alignment.training.job import Job
 
 #: Enough answers to know a mean and a deviation to a few per cent.
 _STATS_PAIRS = 512

@@ -2,8 +2,8 @@
 
 from trl import SFTTrainer
 
-from alignment.job import Job
 from alignment.stages.arguments import trainer_arguments
+from alignment.training.job import Job
 
 
 def run(job: Job) -> None:

@@ -75,11 +75,11 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
     sys.path.insert(0, str(REPOSITORY / "tests"))
     from support import make_tokenizer
 
+    from data_tools.checks.lengths import Truncation
     from data_tools.checks.sets import Where
     from data_tools.examples import examples
     from data_tools.formats import Record
-    from data_tools.lengths import Truncation
-    from data_tools.tokens import ModelText
+    from data_tools.rendering.model_text import ModelText
 
     make_tokenizer().save_pretrained(folder)
     model = ModelText(folder)

@@ -300,7 +300,7 @@ def compare_with_fresh(stage: str, model: Path, root: Path, *, lora: bool) -> in
 
 def make_model(folder: Path) -> None:
     """The presets' smallest model is enough: files are torn, not weights."""
-    from alignment.presets import init_model
+    from alignment.models.presets import init_model
 
     init_model("tiny", folder)
 
@@ -356,7 +356,7 @@ def preload() -> None:
     tqdm.set_lock(threading.RLock())
     for stage in STAGES:
         importlib.import_module(f"alignment.stages.{stage}")
-        from alignment.schema import schema_of
+        from alignment.settings.schema import schema_of
 
         schema_of(stage)
 

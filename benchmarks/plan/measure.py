@@ -92,7 +92,7 @@ def line_of(row: dict[str, Any]) -> str:
 
 
 def make_tiny(folder: Path) -> Path:
-    from alignment.presets import init_model
+    from alignment.models.presets import init_model
 
     return init_model("tiny", folder)
 
@@ -192,8 +192,8 @@ def measure(folder: str, argv: list[str]) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from alignment.job import Job
     from alignment.stages import run_stage
+    from alignment.training.job import Job
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:

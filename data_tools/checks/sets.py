@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.checks import Finding
-from data_tools.convert import split_of
+from data_tools.convert.run import split_of
 from data_tools.formats import Record
 from data_tools.text import digest, normalised, plain
 

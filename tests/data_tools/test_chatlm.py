@@ -9,8 +9,8 @@ import pytest
 from support import write_jsonl
 
 from alignment.errors import ConfigError
-from data_tools.chatlm import DEFECTS, merge
-from data_tools.summary import dropped_path
+from data_tools.convert.chatlm import DEFECTS, merge
+from data_tools.convert.summary import dropped_path
 
 ALL = frozenset(DEFECTS)
 

@@ -10,15 +10,15 @@ from click.testing import CliRunner
 from support import write_jsonl
 
 from data_tools.checks import CHECKS, Finding
+from data_tools.checks.language import chinese_script, language
+from data_tools.checks.lengths import LengthBias
 from data_tools.checks.records import record_findings
 from data_tools.checks.sets import in_circles
 from data_tools.checks.texts import redacted, text_findings
+from data_tools.checks.validate import Report, validate
 from data_tools.cli import data
+from data_tools.convert.pairing import Pairing
 from data_tools.formats import Record
-from data_tools.language import chinese_script, language
-from data_tools.lengths import LengthBias
-from data_tools.pairing import Pairing
-from data_tools.validate import Report, validate
 
 SOURCES = {
     "hh": "permissive/hh_harmless_test.jsonl.gz",

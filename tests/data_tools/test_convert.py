@@ -12,14 +12,15 @@ from click.testing import CliRunner
 from support import write_jsonl
 
 from alignment.errors import ConfigError, DataError
-from data_tools import json_rows, writing
+from data_tools.checks.validate import validate
 from data_tools.cli import data
-from data_tools.convert import Conversion, convert
+from data_tools.convert import writing
+from data_tools.convert.pairing import Pairing, pairs_of
+from data_tools.convert.repairs import Repairs, decoded, is_sentinel
+from data_tools.convert.run import Conversion, convert
+from data_tools.convert.summary import Summary, dropped_path
 from data_tools.formats import Record
-from data_tools.pairing import Pairing, pairs_of
-from data_tools.repairs import Repairs, decoded, is_sentinel
-from data_tools.summary import Summary, dropped_path
-from data_tools.validate import validate
+from data_tools.reading import json_rows
 
 Row = dict[str, Any]
 
@@ -542,7 +543,7 @@ def test_the_command_prints_its_account_and_exits_with_2_on_bad_data(tmp_path: P
 def test_a_hub_name_is_read_split_by_split(
     shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from data_tools import hub
+    from data_tools.reading import hub
 
     folder = tmp_path / "owner" / "name" / "data"
     folder.mkdir(parents=True)

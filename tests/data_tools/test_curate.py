@@ -16,10 +16,10 @@ from support import REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError, DataError
 from data_tools.cli import data
-from data_tools.contamination import COMMON, GramIndex
-from data_tools.curate import dedup, split
-from data_tools.leak import leaks
-from data_tools.near import NearIndex, five_grams, jaccard
+from data_tools.sets.contamination import COMMON, GramIndex
+from data_tools.sets.curate import dedup, split
+from data_tools.sets.leak import leaks
+from data_tools.sets.near import NearIndex, five_grams, jaccard
 from data_tools.text import normalised
 
 

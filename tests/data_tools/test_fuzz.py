@@ -9,14 +9,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import AlignError, DataError
-from data_tools import json_rows
 from data_tools.checks.records import record_findings
-from data_tools.convert import Conversion, convert
+from data_tools.convert.pairing import Pairing, pairs_of
+from data_tools.convert.run import Conversion, convert
 from data_tools.examples import adapted
 from data_tools.formats import FORMATS, Record, Unusable
-from data_tools.pairing import Pairing, pairs_of
-from data_tools.reading import read_rows
-from data_tools.rows import Row
+from data_tools.reading import json_rows
+from data_tools.reading.files import read_rows
+from data_tools.reading.rows import Row
 
 WORDS = sorted(
     {key for adapter in FORMATS for key in adapter.needs}

@@ -10,14 +10,14 @@ from click.testing import CliRunner
 from support import make_tokenizer, write_jsonl
 
 from alignment.errors import ConfigError
+from data_tools.checks.lengths import Truncation
 from data_tools.checks.sets import Where
+from data_tools.checks.validate import validate
 from data_tools.cli import data
 from data_tools.formats import Record
-from data_tools.lengths import Truncation
-from data_tools.show import tokens
-from data_tools.stats import quantiles, stats
-from data_tools.tokens import ModelText
-from data_tools.validate import validate
+from data_tools.rendering.model_text import ModelText
+from data_tools.stats.measure import quantiles, stats
+from data_tools.stats.show import tokens
 
 TURNS = [
     {"role": "system", "content": "你是助手。"},

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from alignment.evaluate import load_evaluation
-from alignment.runs import load_run
+from alignment.runs.record import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = "recipes/demo/data"

@@ -3,7 +3,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from alignment.errors import ConfigError
-from alignment.presets import PRESETS, init_model
+from alignment.models.presets import PRESETS, init_model
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 from support import write_jsonl
 
 from alignment.errors import AlignError
-from alignment.runs import load_run
+from alignment.runs.record import load_run
 from alignment.stages import run_stage
 
 WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八"]

@@ -1,0 +1,1 @@
+"""The rows of a stage: read, rendered, masked, counted and kept on disk."""

@@ -1,0 +1,1 @@
+"""What a stage starts from: model folders, tokenizers, policies, merging, presets."""

@@ -1,0 +1,1 @@
+"""Stages one after another, each in a process of its own."""

@@ -1,0 +1,155 @@
+"""Plan and run a pipeline: each stage a process of its own, skipped where it is up to date.
+
+A process a stage gives memory back, lets a launcher stand in front, and leaves earlier results
+alone when one crashes. What a step's run will carry as fingerprint is known before it starts, so
+one look at the records tells which steps a change concerns.
+"""
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import click
+
+from alignment.data.inputs import check_rows, digest_inputs, identify_parents
+from alignment.errors import ConfigError
+from alignment.pipeline.child import run_child
+from alignment.pipeline.file import Pipeline, Step
+from alignment.pipeline.launch import command, take_launch_words
+from alignment.registry import ROLES
+from alignment.runs.changes import changes
+from alignment.runs.folder import drop_formers, formers
+from alignment.runs.lock import locked
+from alignment.runs.record import Parent, Run, fingerprint, load_run
+from alignment.secrets import redact_words
+from alignment.settings.resolve import Settings, did_you_mean, resolve
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is to happen to one step and why: action is run, resume, skip or leave."""
+
+    step: Step
+    action: str
+    reason: str
+    argv: tuple[str, ...]
+    settings: Settings
+
+    @property
+    def pasteable(self) -> str:
+        """The command as a person would type it, without keys."""
+        return shlex.join(["align", self.step.stage, *redact_words(self.argv)])
+
+
+def run_pipeline(plans: Sequence[Plan]) -> int:
+    """Run what is planned, in order; the exit code of the first stage that fails, else 0.
+
+    Raises:
+        DataError: a row of a later stage cannot be used; nothing was started then.
+    """
+    for plan in plans:
+        if plan.action in ("run", "resume"):
+            check_rows(plan.step.stage, plan.settings.values)
+    for number, plan in enumerate(plans, 1):
+        click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
+        if plan.action == "skip" and formers(plan.step.folder):
+            with locked(plan.step.folder):  # a kill came before they were deleted
+                drop_formers(plan.step.folder)
+        if plan.action not in ("run", "resume"):
+            continue
+        click.echo(f"  {plan.pasteable}")
+        code = run_child(command(plan.step.stage, list(plan.argv)))
+        if code != 0:
+            click.echo(
+                f"{plan.step.name} ended with exit code {code}; what was done before stays, "
+                "the same command goes on from here",
+                err=True,
+            )
+            return code
+    return 0
+
+
+def plan_pipeline(
+    pipeline: Pipeline, *, only: Sequence[str] = (), start: str | None = None, force: bool = False
+) -> list[Plan]:
+    """Decide for each step whether it must run.
+
+    Raises:
+        ConfigError: a setting of any step, or a name in ``only`` or ``start``, is wrong.
+        DataError: a data file is missing.
+    """
+    chosen = _chosen(pipeline, only, start)
+    planned: dict[str, str] = {}
+    plans = []
+    for step in pipeline.steps:
+        plan, mark = _plan(pipeline, step, planned, chosen=step.name in chosen, force=force)
+        planned[step.name] = mark
+        plans.append(plan)
+    return plans
+
+
+def _plan(
+    pipeline: Pipeline, step: Step, planned: dict[str, str], *, chosen: bool, force: bool
+) -> tuple[Plan, str]:
+    """The plan of a step and the fingerprint that its run has or will have."""
+    argv = _argv(pipeline, step)
+    settings = resolve(step.stage, take_launch_words(argv)[1])
+    found = load_run(step.folder)
+    if not chosen:
+        return _leave(step, found, argv, settings)
+    inputs = digest_inputs(settings.values)
+    parents = _parents(pipeline, step, planned, settings)
+    mark = fingerprint(step.stage, settings=settings.values, inputs=inputs, parents=parents)
+    if found is None:
+        return Plan(step, "run", "not run yet", tuple(argv), settings), mark
+    found_changes = changes(found, settings=settings, inputs=inputs, parents=parents)
+    reason = "; ".join(found_changes) or "a default of TRL or of align changed"
+    if found.fingerprint == mark and not force:
+        if found.status == "finished":
+            return Plan(step, "skip", "up to date", tuple(argv), settings), mark
+        if any(step.folder.glob("checkpoint-*")):
+            return Plan(step, "resume", found.status, (*argv, "--resume"), settings), mark
+        reason = f"{found.status} before its first checkpoint"
+    reason = "forced" if force and found.fingerprint == mark else reason
+    return Plan(step, "run", reason, (*argv, "--overwrite"), settings), mark
+
+
+def _leave(step: Step, found: Run | None, argv: list[str], settings: Settings) -> tuple[Plan, str]:
+    """A step that was not asked for; later ones take it as it is."""
+    status = f"{found.status} before" if found else "not run yet"
+    mark = found.fingerprint if found else "missing"
+    return Plan(step, "leave", f"not asked for, {status}", tuple(argv), settings), mark
+
+
+def _argv(pipeline: Pipeline, step: Step) -> list[str]:
+    roles = [
+        word
+        for role, needed in step.needs.items()
+        for word in (f"--{ROLES[role]}", str(pipeline.folder / needed))
+    ]
+    place = ["--output_dir", str(step.folder), "--run_group", pipeline.name]
+    return [*step.recipes, *step.flags, *roles, *place]
+
+
+def _parents(
+    pipeline: Pipeline, step: Step, planned: dict[str, str], settings: Settings
+) -> dict[str, Parent]:
+    """Parents as the run will record them: of earlier steps the planned fingerprint."""
+    stages = {other.name: other.stage for other in pipeline.steps}
+    ours = {
+        role: Parent(str(pipeline.folder / needed), planned[needed], stages[needed])
+        for role, needed in step.needs.items()
+    }
+    others = identify_parents(step.stage, settings.values, skip=tuple(ours))
+    return ours | others
+
+
+def _chosen(pipeline: Pipeline, only: Sequence[str], start: str | None) -> set[str]:
+    names = [step.name for step in pipeline.steps]
+    for name in (*only, *([start] if start else [])):
+        if name not in names:
+            hint = did_you_mean(name, names) or f"its stages are {', '.join(names)}"
+            raise ConfigError(f"no stage '{name}' in this pipeline", hint)
+    if only:
+        return set(only)
+    return set(names[names.index(start) :]) if start else set(names)

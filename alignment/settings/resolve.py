@@ -1,0 +1,269 @@
+"""YAML files and flags to settings: one parser, the same checks, every source kept.
+
+``align dpo a.yaml b.yaml --beta 0.3``: files first, later ones override earlier ones, flags
+override files. Nothing here imports torch; the dataclasses are built from settings by ``build``.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from alignment.errors import ConfigError
+from alignment.settings.names import check_names
+from alignment.settings.rules import check_combinations
+from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
+from alignment.settings.yaml_file import Entry, Raw, read_yaml
+
+_TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
+_INTEGER = re.compile(r"[+-]?\d+")
+_WANTED = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "json": "a mapping",
+    "str": "text",
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Settings:
+    """The resolved settings of one stage.
+
+    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given,
+    and ``default`` for the output folder, which is ours and not TRL's.
+    """
+
+    stage: str
+    values: dict[str, Any]
+    sources: dict[str, str]
+    schema: Schema
+
+    def changed(self) -> dict[str, tuple[Any, str]]:
+        """The keys that differ from their default, each with its value and source."""
+        return {
+            key: (self.values[key], source)
+            for key, source in self.sources.items()
+            if source != "default" and self.values[key] != self.schema[key].default
+        }
+
+    def source(self, key: str) -> str:
+        """Where the value of a key comes from: file:line, a flag, or its default."""
+        return self.sources.get(key, "default")
+
+
+def resolve(stage: str, argv: list[str], *, elsewhere: bool = False) -> Settings:
+    """Read the recipes and flags of one stage; ``elsewhere``: of a run on another machine.
+
+    Raises:
+        ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type, or
+            values that cannot work together.
+    """
+    schema = schema_of(stage)
+    files, flags = split_argv(argv)
+    entries = [entry for file in files for entry in read_yaml(Path(file))]
+    entries += read_flags(flags, schema)
+    values = {name: key.default for name, key in schema.items()}
+    values["output_dir"] = f"runs/{stage}"
+    settings = Settings(stage, values, {"output_dir": "default"}, schema)
+    for entry in entries:
+        name = entry.key.replace("-", "_")
+        if name not in schema:
+            raise unknown_key(entry.key, schema, where=entry.where, owner=f"align {stage}")
+        settings.values[name] = convert(schema[name], entry.value, entry.where)
+        settings.sources[name] = entry.where
+    check_names(settings.values, settings.source)
+    check_combinations(stage, settings.values, settings.source, elsewhere=elsewhere)
+    return settings
+
+
+def build(settings: Settings) -> tuple[Any, ...]:
+    """The dataclasses of a stage filled from settings: DataArgs, RunArgs, ModelConfig, trainer's.
+
+    Raises:
+        ConfigError: a combination of values that TRL or transformers refuses.
+    """
+    built = []
+    for owner in dataclasses_of(settings.stage):
+        names = {field.name for field in dataclasses.fields(owner) if field.init}
+        given = {key: settings.values[key] for key in settings.sources if key in names}
+        if "bf16" in names and not given.get("bf16"):
+            given["bf16"] = _default_bf16(given)
+        try:
+            built.append(owner(**given))
+        except ValueError as error:  # what the dataclasses raise for values that do not fit
+            message = " ".join(str(error).split())
+            raise ConfigError(
+                f"align {settings.stage}: {message}", "change the keys named"
+            ) from error
+    return tuple(built)
+
+
+def _default_bf16(given: dict[str, Any]) -> bool:
+    """TRL's default is bf16 everywhere, which ends in an error on a machine without a GPU."""
+    import torch
+
+    if given.get("bf16") is False or given.get("fp16") or given.get("use_cpu"):
+        return False
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Recipes first, then flags."""
+    first_flag = next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
+    return argv[:first_flag], argv[first_flag:]
+
+
+def read_flags(flags: list[str], schema: Schema) -> list[Entry]:
+    """Flags as entries: ``--key a b``, ``--key=value``, ``--flag`` and ``--no_flag``."""
+    entries: list[Entry] = []
+    position = 0
+    while position < len(flags):
+        word, equals, inline = flags[position].partition("=")
+        position += 1
+        end = position
+        while end < len(flags) and not flags[end].startswith("--"):
+            end += 1
+        values = ([inline] if equals else []) + flags[position:end]
+        position = end
+        entry = _read_flag(word, values, schema)
+        if isinstance(entry.value, list) and any(entry.key == other.key for other in entries):
+            raise ConfigError(f"{word}: given twice", f"write {word} A B, once")
+        entries.append(entry)
+    return entries
+
+
+def _read_flag(word: str, values: list[str], schema: Schema) -> Entry:
+    name = word.removeprefix("--").replace("-", "_")
+    if name not in schema and name.startswith("no_") and name[3:] in schema:
+        key = schema[name[3:]]
+        if key.types == ("bool",) and not values:
+            return Entry(key.name, "false", word)
+    if name not in schema:
+        return Entry(name, None, word)
+    key = schema[name]
+    if not values and "bool" in key.types:
+        return Entry(name, "true", word)
+    if not values:
+        raise ConfigError(f"{word}: a value is missing", f"write {word} VALUE")
+    if key.many or len(values) > 1:
+        return Entry(name, list(values), word)
+    return Entry(name, values[0], word)
+
+
+def convert(key: Key, raw: Raw, where: str) -> Any:
+    """The value of a key from what was written.
+
+    Raises:
+        ConfigError: it cannot be what the key holds.
+    """
+    if raw is None or (key.optional and isinstance(raw, str) and raw.lower() == "null"):
+        if key.optional or key.default is None:
+            return None
+        raise _wrong(key, "null", where)
+    if isinstance(raw, list):
+        if not key.many:
+            raise _wrong(key, json.dumps(raw, ensure_ascii=False), where)
+        if len(raw) == 1 and isinstance(key.default, str):  # `report_to: [none]` means `none`
+            return _convert_one(key, raw[0], where)
+        return [_convert_one(key, item, where) for item in raw]
+    value = _convert_one(key, raw, where)
+    if key.many and not isinstance(key.default, str):
+        return [value]
+    return value
+
+
+def _convert_one(key: Key, raw: Raw, where: str) -> Any:
+    for kind in key.types:
+        if kind == "bool" and "str" in key.types and raw not in ("true", "false"):
+            continue  # where words are allowed too, `no` is a word
+        value = _try(kind, raw)
+        if value is not None:
+            if key.choices and value not in key.choices:
+                known = [str(choice) for choice in key.choices]
+                raise ConfigError(
+                    f"{_place(key, where)}: '{value}' is none of {', '.join(known)}",
+                    did_you_mean(str(value), known) or "choose one of these",
+                )
+            return value
+    raise _wrong(key, raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=False), where)
+
+
+def _try(kind: str, raw: Raw) -> Any:
+    """The value as one kind, None where it is not of that kind."""
+    if kind == "json":
+        return _try_mapping(raw)
+    if not isinstance(raw, str):
+        return None
+    if kind == "str":
+        return raw
+    if kind == "int":
+        return int(raw) if _INTEGER.fullmatch(raw) else None
+    if kind == "bool":
+        return True if raw.lower() in _TRUE else False if raw.lower() in _FALSE else None
+    try:
+        number = float(raw)
+    except ValueError:
+        return None
+    return None if math.isnan(number) or "_" in raw else number
+
+
+def _try_mapping(raw: Raw) -> Any:
+    if isinstance(raw, dict):
+        return _scalars(raw)
+    if isinstance(raw, str) and raw.lstrip().startswith("{"):
+        try:
+            return json.loads(raw)
+        except json.JSONDecodeError:
+            return None
+    return None
+
+
+def _scalars(raw: Raw) -> Any:
+    """Values inside a mapping have no declared type: take the narrowest that fits."""
+    if isinstance(raw, dict):
+        return {key: _scalars(value) for key, value in raw.items()}
+    if isinstance(raw, list):
+        return [_scalars(item) for item in raw]
+    if raw is None:
+        return None
+    if raw in ("true", "True", "false", "False"):
+        return raw.lower() == "true"
+    for kind in ("int", "float"):
+        value = _try(kind, raw)
+        if value is not None:
+            return value
+    return raw
+
+
+def _wrong(key: Key, found: str, where: str) -> ConfigError:
+    wanted = " or ".join(_WANTED[kind] for kind in key.types)
+    return ConfigError(f"{_place(key, where)}: expected {wanted}, got '{found}'", _describe(key))
+
+
+def _place(key: Key, where: str) -> str:
+    return where if where.startswith("--") else f"{where}: {key.name}"
+
+
+def _describe(key: Key) -> str:
+    default = json.dumps(key.default, ensure_ascii=False)
+    first_sentence = key.help.split(". ")[0].rstrip(".")
+    return f"the default is {default}" + (f"; {first_sentence}" if first_sentence else "")
+
+
+def unknown_key(name: str, known: Iterable[str], *, where: str, owner: str) -> ConfigError:
+    """The error for a key that nobody knows, with the nearest that is known."""
+    hint = did_you_mean(name.replace("-", "_"), known)
+    return ConfigError(
+        f"{where}: unknown key '{name}'", hint or f"`{owner} --help-all` lists every key"
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """'did you mean ...?' with the nearest word, or nothing."""
+    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else ""

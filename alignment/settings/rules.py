@@ -1,0 +1,291 @@
+"""Values and combinations of keys that cannot work, told before anything heavy is loaded.
+
+Types, words and unknown keys are `alignment.settings.resolve`'s; here is what a key alone does not show.
+"""
+
+import ast
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.errors import ConfigError, place_of
+
+Values = Mapping[str, Any]
+
+
+class _Range(NamedTuple):
+    keys: tuple[str, ...]
+    is_right: Callable[[float], bool]
+    rule: str
+
+
+_RANGES = (
+    _Range(
+        (
+            *("per_device_train_batch_size", "per_device_eval_batch_size", "lora_r", "lora_alpha"),
+            *("gradient_accumulation_steps", "max_length", "max_completion_length", "max_rows"),
+            *("save_total_limit", "steps_per_generation", "num_generations", "num_ppo_epochs"),
+        ),
+        lambda x: x >= 1,
+        "1 or more",
+    ),
+    _Range(
+        ("logging_steps", "save_steps", "eval_steps", "temperature", "top_p", "adam_epsilon"),
+        lambda x: x > 0,
+        "over 0",
+    ),
+    _Range(
+        (
+            *("learning_rate", "critic_learning_rate", "weight_decay", "max_grad_norm", "beta"),
+            *("warmup_steps", "seed", "dataloader_num_workers", "entropy_coef"),
+        ),
+        lambda x: x >= 0,
+        "0 or more",
+    ),
+    _Range(("lora_dropout", "eval_fraction"), lambda x: 0 <= x < 1, "at least 0 and under 1"),
+    _Range(("adam_beta1", "adam_beta2"), lambda x: 0 <= x < 1, "at least 0 and under 1"),
+    _Range(("label_smoothing", "gamma", "lam"), lambda x: 0 <= x <= 1, "within 0 and 1"),
+    _Range(("max_loss_spike",), lambda x: x > 1, "over 1"),
+)
+#: What TRL's DPOTrainer and SFTTrainer know; they themselves look only once the model is there.
+LOSSES = {
+    "dpo": (
+        *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
+        *("aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
+    ),
+}
+#: Trackers and the module that each needs.
+_TRACKERS = {
+    "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow",
+    "comet_ml": "comet_ml", "swanlab": "swanlab", "neptune": "neptune", "clearml": "clearml",
+    "dvclive": "dvclive", "codecarbon": "codecarbon", "flyte": "flytekit", "kubeflow": "",
+    "azure_ml": "azureml", "dagshub": "dagshub",
+}  # fmt: skip
+#: A key, the value that asks for a package, the package, and its extra of ours.
+_PACKAGES = (
+    ("use_vllm", True, "vllm", "vllm"),
+    ("load_in_4bit", True, "bitsandbytes", "quant"),
+    ("load_in_8bit", True, "bitsandbytes", "quant"),
+    ("use_liger_kernel", True, "liger_kernel", ""),
+    ("attn_implementation", "flash_attention_2", "flash_attn", ""),
+    ("optim", "adamw_bnb_8bit", "bitsandbytes", "quant"),
+    ("optim", "adamw_8bit", "bitsandbytes", "quant"),
+    ("optim", "paged_adamw_8bit", "bitsandbytes", "quant"),
+    ("optim", "paged_adamw_32bit", "bitsandbytes", "quant"),
+)
+
+
+class _Pair(NamedTuple):
+    """Keys that do not go together: the first is the one that is named."""
+
+    key: str
+    is_wrong: Callable[[Values], bool]
+    why: str
+    remedy: str
+
+
+def _evaluates(values: Values) -> bool:
+    return bool(values["eval_data"]) or values["eval_fraction"] > 0
+
+
+_PAIRS = (
+    _Pair("max_steps", lambda v: v["max_steps"] == 0 or v["max_steps"] < -1,
+          "{} trains nothing", "give 1 or more, or leave it out for num_train_epochs"),
+    _Pair("num_train_epochs", lambda v: v["num_train_epochs"] <= 0 and v["max_steps"] < 1,
+          "{} trains nothing", "give a number over 0, or max_steps"),
+    _Pair("resume", lambda v: v["resume"] and v["overwrite"],
+          "cannot go on with a run that overwrite deletes", "give one of the two"),
+    _Pair("resume_anyway", lambda v: v["resume_anyway"] and not v["resume"],
+          "does nothing without resume", "add --resume"),
+    _Pair("resume_from_checkpoint", lambda v: v["resume_from_checkpoint"] is not None,
+          "is chosen here: the newest whole checkpoint", "say --resume instead"),
+    _Pair("save_only_model", lambda v: v["save_only_model"] and v["resume"],
+          "saves no optimizer, so no run can go on from it", "leave one of the two out"),
+    _Pair("ignore_data_skip", lambda v: v["ignore_data_skip"] and v["resume"],
+          "would show the first rows again, so the run would be another", "leave it out"),
+    _Pair("sync_ref_model", lambda v: bool(v.get("sync_ref_model")) and v["resume"],
+          "cannot resume: checkpoints do not hold the moved reference",
+          "start anew with --overwrite, or leave it out"),
+    _Pair("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
+          "is not used where eval_data is given", "give one of the two"),
+    _Pair("eval_strategy", lambda v: v["eval_strategy"] != "no" and not _evaluates(v),
+          "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
+    _Pair("load_best_model_at_end",
+          lambda v: v["load_best_model_at_end"] and v["save_strategy"] == "no",
+          "saves nothing to load: save_strategy is no", "set save_strategy: steps"),
+    _Pair("load_best_model_at_end",
+          lambda v: v["load_best_model_at_end"] and v["eval_strategy"] == "no",
+          "needs a measure: eval_strategy is no", "set eval_strategy as save_strategy"),
+    _Pair("load_best_model_at_end",
+          lambda v: v["load_best_model_at_end"] and v["save_strategy"] != "best"
+          and v["eval_strategy"] != v["save_strategy"],
+          "needs eval_strategy and save_strategy to be the same", "set both to steps, or to epoch"),
+    _Pair("save_strategy", lambda v: v["save_strategy"] == "best" and v["eval_strategy"] == "no",
+          "best needs a measure: eval_strategy is no", "set eval_strategy: steps"),
+    _Pair("auto_find_batch_size", lambda v: v["auto_find_batch_size"] and not v["preflight"],
+          "is found by the preflight, which is off", "leave one of the two out"),
+    _Pair("auto_find_batch_size",
+          lambda v: v["auto_find_batch_size"]
+          and bool(v["deepspeed"] or v["fsdp"] or v["torch_compile"] or v["ddp_static_graph"]),
+          "cannot try a batch under deepspeed, fsdp, torch_compile or ddp_static_graph",
+          "leave it out"),
+    _Pair("bf16", lambda v: bool(v["bf16"]) and v["fp16"],
+          "cannot be on together with fp16", "give one of the two"),
+    _Pair("fp16", lambda v: v["fp16"] and v["use_cpu"],
+          "needs a GPU, and use_cpu is set", "leave one of the two out"),
+    _Pair("load_in_4bit", lambda v: v["load_in_4bit"] and v["load_in_8bit"],
+          "cannot be on together with load_in_8bit", "give one of the two"),
+    _Pair("load_in_4bit", lambda v: v["load_in_4bit"] and not v["use_peft"],
+          "trains nothing without an adapter", "add --use_peft"),
+    _Pair("load_in_8bit", lambda v: v["load_in_8bit"] and not v["use_peft"],
+          "trains nothing without an adapter", "add --use_peft"),
+    _Pair("reward_weights",
+          lambda v: len(v.get("reward_weights") or v.get("reward_model") or [])
+          != len(v.get("reward_model") or []),
+          "{} is not one number for each reward_model", "give as many weights as rewards"),
+    _Pair("max_loss_spike",
+          lambda v: v["max_loss_spike"] is not None and "cliprange_value" in v,
+          "PPO's loss is around 0 and has no median to compare with",
+          "leave it out: alarm_patience watches PPO"),
+)  # fmt: skip
+
+
+def check_combinations(
+    stage: str, values: Values, source: Callable[[str], str], *, elsewhere: bool = False
+) -> None:
+    """See that values can work, alone and together; ``source`` tells where a key was given.
+
+    ``elsewhere`` says that they are for another machine, so that packages may be missing on this.
+
+    Raises:
+        ConfigError: the first that cannot, with its place and what to do.
+    """
+    for key, why, remedy in _faults(stage, values, elsewhere):
+        raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
+
+
+def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
+    for keys, is_right, rule in _RANGES:
+        for key in keys:
+            value = values.get(key)
+            if isinstance(value, int | float) and not is_right(value):
+                yield key, f"{value} must be {rule}", f"change {key}"
+    for pair in _PAIRS:
+        if pair.is_wrong(values):
+            yield pair.key, pair.why.format(values[pair.key]), pair.remedy
+    yield from _unknown_trackers(values)
+    if not elsewhere:
+        yield from _missing_packages(values)
+    yield from _missing_files(values)
+    yield from _unknown_losses(stage, values)
+    yield from _endangered(values)
+    for reward in values.get("reward_model") or []:
+        yield from _missing_function(reward)
+
+
+def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:
+    for name in _trackers(values):
+        if name not in _TRACKERS:
+            yield "report_to", f"no tracker '{name}'", f"one of none, {', '.join(_TRACKERS)}"
+
+
+def _trackers(values: Values) -> list[str]:
+    reporters = values["report_to"] or []
+    names = [reporters] if isinstance(reporters, str) else reporters
+    return [name for name in names if name not in ("none", "all")]
+
+
+def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
+    for name in _trackers(values):
+        if _TRACKERS[name] and not _is_installed(_TRACKERS[name]):
+            yield "report_to", f"{name} is not installed", f"pip install {_TRACKERS[name]}"
+    for key, value, package, extra in _PACKAGES:
+        if values.get(key) == value and not _is_installed(package):
+            how = f"'alignment-pipeline[{extra}]'" if extra else package.replace("_", "-")
+            named = "" if value is True else f"{value}: "
+            yield key, f"{named}{package} is not installed", f"pip install {how}"
+    if values["deepspeed"] and not _is_installed("deepspeed"):
+        yield "deepspeed", "deepspeed is not installed", "pip install deepspeed"
+
+
+def _missing_files(values: Values) -> Iterator[tuple[str, str, str]]:
+    for key in ("deepspeed", "fsdp_config"):
+        value = values.get(key)
+        if not isinstance(value, str) or not value:
+            continue
+        if not Path(value).is_file():
+            yield key, f"{value}: no such file", f"looked from {Path.cwd()}"
+            continue
+        try:
+            json.loads(Path(value).read_text(encoding="utf-8"))
+        except ValueError as error:
+            yield key, f"{value}: not JSON: {error}", "mend the file"
+    template = values.get("chat_template_path")
+    if template and not Path(template).exists() and template.endswith((".jinja", ".j2")):
+        yield "chat_template_path", f"{template}: no such file", f"looked from {Path.cwd()}"
+
+
+def _unknown_losses(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
+    for loss in values.get("loss_type") or [] if stage in LOSSES else []:
+        if loss not in LOSSES[stage]:
+            yield "loss_type", f"no loss '{loss}'", f"one of {', '.join(LOSSES[stage])}"
+
+
+def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:
+    """A run's folder is deleted on overwrite, so nothing that a run reads may lie in it."""
+    folder = Path(values["output_dir"]).resolve()
+    if folder in (Path.cwd(), Path.home(), *Path.cwd().parents):
+        yield "output_dir", f"{folder} is where you work", "name a folder below it"
+    for key in ("model_name_or_path", "train_data", "eval_data"):
+        given = values[key] or []
+        for path in [given] if isinstance(given, str) else given:
+            inside = Path(path).resolve()
+            if Path(path).exists() and (inside == folder or folder in inside.parents):
+                yield "output_dir", f"{folder} holds {key} {path}", "choose another output_dir"
+
+
+def _missing_function(spec: str) -> Iterator[tuple[str, str, str]]:
+    """`module:function` whose file is not there, or does not define it; nothing is imported."""
+    name, colon, function = spec.partition(":")
+    if not colon or "/" in spec or not name.replace(".", "_").isidentifier():
+        return
+    file = _source_of(name)
+    if file is None:
+        yield "reward_model", f"{spec}: no module '{name}'", f"looked from {Path.cwd()}"
+    if file is None or file.suffix != ".py":
+        return
+    text = file.read_text(encoding="utf-8")
+    try:
+        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        names |= {word for node in ast.walk(ast.parse(text)) for word in _defined(node)}
+    except SyntaxError as error:
+        yield "reward_model", f"{file}:{error.lineno}: {error.msg}", "mend that line"
+        return
+    if function not in names and "*" not in names:
+        yield "reward_model", f"{spec}: {file} has no '{function}'", "define it there"
+
+
+def _source_of(name: str) -> Path | None:
+    """The file of a module, found from the working directory too, as the run will find it."""
+    places: list[str] = [str(Path.cwd()), *sys.path]
+    file = None
+    for part in name.split("."):
+        found = PathFinder.find_spec(part, places)
+        if found is None:
+            return None
+        file, places = found.origin, list(found.submodule_search_locations or [])
+    return Path(file or "")
+
+
+def _defined(node: ast.AST) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in node.names)
+
+
+def _is_installed(package: str) -> bool:
+    return PathFinder.find_spec(package) is not None

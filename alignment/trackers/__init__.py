@@ -1,0 +1,1 @@
+"""Where numbers go: metrics.jsonl first, then W&B and the other trackers."""

@@ -1,0 +1,204 @@
+"""What keeps a run from being lost: sealed checkpoints, signals, and a stop at the first NaN.
+
+Public Trainer hooks only; every stage carries it.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from alignment.errors import Interrupted, TrainingError
+from alignment.runs.record import Run, write_text
+from alignment.training.batches import name_rows, rows_of_step
+from alignment.training.checkpoints import last_good, rotate, seal
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+#: What TRL counts and does not save: the tokens seen, in its metrics as ``num_tokens``.
+_COUNTERS = "counters.json"
+#: fp16's loss scaler begins at 2^16 and halves at each overflow, which is no fault: it leaves out
+#: those steps. After so many in a row it is one.
+_OVERFLOWS = 20
+
+
+class Complete(Exception):
+    """A resumed run has no step left to make; its weights are loaded."""
+
+
+class Guard(TrainerCallback):
+    """Seals and rotates checkpoints, stops on a signal or on a number that is not finite."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.signal: int | None = None
+        self.keep: int | None = None
+        self.trainer: Any = None
+        self.overflows = 0
+
+    @contextmanager
+    def watching(self, trainer: Any) -> Iterator[None]:
+        """Take SIGTERM and SIGINT while training; the second one ends the process at once.
+
+        Raises:
+            Interrupted: at the end, where a signal came; its checkpoint is written by then.
+        """
+        self.trainer = trainer
+        former = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in former.items():
+                signal.signal(number, handler)
+        if self.signal is not None:
+            raise Interrupted(self.signal)
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.signal = self.signal or number
+        signal.signal(number, signal.SIG_DFL)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take rotation over from the trainer, which goes by file time; end what is complete."""
+        self.keep, args.save_total_limit = args.save_total_limit, None
+        if state.global_step > 0:
+            counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
+            self.trainer._total_train_tokens = counted["num_tokens"]
+        if 0 < state.max_steps <= state.global_step:
+            raise Complete
+
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """See that PPO's weights are finite before it samples from them.
+
+        Raises:
+            TrainingError: which parameter is not.
+        """
+        if self.run.stage != "ppo":
+            return
+        name = _first_broken_weight(kwargs["model"], trained=False)
+        if name is not None:
+            self._stop(f"the weights of {name}", args, state, rows="")
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Stop before a gradient that is not finite reaches the weights.
+
+        Raises:
+            TrainingError: which parameter, which rows, and the checkpoint to go back to.
+        """
+        model: nn.Module = kwargs["model"]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if not gradients or torch.isfinite(nn.utils.get_total_norm(gradients)).all():
+            self.overflows = 0
+            return
+        self.overflows += 1
+        if self.trainer.accelerator.scaler is not None and self.overflows < _OVERFLOWS:
+            return
+        self._stop(_first_not_finite(model), args, state, rows=self._rows(args, state, **kwargs))
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Never save broken weights; after a signal to any process save, then stop, all of them.
+
+        Raises:
+            TrainingError: this step's update left a weight that is not finite.
+        """
+        name = _first_broken_weight(kwargs["model"], trained=True)
+        if name is not None:
+            state.global_step -= 1  # told as the step that it was
+            rows = self._rows(args, state, **kwargs)
+            self._stop(f"the weights of {name} after its update", args, state, rows=rows)
+        self.signal = _agree(self.signal, args)
+        if self.signal is not None:
+            control.should_save = True
+            control.should_training_stop = True
+
+    def _rows(self, args: TrainingArguments, state: TrainerState, **kwargs: Any) -> str:
+        """The rows of the step after ``state.global_step``, in words."""
+        rows = rows_of_step(
+            kwargs["train_dataloader"],
+            step=state.global_step,
+            accumulation=args.gradient_accumulation_steps,
+        )
+        counted = self.run.checks.get("train", {}).get("rows")
+        same = counted == len(self.trainer.train_dataset)
+        unit = "training rows" if same else "examples (packed or filtered, as the trainer counts)"
+        return name_rows(rows, unit=unit)
+
+    def _stop(self, what: str, args: TrainingArguments, state: TrainerState, *, rows: str) -> None:
+        good = last_good(args.output_dir or "", up_to=state.global_step)
+        raise TrainingError(
+            f"step {state.global_step + 1}: a number that is not finite in {what}{rows}",
+            f"the last good checkpoint is {good}; a lower learning_rate, max_grad_norm or another "
+            "dtype often helps",
+        )
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Seal the checkpoint once every process has written its part, then rotate."""
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()
+        if not state.is_world_process_zero:
+            return
+        folder = _folder(args, state)
+        counters = {"num_tokens": self.trainer._total_train_tokens}
+        write_text(folder / _COUNTERS, json.dumps(counters) + "\n")
+        seal(folder)
+        rotate(folder.parent, keep=self.keep, best=state.best_model_checkpoint)
+
+
+def _folder(args: TrainingArguments, state: TrainerState) -> Path:
+    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+
+
+def _agree(number: int | None, args: TrainingArguments) -> int | None:
+    """The signal that any process got: a launcher may reach only one of them."""
+    if not torch.distributed.is_initialized():
+        return number
+    seen = torch.tensor(number or 0, device=args.device)
+    torch.distributed.all_reduce(seen, op=torch.distributed.ReduceOp.MAX)
+    return int(seen.item()) or None
+
+
+def _first_broken_weight(model: nn.Module, *, trained: bool) -> str | None:
+    """The first parameter (of those that are trained) that is not finite; one look at the sum."""
+    named = [(n, p) for n, p in model.named_parameters() if p.requires_grad or not trained]
+    weights = [p.detach() for _, p in named if p.is_floating_point()]
+    if not weights or torch.isfinite(nn.utils.get_total_norm(weights)).all():
+        return None
+    return next((name for name, p in named if not torch.isfinite(p).all()), None)
+
+
+def _first_not_finite(model: nn.Module) -> str:
+    """A weight that is broken already comes first: its gradients only follow."""
+    name = _first_broken_weight(model, trained=False)
+    if name is not None:
+        return f"the weights of {name}"
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+            return f"the gradient of {name}"
+    return "the sum of all gradients"

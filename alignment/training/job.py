@@ -1,0 +1,214 @@
+"""One run of one stage around its trainer: folder, record, resume, the end."""
+
+import logging
+import math
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from alignment.data.inputs import check_output, check_rows, identify_parents
+from alignment.disk import disk_errors_in_words
+from alignment.errors import ConfigError, Interrupted
+from alignment.memory.batch_size import take_found
+from alignment.processes import is_main
+from alignment.runs.changes import changes
+from alignment.runs.folder import formers, set_aside
+from alignment.runs.record import Run, new_run
+from alignment.secrets import redact_text
+from alignment.settings import resolve as config
+from alignment.settings.resolve import Settings
+from alignment.training.checkpoints import checkpoints, newest_whole, require_resumable, sync_files
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerCallback
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Job:
+    """What a stage function is handed: its settings, its record and the folder of both.
+
+    ``resumes`` where a run is in the folder to go on with, ``finished`` where that one is complete.
+    """
+
+    settings: Settings
+    run: Run
+    folder: Path
+    resumes: bool
+    finished: bool = False
+
+    def dataclasses(self) -> tuple[Any, ...]:
+        """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
+        # transformers' own way of finding a batch size would change the effective batch
+        values = {**self.settings.values, "auto_find_batch_size": False}
+        built = config.build(replace(self.settings, values=values))
+        arguments = built[-1]
+        take_found(arguments, self.run.checks.get("batch"))
+        if arguments.hub_token:  # training_args.bin would hold it in every checkpoint
+            os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
+        return built
+
+    def callbacks(self) -> "list[TrainerCallback]":
+        """What every trainer of ours carries."""
+        from alignment.trackers.recorder import Recorder
+        from alignment.training.guard import Guard
+        from alignment.training.spikes import SpikeGuard
+
+        found: list[TrainerCallback] = [Recorder(self.run, self.folder), Guard(self.run)]
+        factor = self.settings.values["max_loss_spike"]
+        return [*found, SpikeGuard(factor)] if factor is not None else found
+
+    def train(self, trainer: "Trainer") -> None:
+        """Train from the newest whole checkpoint or from the start, save, measure.
+
+        Raises:
+            Interrupted: a signal came; a checkpoint was written.
+            TrainingError: a loss, gradient or weight is not finite, or memory ran out in a step.
+            ConfigError: the longest batch does not fit into memory.
+        """
+        from alignment.memory import preflight
+        from alignment.trackers.recorder import tolerate_trackers
+        from alignment.training.guard import Complete, Guard
+
+        guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
+        tolerate_trackers(trainer.callback_handler.callbacks)
+        checkpoint = self.checkpoint()
+        with disk_errors_in_words(self.folder), guard.watching(trainer):
+            try:
+                result = preflight.train(
+                    trainer,
+                    self.run,
+                    folder=self.folder,
+                    checkpoint=checkpoint,
+                    tries=self.settings.values["preflight"],
+                    finds=self.settings.values["auto_find_batch_size"],
+                )
+                self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
+            except Complete:
+                logger.warning("%s: no step was left to make", self.folder)
+        if trainer.eval_dataset is not None:
+            self.run.metrics |= trainer.evaluate()
+        with disk_errors_in_words(self.folder):
+            trainer.save_model(str(self.folder))
+            if is_main():
+                sync_files(self.folder)
+
+    def checkpoint(self) -> str | None:
+        """The checkpoint to resume from; torn ones are set aside and named."""
+        if not self.resumes:
+            return None
+        if is_main():
+            found, told = newest_whole(self.folder)
+            for line in told:
+                click.echo(line, err=True)
+            click.echo(f"resuming from {found or 'the start: no whole checkpoint'}", err=True)
+        else:
+            found = next(iter(reversed(checkpoints(self.folder))), None)
+        if found is not None:
+            require_resumable(found)
+        return str(found) if found else None
+
+
+def open_job(settings: Settings) -> Job:
+    """Check all that can be checked without torch; the caller holds the lock of the folder.
+
+    Raises:
+        ConfigError: a folder or model that cannot be used.
+        DataError: a file or row that cannot be used.
+    """
+    values = settings.values
+    folder = Path(values["output_dir"])
+    former = None
+    if is_main() or values["resume"]:  # else what lies there may be this run's own record
+        former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
+    parents = identify_parents(settings.stage, values)
+    inputs = check_rows(settings.stage, values)
+    run = new_run(
+        settings.stage, settings=values, sources=settings.sources, inputs=inputs, parents=parents
+    )
+    if former is None or not values["resume"]:
+        return Job(settings, run, folder, resumes=False)
+    if not values["resume_anyway"]:
+        _refuse_changes(folder, former, settings, run)
+    run.started, run.tracker_id = former.started, former.tracker_id
+    if "batch" in former.checks:  # what fitted at its start fits now, and resumes its bits
+        run.checks["batch"] = former.checks["batch"]
+    finished = former.status == "finished"
+    return Job(settings, run, folder, resumes=True, finished=finished)
+
+
+def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The last value of every metric that training logged."""
+    last: dict[str, Any] = {}
+    for line in history:
+        last |= line
+    return {key: value for key, value in last.items() if key not in ("step", "epoch")}
+
+
+def _refuse_changes(folder: Path, former: Run, settings: Settings, run: Run) -> None:
+    """A resumed run must be the run that was begun."""
+    differing = list(changes(former, settings=settings, inputs=run.inputs, parents=run.parents))
+    if former.processes != run.processes:
+        differing.append(f"processes {former.processes} -> {run.processes}")
+    found = "; ".join(differing)
+    if found:
+        raise ConfigError(
+            f"output_dir: {folder}: cannot resume another run: {found}",
+            "take these back, go on with --resume_anyway, or start anew with --overwrite",
+        )
+
+
+@contextmanager
+def recorded(job: Job) -> Iterator[Job]:
+    """Write the record at the start, and again however the run ends."""
+    if is_main():
+        if not job.resumes:
+            _make_room(job.folder)
+        job.run.write(job.folder)
+    try:
+        yield job
+        job.run.status = "finished"
+    except (KeyboardInterrupt, Interrupted):
+        job.run.status = "interrupted"
+        raise
+    except BaseException as error:
+        job.run.status, job.run.error = "failed", redact_text(f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        job.run.ended = time.time()
+        job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
+        if is_main():
+            _write_last(job)
+            _tell_of_formers(job)
+
+
+def _make_room(folder: Path) -> None:
+    former = set_aside(folder)
+    if former is not None:
+        click.echo(f"{folder}: the run in it is kept as {former.name} until this one is finished")
+
+
+def _tell_of_formers(job: Job) -> None:
+    """Say where the run is that this one was to replace, where it did not come to that."""
+    found = formers(job.folder)
+    if job.run.status != "finished" and found:
+        click.echo(f"the run before this one is whole, in {found[-1]}", err=True)
+
+
+def _write_last(job: Job) -> None:
+    """Write the record at the end; where the disk refuses, the error that came first is told."""
+    try:
+        job.run.write(job.folder)
+    except OSError as error:
+        logger.warning("%s: the record could not be written: %s", job.folder, error.strerror)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,287 @@
+"""All checks over whole sources: counts by source and code, examples, a verdict."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from alignment.errors import DataError
+from data_tools.checks import CHECKS, Finding
+from data_tools.checks.lengths import LengthBias, Truncation
+from data_tools.checks.records import cut_by_length, record_findings
+from data_tools.checks.sets import SetChecks, Where
+from data_tools.checks.shortcuts import Shortcuts
+from data_tools.checks.texts import redacted
+from data_tools.checks.verdict import failing
+from data_tools.convert.pairing import Pairing, is_paired, pairs_of
+from data_tools.convert.writer import HARD
+from data_tools.examples import Example, examples
+from data_tools.formats import Record, Unusable, passed_over
+from data_tools.progress import SLOW, progress
+from data_tools.reading.files import Watch, data_files
+from data_tools.reading.hub import is_hub_name
+from data_tools.reading.rows import RowError
+from data_tools.rendering.model_text import ModelText
+from data_tools.sets.licences import licences_of
+
+EXAMPLES = 3
+ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
+NAMES = 100
+
+
+class Located(NamedTuple):
+    """A finding and its row; row 0 is the source as a whole."""
+
+    source: str
+    row: int
+    finding: Finding
+
+
+@dataclass
+class Report:
+    """What validation found.
+
+    Attributes:
+        rows: Rows read, by source.
+        records: Pairs or other records looked at, by source.
+        counts: Records with a flaw, by source and code.
+        examples: The first few of every code.
+        inputs: sha256 and size of every file.
+        bias: Shares of longer chosen answers, by source.
+        shortcuts: Shares of refusals by side and shallow cues that give the label away, by source.
+        licences: What is known, by source; an empty list where nothing is.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    records: Counter[str] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    examples: dict[str, list[Located]] = field(default_factory=lambda: defaultdict(list))
+    inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    bias: dict[str, dict[str, Any]] = field(default_factory=dict)
+    shortcuts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    licences: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, located: Located) -> None:
+        """Count a finding and keep it if it is among the first of its code."""
+        code = located.finding.code
+        self.counts[located.source, code] += 1
+        if len(self.examples[code]) < EXAMPLES:
+            self.examples[code].append(located)
+
+    @property
+    def totals(self) -> Counter[str]:
+        """Counts by code over all sources."""
+        totals: Counter[str] = Counter()
+        for (_, code), count in self.counts.items():
+            totals[code] += count
+        return totals
+
+    def failed(self, fail_on: Iterable[str]) -> list[str]:
+        """The codes found that should fail: errors, and what `fail_on` names (codes, severities).
+
+        Raises:
+            ConfigError: If it names neither.
+        """
+        return failing(self.totals, fail_on)
+
+    def as_json(self) -> dict[str, Any]:
+        """The report for machines; holds nothing unmasked."""
+        return {
+            "inputs": self.inputs,
+            "rows": dict(self.rows),
+            "records": dict(self.records),
+            "length_bias": self.bias,
+            "shortcuts": self.shortcuts,
+            "licences": self.licences,
+            "findings": [
+                {
+                    "code": code,
+                    "severity": CHECKS[code].severity,
+                    "source": source,
+                    "count": count,
+                    "meaning": CHECKS[code].meaning,
+                }
+                for (source, code), count in sorted(self.counts.items())
+            ],
+            "examples": {
+                code: [
+                    {
+                        "source": e.source,
+                        "row": e.row,
+                        "part": e.finding.part,
+                        "found": e.finding.found,
+                    }
+                    for e in located
+                ]
+                for code, located in sorted(self.examples.items())
+            },
+        }
+
+
+def validate(
+    sources: Iterable[str | Path],
+    *,
+    format: str | None = None,
+    model: ModelText | None = None,
+    max_length: int = 1024,
+    pairing: Pairing = ALL_PAIRS,
+    each: Callable[[Located], None] | None = None,
+) -> Report:
+    """Run every check over the rows of all sources together.
+
+    Args:
+        sources: Files and folders; repeats and contradictions are looked for across all of them.
+        format: The format all rows are in, else each row's is detected.
+        model: A tokenizer and template: adds the truncation checks.
+        max_length: In tokens, of those.
+        pairing: Which pairs of a ranking are looked at, and how far apart a pair's scores must be.
+        each: Told of every finding as it is made.
+    """
+    report = Report()
+
+    def add(source: str, row: int, finding: Finding) -> None:
+        located = Located(source, row, _safe(finding))
+        report.add(located)
+        if each:
+            each(located)
+
+    files = [file for source in sources for file in data_files(source)]
+    across = SetChecks()
+    with progress(files, worth=SLOW) as watch:
+        for file in files:
+            report.inputs[str(file)] = _fingerprint(file)
+            whole = _Whole(str(file), Truncation(model, max_length) if model else None)
+            for example in _read(file, format, report, add, watch):
+                whole.note(example)
+                if not format:
+                    example = _with_its_answers(example)
+                for record in _records(example, pairing, add):
+                    report.records[str(file)] += 1
+                    _one(example, record, across, whole, add)
+            whole.finish(report, add)
+    for where, finding in across.finish():
+        add(where.source, where.row, finding)
+    return report
+
+
+Add = Callable[[str, int, Finding], None]
+
+
+class _Whole:
+    """What only all records of a file show together."""
+
+    def __init__(self, source: str, cut: Truncation | None) -> None:
+        self.source, self.cut = source, cut
+        self.bias, self.shortcuts = LengthBias(), Shortcuts()
+        self.names: set[str] = set()
+
+    def note(self, example: Example) -> None:
+        """Keep what a row says of where it comes from."""
+        if len(self.names) < NAMES:
+            named = example.row.data.get("source")
+            self.names |= {named} if type(named) is str else set()
+            self.names |= {example.adapter.name} if example.adapter else set()
+
+    def take(
+        self, where: Where, record: Record, data: dict[str, Any]
+    ) -> list[tuple[Where, Finding]]:
+        """Take a record in; gives what a full batch of tokenised records shows."""
+        if record.kind == "preference":
+            self.bias.add(record)
+            self.shortcuts.add(record, data)
+        return self.cut.add(where, record) if self.cut and record.kind != "prompt" else []
+
+    def finish(self, report: Report, add: Add) -> None:
+        """Report on the file as a whole."""
+        together = [*self.shortcuts.findings()]
+        if self.cut:
+            for where, finding in self.cut.finish():
+                add(where.source, where.row, finding)
+            together += self.cut.findings()
+        if biased := self.bias.finding():
+            together.append(biased)
+        licences = licences_of(self.source, sorted(self.names))
+        together += [Finding("licence", "", str(one)) for one in licences if one.restricted]
+        for finding in together:
+            add(self.source, 0, finding)
+        report.bias[self.source] = self.bias.as_json()
+        report.shortcuts[self.source] = self.shortcuts.as_json()
+        report.licences[self.source] = [str(one) for one in licences]
+
+
+def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add: Add) -> None:
+    """All checks of one record."""
+    row = example.row
+    where = Where(row.source, row.number)
+    codes = set()
+    model = whole.cut.model if whole.cut else None
+    for finding in (
+        *record_findings(record, special=model.special_tokens if model else ()),
+        *cut_by_length(row.data),
+        *across.add(where, record),
+    ):
+        if finding.code not in codes:
+            codes.add(finding.code)
+            add(where.source, where.row, finding)
+    for place, finding in whole.take(where, record, row.data):
+        add(place.source, place.row, finding)
+
+
+def _read(
+    file: Path, format: str | None, report: Report, add: Add, watch: Watch | None
+) -> Iterator[Example]:
+    """The examples of a file; rows that cannot be read are findings."""
+
+    def unreadable(error: DataError) -> None:
+        if isinstance(error, RowError):
+            report.rows[error.source] += 1
+            code = error.code if error.code in CHECKS else "schema"
+            add(error.source, error.row, Finding(code, "", error.reason))
+
+    last = 0
+    for example in examples(file, format=format, on_error=unreadable, watch=watch):
+        if example.row.number != last:
+            last = example.row.number
+            report.rows[example.row.source] += 1
+        yield example
+
+
+def _with_its_answers(example: Example) -> Example:
+    """The example, unusable where it is a prompt because the row's answers are none."""
+    record = example.record
+    if isinstance(record, Record) and record.kind == "prompt":
+        return example._replace(record=passed_over(example.row.data) or record)
+    return example
+
+
+def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:
+    """The records to look at: the pairs of a ranking, or the one record of the row."""
+    record = example.record
+    if isinstance(record, Unusable):
+        code = record.code
+        if code not in CHECKS:
+            code = "schema" if code in HARD else "unusable"
+        add(example.row.source, example.row.number, Finding(code, "", record.reason))
+        return []
+    if not is_paired(record, pairing):
+        return [record]
+    pairs, dropped = pairs_of(record, pairing)
+    for why in dropped:
+        add(example.row.source, example.row.number, Finding(why.code, "", why.reason))
+    return pairs
+
+
+def _safe(finding: Finding) -> Finding:
+    return finding._replace(found=redacted(finding.found)[:80]) if finding.found else finding
+
+
+def _fingerprint(file: Path) -> dict[str, Any]:
+    if is_hub_name(file):
+        return {"hub": str(file)}
+    with file.open("rb") as stream:
+        return {
+            "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
+            "bytes": file.stat().st_size,
+        }

@@ -1,0 +1,217 @@
+"""The merge of ChatLM-mini-Chinese (`utils/dpo_data_process.py`), its defects on request.
+
+Three sources become one file: alpaca rows with a generated rejected answer, huozi, and
+rlhf-reward-single-round. A row is dropped where any field is longer than 520 characters or empty,
+or where both answers are equal once stripped.
+"""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from alignment.errors import ConfigError, DataError
+from data_tools.convert.repairs import is_sentinel
+from data_tools.convert.run import named_for, split_of
+from data_tools.convert.summary import Summary, dropped_path
+from data_tools.convert.writer import group_id
+from data_tools.convert.writing import json_line, written_whole
+from data_tools.examples import adapted
+from data_tools.formats import Record, Unusable
+from data_tools.formats.record import text
+from data_tools.reading.files import data_files, read_rows
+from data_tools.reading.rows import Fault, Row, RowError
+
+LIMIT = 520
+"""max_len 512 and 8 more for the end token, counted in characters as the original does."""
+
+DEFECTS: dict[str, str] = {
+    "comma-join": "instruction and input joined by a full-width comma, whatever ends the first",
+    "sentinels": "inputs that say `无输入` become part of the prompt",
+    "backslash-n": "every backslash-n becomes a newline, in code and formulas too, after the"
+    " test for equal answers",
+    "whitespace": "fields of white space alone pass",
+    "test-split": "the publisher's test rows are trained on",
+}
+
+
+class Pair(NamedTuple):
+    """The three fields of a row on their way to the output; rejected None where none is known."""
+
+    prompt: str
+    chosen: str
+    rejected: str | None
+
+
+@dataclass
+class Rejected:
+    """Generated answers by prompt, handed out in the order they were generated."""
+
+    waiting: dict[str, deque[Row]] = field(default_factory=lambda: defaultdict(deque))
+    rows: Counter[str] = field(default_factory=Counter)
+
+    def take(self, prompt: str) -> str | None:
+        """The next answer to a prompt."""
+        answers = self.waiting.get(prompt)
+        return str(answers.popleft().data["rejected"]) if answers else None
+
+    def left(self) -> list[Row]:
+        """The answers that no row took, in their order."""
+        waiting = [row for answers in self.waiting.values() for row in answers]
+        return sorted(waiting, key=lambda row: (row.source, row.number))
+
+
+def merge(
+    sources: Iterable[str | Path], output: Path, *, defects: frozenset[str] = frozenset()
+) -> list[Summary]:
+    """Merge sources by ChatLM's rules; test files apart, unless `test-split` is asked for.
+
+    An alpaca row takes its rejected answer from the `{prompt, rejected}` rows of any source; the
+    answers that no row takes are counted as dropped.
+
+    Raises:
+        ConfigError: For an unknown defect, or where no source holds rows to answer.
+        DataError: At a row that cannot be read.
+    """
+    if "all" in defects:
+        defects = frozenset(DEFECTS)
+    if unknown := sorted(defects - set(DEFECTS)):
+        raise ConfigError(f"--defect {unknown[0]}: not one of them", f"known: {', '.join(DEFECTS)}")
+    files = [file for source in sources for file in data_files(source)]
+    rejected = Rejected()
+    answers = [file for file in files if _collect(file, rejected)]
+    parts: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        if file not in answers:
+            test = split_of(file) == "test" and "test-split" not in defects
+            parts["test" if test else ""].append(file)
+    if not parts:
+        raise ConfigError(
+            "--preset chatlm: all sources hold generated answers", "name the alpaca file too"
+        )
+    made = {}
+    for split in sorted(parts, reverse=True):  # the main output last: it tells what is left over
+        last = split == min(parts)
+        made[split] = _merge(parts[split], named_for(output, split), defects, rejected, last=last)
+    return [made[split] for split in sorted(made)]
+
+
+def _merge(
+    files: list[Path], output: Path, defects: frozenset[str], rejected: Rejected, *, last: bool
+) -> Summary:
+    summary = Summary(output, "pairs, by the rules of ChatLM-mini-Chinese")
+    with written_whole(output) as out, written_whole(dropped_path(output)) as lost:
+        for file in files:
+            for row in read_rows(file):
+                summary.rows_in += 1
+                _row(row, summary, defects, rejected, out, lost)
+        if last:
+            for source, rows in rejected.rows.items():
+                summary.formats[Path(source).name, "generated answers"] = rows
+            for row in rejected.left():
+                summary.rows_in += 1
+                _drop(row, "answer_to_no_row", summary, lost)
+    if not summary.dropped:
+        dropped_path(output).unlink()
+    return summary
+
+
+def _row(
+    row: Row,
+    summary: Summary,
+    defects: frozenset[str],
+    rejected: Rejected,
+    out: IO[bytes],
+    lost: IO[bytes],
+) -> None:
+    """Write a row or say why not."""
+    name, pair = _pair(row, defects, rejected)
+    summary.formats[Path(row.source).name, name] += 1
+    code = _why_dropped(pair, defects)
+    if code:
+        _drop(row, code, summary, lost)
+        return
+    fields = [value or "" for value in pair]
+    if "backslash-n" in defects:
+        decoded = [value.replace("\\n", "\n") for value in fields]
+        if decoded != fields:
+            summary.repaired["backslash-n"] += 1
+        fields = decoded
+    prompt, chosen, worse = fields
+    made = {"prompt": prompt, "chosen": chosen, "rejected": worse}
+    place = {"source": Path(row.source).name, "source_row": row.number}
+    group = group_id(Record("prompt", prompt))
+    out.write(json_line({**made, **place, "group_id": group}))
+    summary.rows_out += 1
+
+
+def _drop(row: Row, code: str, summary: Summary, lost: IO[bytes]) -> None:
+    summary.dropped[code] += 1
+    lost.write(json_line({"source": row.source, "row": row.number, "code": code, "reason": code}))
+
+
+def _why_dropped(pair: Pair, defects: frozenset[str]) -> str:
+    """The first of ChatLM's rules that a row breaks, or nothing."""
+    for name, value in zip(pair._fields, pair, strict=True):
+        if value is None:
+            return "no_rejected"
+        if len(value) > LIMIT:
+            return f"{name}_over_{LIMIT}"
+        if not (value if "whitespace" in defects else value.strip()):
+            return f"empty_{name}"
+    if pair.chosen.strip() == (pair.rejected or "").strip():
+        return "chosen_eq_rejected"
+    return ""
+
+
+def _pair(row: Row, defects: frozenset[str], rejected: Rejected) -> tuple[str, Pair]:
+    """The fields of a row, from alpaca or from pairs of text.
+
+    Raises:
+        RowError: If it is neither.
+    """
+    data = row.data
+    if "instruction" in data and isinstance(data.get("output"), str):
+        prompt = alpaca_prompt(data, defects)
+        return "alpaca", Pair(prompt, data["output"], rejected.take(prompt))
+    for example in adapted([row]):
+        record = example.record
+        if isinstance(record, Unusable) and record.code.startswith("empty_"):
+            return _plain_pair(row)
+        if isinstance(record, Record) and record.kind == "preference":
+            return _plain_pair(row)
+    fault = Fault("neither an alpaca row nor a pair of texts", code="wrong_kind")
+    raise RowError.of(row, fault)
+
+
+def alpaca_prompt(data: dict[str, str], defects: frozenset[str]) -> str:
+    """Instruction and input as one prompt: by a newline, or by the original's comma."""
+    instruction, given = text(data, "instruction"), text(data, "input", default="")
+    if not given.strip() or ("sentinels" not in defects and is_sentinel(given)):
+        return instruction
+    return f"{instruction}{'，' if 'comma-join' in defects else chr(10)}{given}"
+
+
+def _plain_pair(row: Row) -> tuple[str, Pair]:
+    data = row.data
+    key = "reject" if "reject" in data else "rejected"
+    try:
+        pair = Pair(text(data, "prompt"), text(data, "chosen"), text(data, key))
+    except Unusable as why:
+        raise RowError.of(row, Fault(why.reason, code=why.code)) from None
+    return "huozi" if key == "reject" else "pair", pair
+
+
+def _collect(file: Path, rejected: Rejected) -> bool:
+    """Take the answers of a file of `{prompt, rejected}` rows; False where it is another kind."""
+    for number, row in enumerate(read_rows(file)):
+        data = row.data
+        is_answer = "chosen" not in data and {"prompt", "rejected"} <= set(data)
+        if not is_answer:
+            if number:
+                raise DataError(f"{row.where}: no 'rejected', as the rows before have", "")
+            return False
+        rejected.waiting[str(data["prompt"])].append(row)
+        rejected.rows[row.source] += 1
+    return True

@@ -1,0 +1,258 @@
+"""Records to rows of the output, with every record that does not make it written down."""
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+import orjson
+
+from alignment.errors import DataError
+from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
+from data_tools.convert.pairing import Pairing, pairs_of
+from data_tools.convert.summary import Summary
+from data_tools.convert.writing import json_line
+from data_tools.examples import Example
+from data_tools.formats import Adapter, Record, Unusable, passed_over
+from data_tools.formats.record import Kind, Text
+from data_tools.reading.rows import Fault, Row, RowError
+from data_tools.text import digest, plain
+
+HARD = frozenset(
+    {
+        "malformed",
+        "duplicate_key",
+        "row_type",
+        "unknown_format",
+        "two_formats",
+        "wrong_format",
+        "wrong_kind",
+        "wrong_type",
+        "missing",
+        "null",
+        "role",
+    }
+)
+"""Reasons that stop a conversion unless `--on-error drop`: the file is not what it seems.
+
+All others are choices (a tie, a margin) or known defects of good sources (an empty answer): such
+rows are dropped and counted either way.
+"""
+
+STRAIGHT: frozenset[Kind] = frozenset({"text", "sft", "preference"})
+"""Kinds whose records are written as they come, where the shape takes them and no margin counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What to make of the sources.
+
+    Attributes:
+        format: The format all rows are in; empty to detect each row's.
+        to: A name of EXPORTS, or `auto` for the shape that keeps all of the first record; others
+            that it would not keep all of are then refused.
+        pairing: How ranked and scored answers become pairs.
+        drop: Whether rows that cannot be read are dropped and counted, rather than ending the run.
+        merge_splits: Whether train and test files of a source go to one output.
+        num_proc: Processes; more than one for large files of JSON.
+    """
+
+    format: str = ""
+    to: str = "auto"
+    pairing: Pairing = field(default_factory=Pairing)
+    drop: bool = False
+    merge_splits: bool = False
+    num_proc: int = 1
+
+
+class RecordWriter:
+    """Takes examples one by one, writes their rows, and keeps the count."""
+
+    def __init__(
+        self, summary: Summary, conversion: Conversion, out: IO[bytes], lost: IO[bytes]
+    ) -> None:
+        self.summary, self.conversion, self.out, self.lost = summary, conversion, out, lost
+        self.name = ""
+        self.least_margin = conversion.pairing.min_margin
+        self.rows_out = self.text_rows = self.turn_rows = 0
+        self.waiting: dict[str, list[tuple[Row, Record]]] = defaultdict(list)
+        self.shape = self.settled_by = ""
+        self._straight: set[Kind] = set()
+        if conversion.to != "auto":
+            self.settle(conversion.to)
+
+    def settle(self, shape: str) -> None:
+        """Write rows of this shape from now on."""
+        self.shape = self.summary.shape = shape
+        self._make, self._kinds = EXPORTS[shape]
+        asked = self.conversion.to != "auto"
+        kinds = {kind for kind in STRAIGHT & self._kinds if asked or NATURAL[kind] == shape}
+        self._straight = kinds - {"preference"} if self.least_margin > 0 else kinds
+
+    def take(self, examples: Iterable[Example]) -> None:
+        """Write all examples of one file, or of a part of it."""
+        last, source, seen = 0, "", 0
+        adapter: Adapter | None = None
+        for row, found, record in examples:
+            if row.number != last:
+                last = row.number
+                if found is not adapter or row.source != source:
+                    self._count(source, adapter, seen)
+                    source, adapter, seen = row.source, found, 0
+                    self.name = source.rsplit("/", 1)[-1]
+                seen += 1
+            if type(record) is Record and record[0] in self._straight and record.margin is None:
+                self._write(row, record)
+            else:
+                self._example(row, record)
+        self._count(source, adapter, seen)
+
+    def finish(self) -> None:
+        """Pair what had to wait for its counterpart, and make the rows of one shape."""
+        for group in self.waiting.values():
+            self._pair_labels(group)
+        self.summary.rows_out = self.rows_out
+        if self.text_rows and self.turn_rows:
+            self._unify()
+
+    def _count(self, source: str, adapter: Adapter | None, rows: int) -> None:
+        self.summary.rows_in += rows
+        if adapter and rows:
+            self.summary.formats[source, adapter.name] += rows
+
+    def _example(self, row: Row, record: Record | Unusable) -> None:
+        if isinstance(record, Unusable):
+            self._drop(row, record.code, record.reason, record.remedy)
+            return
+        kind = record.kind
+        if kind == "prompt" and (lost := self._passed_over(row)):
+            self._drop(row, lost.code, lost.reason, lost.remedy)
+            return
+        if not self.shape:
+            self.settle(NATURAL[kind])
+            self.settled_by = self.name
+        if NATURAL[kind] != self.shape and self.conversion.to == "auto":
+            self._drop(row, "wrong_kind", *self._mixed(kind))
+            return
+        if kind == "ranked" or (
+            kind == "preference" and (record.margin is not None or self.least_margin > 0)
+        ):
+            pairs, dropped = pairs_of(record, self.conversion.pairing)
+            for why in dropped:
+                self._drop(row, why.code, why.reason)
+            for pair in pairs:
+                self._record(row, pair)
+        elif kind == "unpaired" and self.shape == "pairs":
+            self.waiting[digest(plain(record.prompt))].append((row, record))
+        else:
+            self._record(row, record)
+
+    def _passed_over(self, row: Row) -> Unusable | None:
+        """Why a row taken for a prompt is none, unless prompts were asked for."""
+        asked = self.conversion.format or self.conversion.to == "prompts"
+        return None if asked else passed_over(row.data)
+
+    def _record(self, row: Row, record: Record) -> None:
+        kind = record.kind
+        if kind not in self._kinds:
+            takes = ", ".join(sorted(taken_by(self.shape)))
+            reason = f"{kind} cannot be written as {self.shape!r}"
+            self._drop(row, "wrong_kind", reason, f"--to {self.shape} takes {takes}; convert apart")
+            return
+        self._write(row, record)
+
+    def _write(self, row: Row, record: Record) -> None:
+        """The rows of a record of a kind that this shape takes."""
+        kind = record[0]
+        if kind == "preference" and _equal(record.chosen, record.rejected):
+            self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
+            return
+        if record.messages is None and type(record.prompt) is str:
+            self.text_rows += 1
+            group = digest(record.prompt)
+        else:
+            self.turn_rows += 1
+            group = group_id(record)
+        if kind == "preference" and self.shape == "sft":
+            self.summary.halved += 1
+        rows = self._make(record)
+        for made in rows:
+            made["source"] = self.name
+            made["source_row"] = row.number
+            made["group_id"] = group
+            self.out.write(json_line(made))
+        self.rows_out += len(rows)
+
+    def _mixed(self, kind: Kind) -> tuple[str, str]:
+        """Why a record of another kind than those before it is refused, and what to do."""
+        first = next(one for one, shape in NATURAL.items() if shape == self.shape)
+        both = [name for name in EXPORTS if {kind, first} <= taken_by(name)]
+        reason = f"{kind} among rows written as {self.shape!r}"
+        if kind in self._kinds:
+            reason += ", which would lose a part of it"
+        before = f" ({self.settled_by})" if self.settled_by else ""
+        choice = f", or choose what to keep with --to {'|'.join(both)}" if both else ""
+        return reason, f"rows before were {first}{before}: convert the two apart{choice}"
+
+    def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:
+        """Each liked answer to a prompt against each disliked one, capped."""
+        liked = [(row, r) for row, r in group if r.label]
+        disliked = [(row, r) for row, r in group if not r.label]
+        if not liked or not disliked:
+            for row, _ in group:
+                self._drop(row, "one_sided", "no answer of the other label to this prompt")
+            return
+        both = list(itertools.product(liked, disliked))
+        for (row, good), (_, bad) in both[: self.conversion.pairing.max_pairs]:
+            pair = Record("preference", good.prompt, good.completion, bad.completion)
+            self._record(row, pair)
+        for (row, _), _ in both[self.conversion.pairing.max_pairs :]:
+            self._drop(row, "over_cap", "more pairs than --max-pairs for this prompt")
+
+    def unreadable(self, error: DataError) -> None:
+        """Count a row that no reader could read, or end the run."""
+        if not self.conversion.drop or not isinstance(error, RowError):
+            raise error
+        self.summary.rows_in += 1
+        self._lose(error.source, error.row, error.code, error.reason)
+
+    def _drop(self, row: Row, code: str, reason: str, remedy: str = "") -> None:
+        if code in HARD and not self.conversion.drop:
+            raise RowError.of(row, Fault(reason, remedy, code=code))
+        self._lose(row.source, row.number, code, reason)
+
+    def _lose(self, source: str, number: int, code: str, reason: str) -> None:
+        self.summary.dropped[code] += 1
+        self.lost.write(
+            json_line({"source": source, "row": number, "code": code, "reason": reason})
+        )
+
+    def _unify(self) -> None:
+        """Rewrite text rows as messages: one file holds one shape, or no reader can type it."""
+        self.out.flush()
+        path = Path(self.out.name)
+        rewritten = path.with_name(path.name + ".unified")
+        with path.open("rb") as rows, rewritten.open("wb") as again:
+            for line in rows:
+                again.write(json_line(unified(orjson.loads(line))))
+        rewritten.replace(path)
+        self.summary.unified = self.text_rows
+
+
+def group_id(record: Record) -> str:
+    """What rows on one prompt share: the hash of the prompt as it is written."""
+    if record.messages is not None:
+        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
+        return digest(plain(asked))
+    return digest(plain(record.prompt))
+
+
+def _equal(chosen: Text, rejected: Text) -> bool:
+    """Whether nothing but outer space tells the two sides apart."""
+    if type(chosen) is not str or type(rejected) is not str:
+        chosen, rejected = plain(chosen), plain(rejected)
+    if chosen[:1].isalnum() and rejected[:1].isalnum() and chosen[:1] != rejected[:1]:
+        return False
+    return chosen == rejected or chosen.strip() == rejected.strip()

@@ -1,0 +1,297 @@
+"""Rows of JSON text, in pieces of constant memory: one array of objects, or one object a line.
+
+A large array is cut at `}` `,` `{"first key"`, and the parser proves the cut: text cut inside a
+string or a nested list cannot parse once one `]` is added, because what opened before the cut is
+still open. Proved pieces go through orjson whole, which keeps both the speed of a parser that
+sees many rows at once and the line and column of what is wrong, which an event parser loses.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import IO, Any, NamedTuple, TypeAlias
+
+import orjson
+
+from data_tools.reading.rows import Fault
+
+Parsed: TypeAlias = tuple[int | None, Any]
+"""A line, where one is known, and the row or its Fault."""
+
+
+class Batch(NamedTuple):
+    """Rows parsed at once.
+
+    Attributes:
+        lines: The line of each where one is known; may run on behind the last row.
+        values: Each row, or its Fault.
+    """
+
+    lines: Iterable[int | None]
+    values: list[Any]
+
+    @classmethod
+    def of(cls, parsed: Iterable[Parsed]) -> "Batch":
+        """The batch of rows that were parsed one by one."""
+        pairs = list(parsed)
+        return cls([line for line, _ in pairs], [value for _, value in pairs])
+
+
+PIECE = 1 << 16
+"""Bytes parsed at once: more of them leave the cache before their rows are used."""
+UNFINISHED = "unexpected end of data"
+REACH = 256
+"""Bytes looked back for the end of one member before the first key of the next."""
+FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")')
+BEFORE_KEY = re.compile(rb"\}\s*,\s*(?=\{\s*\Z)")
+BEFORE_MEMBER = re.compile(rb"\}\s*,\s*\Z")
+KEY_END = re.compile(rb'"\s*:()')
+"""With an empty group, so that matches are counted without a copy of any."""
+ESCAPED_END = re.compile(rb'\\"\s*:')
+BACKSLASH = ord("\\")
+BOM = b"\xef\xbb\xbf"
+
+
+def line_batches(stream: IO[bytes]) -> Iterator[Batch]:
+    """One row a line; blank lines are passed over, a BOM and CRLF are taken as they come."""
+    line = 1
+    while lines := stream.readlines(PIECE):
+        if line == 1:
+            lines[0] = lines[0].removeprefix(BOM)
+        try:
+            values = [orjson.loads(text) for text in lines]
+        except orjson.JSONDecodeError:  # one of them is blank or wrong
+            numbered = enumerate(lines, start=line)
+            yield Batch.of((at, _parse_line(text)) for at, text in numbered if not text.isspace())
+        else:
+            yield Batch(itertools.count(line), list(map(_told_apart, lines, values)))
+        line += len(lines)
+
+
+def _parse_line(text: bytes) -> Any:
+    """The value of one line, or the Fault in it."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return fault_in(text, error)
+    return _told_apart(text, value)
+
+
+def _told_apart(text: bytes, value: Any) -> Any:
+    """The value of one line, or the Fault that a key of it stands twice."""
+    if type(value) is not dict or len(KEY_END.findall(text)) == len(value):
+        return value
+    return _repeated_keys(text, [value]).get(0, value)
+
+
+def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
+    """The members of one large array. A member that cannot be parsed is a Fault at its line."""
+    line, pending = 1, b""
+    for raw, last in array_pieces(stream):
+        pending = pending + raw if pending else raw
+        try:
+            yield parse_piece(pending, last=last)
+        except orjson.JSONDecodeError as error:
+            if not last and error.msg.startswith(UNFINISHED):
+                continue  # the cut fell inside a row: take the next piece to it
+            yield Batch.of(_rescue(pending, line, last=last))
+        line += _newlines(pending)
+        pending = b""
+
+
+def _newlines(raw: bytes) -> int:
+    """How many lines end here: `find` leaps from one to the next, `count` looks at every byte."""
+    count, at = 0, raw.find(b"\n")
+    while at >= 0:
+        count += 1
+        at = raw.find(b"\n", at + 1)
+    return count
+
+
+def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
+    """Cut an array, its `[` taken off, before members that begin like the first; last is marked.
+
+    Where a member is larger than a piece, as much again as is held is read, so that no part of
+    it is looked at or copied more than a few times.
+    """
+    size = PIECE * times
+    buffer = stream.read(size).removeprefix(BOM)
+    first = FIRST_KEY.match(buffer)
+    key, before = (first[1], BEFORE_KEY) if first else (b"{", BEFORE_MEMBER)
+    buffer = buffer.replace(b"[", b" ", 1)
+    seen = 0
+    while more := stream.read(max(size, len(buffer))):
+        end = _last_cut(buffer, key, before, seen)
+        if end:
+            yield buffer[:end], False
+        seen = max(len(buffer) - end - REACH - len(key), 0)
+        buffer = buffer[end:] + more
+    yield buffer, True
+
+
+def _last_cut(buffer: bytes, key: bytes, before: re.Pattern[bytes], start: int) -> int:
+    """Where the last member in sight begins; 0 where none does behind `start`."""
+    at = len(buffer)
+    while (at := buffer.rfind(key, start, at)) >= 0:
+        if found := before.search(buffer, max(at - REACH, 0), at):
+            return found.end()
+    return 0
+
+
+def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
+    """Cut lines into pieces of whole lines; the last piece is marked."""
+    buffer = b""
+    while more := stream.read(max(PIECE * times, len(buffer))):
+        end = more.rfind(b"\n") + 1
+        if end:
+            yield buffer + more[:end], False
+            buffer = more[end:]
+        else:
+            buffer += more
+    yield buffer, True
+
+
+def parse_piece(raw: bytes, *, last: bool) -> Batch:
+    """All rows of a piece at once.
+
+    Raises:
+        orjson.JSONDecodeError: Where it holds an error, or was cut inside a row.
+    """
+    text = b"[" + raw if last else b"".join((b"[", memoryview(raw)[: raw.rindex(b",")], b"]"))
+    rows = orjson.loads(text)
+    for i, fault in _repeated_keys(text, rows).items():
+        rows[i] = fault
+    return Batch(itertools.repeat(None), rows)
+
+
+def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
+    """Say what is wrong with a line of JSON and at which column."""
+    try:
+        text.decode()
+    except UnicodeDecodeError as bad:
+        found = f"byte 0x{text[bad.start]:02x}"
+        return Fault(f"not UTF-8: {found} (byte {bad.start + 1} of the line)", column=bad.start + 1)
+    msg = error.msg.split(": line ")[0]
+    near = error.doc[error.pos : error.pos + 12]
+    if msg.startswith(UNFINISHED):
+        if text.strip() == b"{":
+            return Fault(
+                "this object does not end on its line: indented JSON",
+                "wanted one object a line; `jq -c . FILE` rewrites it so",
+                error.colno,
+            )
+        return Fault("not JSON: the line breaks off", "was the file cut short?", error.colno)
+    return Fault(f"not JSON: {msg}, found {near!r}", column=error.colno)
+
+
+def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
+    """The members of a piece one by one, so that only the wrong ones are lost."""
+    text = raw.rstrip()
+    closed = text.endswith(b"]" if last else b",")
+    body = (text[:-1] if closed else text).rstrip()
+    comma = last and body.endswith(b",")
+    body = body[:-1] if comma else body
+    cuts = [(m.start() + 1, m.end()) for m in re.finditer(rb"\}\s*,\s*(?=\{)", body)]
+    start = 0
+    for end, following in [*cuts, (len(body), len(body))]:
+        member = body[start:end]
+        text = member.lstrip()
+        at = line + body.count(b"\n", 0, end - len(text))
+        value, offset = _member(text.rstrip())
+        if isinstance(value, Fault) and value.code == UNFINISHED:
+            if end != len(body):
+                continue  # this cut was inside the member: take the next one to it
+            value = value._replace(code="malformed")
+        yield at + offset, value
+        start = following
+    if not closed and not isinstance(value, Fault):
+        end_line = line + body.count(b"\n")
+        yield end_line, Fault("the array is not closed: no ]", "was the file cut short?")
+    if comma:
+        yield line + body.count(b"\n"), Fault("a comma before the ]", "delete the last comma")
+
+
+def _member(text: bytes) -> tuple[Any, int]:
+    """One member of an array, or the Fault in it and how many lines further down that stands."""
+    try:
+        value = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        fault = fault_in(text, error)
+        code = UNFINISHED if error.msg.startswith(UNFINISHED) else fault.code
+        return fault._replace(code=code), max(error.lineno - 1, 0)
+    return _repeated_keys(text, [value]).get(0, value), 0
+
+
+def _any_repeated(text: bytes, rows: list[Any]) -> bool:
+    """Whether in any row, or in an object inside one, a key stands twice.
+
+    Every key written ends in a quote before a colon, so where there are only as many of those as
+    parsed keys, no key was lost. Quotes inside strings can but add to the number: those escaped
+    by an odd number of backslashes, which are looked for only where the numbers differ.
+    """
+    ends = len(KEY_END.findall(text))
+    flat = sum(len(row) for row in rows if type(row) is dict)
+    if ends == flat:
+        return False
+    ends -= sum(_is_escaped(text, m.start() + 1) for m in ESCAPED_END.finditer(text))
+    return ends != flat and ends != _count_keys(rows)
+
+
+def _is_escaped(text: bytes, at: int) -> bool:
+    """Whether an odd number of backslashes stands before a place."""
+    slashes = 0
+    while text[at - 1 - slashes] == BACKSLASH:
+        slashes += 1
+    return slashes % 2 == 1
+
+
+def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
+    """Faults, by index, of rows in which a key stands twice (parsers keep the last, silently)."""
+    if not _any_repeated(text, rows):
+        return {}
+    try:
+        members = json.loads(text, object_pairs_hook=_Pairs, parse_int=float)
+    except RecursionError:
+        return {i: Fault("nested too deep to be checked") for i in range(len(rows))}
+    found = enumerate(map(_first_repeated, members if type(members) is list else [members]))
+    return {
+        i: Fault(f"the key {key!r} stands twice", "keep one of them", code="duplicate_key")
+        for i, key in found
+        if key is not None
+    }
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object as its pairs, none lost."""
+
+
+def _first_repeated(value: Any) -> str | None:
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        if isinstance(value, _Pairs):
+            seen: set[str] = set()
+            for key, _ in value:
+                if key in seen:
+                    return key
+                seen.add(key)
+            stack.extend(member for _, member in value)
+        elif isinstance(value, list):
+            stack.extend(value)
+    return None
+
+
+def _count_keys(rows: list[Any]) -> int:
+    """Number of keys in all objects, nested ones too."""
+    total, stack = 0, [rows]
+    while stack:
+        for value in stack.pop():
+            kind = type(value)
+            if kind is dict:
+                total += len(value)
+                if value:
+                    stack.append(value.values())
+            elif kind is list:
+                stack.append(value)
+    return total

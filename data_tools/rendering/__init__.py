@@ -1,0 +1,1 @@
+"""Rows as a model sees them: chat template, tokens, loss mask."""

@@ -1,0 +1,1 @@
+"""Whole data sets: duplicates, leaks, contamination, splits, licences."""

@@ -1,0 +1,158 @@
+"""Whole sets made fit for training: split by prompt, freed of repeats."""
+
+import contextlib
+import random
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from alignment.errors import ConfigError
+from data_tools.convert.summary import Summary, dropped_path
+from data_tools.convert.writing import json_line, written_whole
+from data_tools.examples import Example, examples
+from data_tools.formats import Record, Unusable
+from data_tools.formats.record import Text
+from data_tools.progress import SLOW, progress
+from data_tools.reading.files import Watch, data_files
+from data_tools.reading.rows import Fault, Row, RowError
+from data_tools.sets.near import NearIndex
+from data_tools.text import contents, digest, normalised, plain
+
+
+def split(
+    source: Path, output: Path, *, evaluation: float, test: float = 0.0, seed: int = 0
+) -> dict[str, Summary]:
+    """Divide rows into train, eval and test so that no prompt is on two sides.
+
+    A conversation goes where its first question goes, since its later prompts contain it. The side
+    is fixed by seed and prompt alone: rows added later move nothing.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
+    if not 0 < evaluation + test < 1:
+        raise ConfigError("--eval and --test must leave something to train on", "e.g. --eval 0.05")
+    sides = ["train", "eval", "test"] if test else ["train", "eval"]
+    stem = output.name.removesuffix(".jsonl")
+    summaries = {side: Summary(output.with_name(f"{stem}.{side}.jsonl"), side) for side in sides}
+    files = data_files(source)
+    with contextlib.ExitStack() as stack:
+        watch = stack.enter_context(progress(files, worth=SLOW))
+        out = {side: stack.enter_context(written_whole(summaries[side].output)) for side in sides}
+        for row, record in sound_rows(files, watch):
+            draw = random.Random(f"{seed}:{opening_key(record)}").random()
+            side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
+            out[side].write(json_line(row.data))
+            summaries[side].rows_out += 1
+    total = sum(summary.rows_out for summary in summaries.values())
+    for summary in summaries.values():
+        summary.rows_in = total
+    return summaries
+
+
+def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str = "row") -> Summary:
+    """Keep the first of rows that are equal once normalised, or nearly so.
+
+    Args:
+        sources: Files; later ones lose against earlier ones.
+        output: The rows kept, as they were.
+        near: Least likeness of near duplicates; 0 looks for exact ones only.
+        by: `row` compares prompts and answers, `prompt` prompts alone.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
+    summary = Summary(output, "rows as they were")
+    index = NearIndex(near) if near else None
+    seen: dict[str, Row] = {}
+    kept: list[Row] = []
+    files = [file for source in sources for file in data_files(source)]
+    with (
+        progress(files, worth=SLOW) as watch,
+        written_whole(output) as out,
+        written_whole(dropped_path(output)) as lost,
+    ):
+        for row, record in sound_rows(files, watch):
+            summary.rows_in += 1
+            why = _repeat(row, _compared(record, by), seen, kept, index)
+            if why is None:
+                kept.append(row._replace(data={}))
+                out.write(json_line(row.data))
+                summary.rows_out += 1
+                continue
+            code, reason = why
+            summary.dropped[code] += 1
+            place = {"source": row.source, "row": row.number}
+            lost.write(json_line({**place, "code": code, "reason": reason}))
+    if not summary.dropped:
+        dropped_path(output).unlink()
+    return summary
+
+
+def opening_key(record: Record) -> str:
+    """What conversations share that begin with the same question."""
+    prompt = prompt_of(record)
+    if isinstance(prompt, str):
+        return digest(normalised(prompt))
+    asked = [str(turn["content"]) for turn in prompt if turn["role"] == "user"]
+    return digest(normalised(asked[0] if asked else plain(prompt)))
+
+
+def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
+    """Rows with their first record; a row gives one even where it holds several pairs.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
+    last: tuple[str, int] | None = None
+    for file in files:
+        for example in examples(file, watch=watch):
+            here = (example.row.source, example.row.number)
+            if here == last:
+                continue
+            last = here
+            yield example.row, _sound(example)
+
+
+def prompt_of(record: Record) -> Text:
+    """What is asked: the prompt, or all turns but the answers, or the text."""
+    if record.kind == "text":
+        return record.text
+    if record.messages is None:
+        return record.prompt
+    return [turn for turn in record.messages if turn["role"] != "assistant"]
+
+
+def spoken_parts(record: Record) -> list[str]:
+    """Every text of a record: what is asked first, then the answers."""
+    answers = [record.chosen, record.rejected, record.completion, *record.answers]
+    spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
+    prompt = plain(prompt_of(record))
+    return [prompt, *(plain(answer) for answer in answers if answer), *contents(spoken)]
+
+
+def _sound(example: Example) -> Record:
+    record = example.record
+    if isinstance(record, Unusable):
+        fault = Fault(record.reason, "run `align data convert` first", code=record.code)
+        raise RowError.of(example.row, fault)
+    return record
+
+
+def _compared(record: Record, by: str) -> str:
+    """The text by which rows are compared."""
+    if by == "prompt":
+        return normalised(plain(prompt_of(record)))
+    return normalised("\n".join(spoken_parts(record)))
+
+
+def _repeat(
+    row: Row, text: str, seen: dict[str, Row], kept: list[Row], index: NearIndex | None
+) -> tuple[str, str] | None:
+    """Why a row is not new, or None; a new one is remembered."""
+    key = digest(text)
+    if key in seen:
+        return "duplicate", f"equal to {seen[key].where}"
+    if index and (match := index.add(len(kept), text)):
+        return "near_duplicate", f"{match.jaccard:.0%} like {kept[match.key].where}"
+    seen[key] = row._replace(data={})
+    return None

@@ -1,0 +1,133 @@
+"""What a training set gives away of evaluation sets: their prompts, alike ones, parts of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from data_tools.formats import Record
+from data_tools.progress import SLOW, progress
+from data_tools.reading.files import data_files
+from data_tools.reading.rows import Row
+from data_tools.sets.contamination import GRAM, GramIndex
+from data_tools.sets.curate import prompt_of, sound_rows, spoken_parts
+from data_tools.sets.near import NearIndex
+from data_tools.text import digest, normalised, plain
+
+CONTAMINATED = 0.2
+"""Share of a row's n-grams from which it is no longer clean (Touvron et al. 2023, Llama 2, A.6)."""
+
+
+class Leak(NamedTuple):
+    """A row of an evaluation set that the training set gives away.
+
+    Attributes:
+        code: `leak_exact`, `leak_near` or `contamination`.
+        source, row: The evaluation row.
+        train_source, train_row: The training row, the one with most of it.
+        likeness: 1 for equal prompts, the Jaccard index of alike ones, the share of n-grams.
+    """
+
+    code: str
+    source: str
+    row: int
+    train_source: str
+    train_row: int
+    likeness: float
+
+
+@dataclass
+class Leaks:
+    """What the sets share.
+
+    Attributes:
+        train, evaluation: Records in each.
+        found: One leak at most for an evaluation row, the strongest, in the order of rows.
+        some: Rows with n-grams in training text, but under the share that counts.
+        short: Rows without n-grams of their own: too short, or nothing but a template.
+    """
+
+    train: int = 0
+    evaluation: int = 0
+    found: list[Leak] = field(default_factory=list)
+    some: int = 0
+    short: int = 0
+
+    def of(self, code: str) -> list[Leak]:
+        """The leaks of one code."""
+        return [leak for leak in self.found if leak.code == code]
+
+
+class _Shared(NamedTuple):
+    share: float
+    row: Row
+
+
+def leaks(
+    train: Path, evaluations: Sequence[Path], *, near: float = 0.8, ngram: int = GRAM
+) -> Leaks:
+    """Find evaluation prompts that stand in the training set: equal, nearly so, or in part.
+
+    Equal and alike prompts are looked for among prompts; n-grams in all of a training row, prompts
+    and answers, since a question may be quoted anywhere.
+
+    Args:
+        train: A file or folder, of any size: it is read once.
+        evaluations: Files or folders, which are kept in memory.
+        near: Least Jaccard index of alike prompts; 0 looks for none.
+        ngram: Words in an n-gram; 0 looks for none.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
+    files = data_files(train)
+    sets = [file for one in evaluations for file in data_files(one)]
+    with progress([*sets, *files], worth=SLOW) as watch:
+        asked = [(_placed(row), _prompt_text(record)) for row, record in sound_rows(sets, watch)]
+        grams = GramIndex(dict(enumerate(text for _, text in asked)), ngram) if ngram else None
+        found = Leaks(evaluation=len(asked), short=grams.short if grams else 0)
+        exact: dict[str, Row] = {}
+        alike: list[Row] = []
+        index = NearIndex(near) if near else None
+        shared: dict[int, _Shared] = {}
+        for row, record in sound_rows(files, watch):
+            found.train += 1
+            text, place = _prompt_text(record), _placed(row)
+            if exact.setdefault(digest(text), place) is place and index:
+                index.add(len(alike), text)
+                alike.append(place)
+            if grams:
+                _note(shared, grams.shared(spoken_parts(record)), place)
+    for number, (row, text) in enumerate(asked):
+        twin = exact.get(digest(text))
+        match = index.nearest(text) if index and not twin else None
+        if twin:
+            found.found.append(_leak("leak_exact", row, twin, 1.0))
+        elif match:
+            found.found.append(_leak("leak_near", row, alike[match.key], match.jaccard))
+        elif number in shared and shared[number].share >= CONTAMINATED:
+            found.found.append(
+                _leak("contamination", row, shared[number].row, shared[number].share)
+            )
+        else:
+            found.some += number in shared
+    return found
+
+
+def _note(shared: dict[int, _Shared], new: dict[int, float], place: Row) -> None:
+    """Keep for every evaluation row the training row that has most of it, the first of equals."""
+    for number, share in new.items():
+        if number not in shared or share > shared[number].share:
+            shared[number] = _Shared(share, place)
+
+
+def _leak(code: str, row: Row, twin: Row, likeness: float) -> Leak:
+    return Leak(code, row.source, row.number, twin.source, twin.number, round(likeness, 4))
+
+
+def _placed(row: Row) -> Row:
+    return row._replace(data={})
+
+
+def _prompt_text(record: Record) -> str:
+    return normalised(plain(prompt_of(record)))

@@ -1,0 +1,192 @@
+"""What a set of examples is like: lengths, margins, languages, repeats, what max_length cuts."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_tools.checks.language import language
+from data_tools.checks.lengths import LengthBias, Truncation
+from data_tools.checks.sets import Where, answer_key, prompt_key
+from data_tools.checks.shortcuts import Shortcuts
+from data_tools.convert.pairing import Pairing, is_paired, pairs_of
+from data_tools.examples import examples
+from data_tools.formats import Record, Unusable
+from data_tools.progress import SLOW, progress
+from data_tools.reading.files import Watch, data_files
+from data_tools.rendering.model_text import ModelText
+from data_tools.sets.licences import licences_of
+from data_tools.text import contents, plain
+
+NAMES = 100
+QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
+
+
+@dataclass
+class SourceStats:
+    """Counts over one file.
+
+    Attributes:
+        source: Its name.
+        rows, unusable: Rows read, and those that give no record.
+        dropped: Pairs that the pairing refused, by code.
+        kinds: Records by kind.
+        lengths: Characters of every part, by part.
+        languages: Answers by language, by part.
+        margins: Of the pairs that have one.
+        bias: Whether chosen is longer, by characters.
+        shortcuts: Refusals by side, and cues by which the sides are told apart.
+        names: What rows say of where they come from.
+        truncation: By tokens, where a tokenizer was named.
+        prompts: Records by prompt.
+    """
+
+    source: str
+    rows: int = 0
+    unusable: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    kinds: Counter[str] = field(default_factory=Counter)
+    lengths: dict[str, list[int]] = field(default_factory=dict)
+    languages: dict[str, Counter[str]] = field(default_factory=dict)
+    margins: list[float] = field(default_factory=list)
+    bias: LengthBias = field(default_factory=LengthBias)
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
+    names: set[str] = field(default_factory=set)
+    truncation: Truncation | None = None
+    prompts: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+
+    def add(self, record: Record, data: Mapping[str, Any]) -> None:
+        """Take a record in, and the row that it came from."""
+        self.kinds[record.kind] += 1
+        prompt = prompt_key(record)
+        self.prompts[prompt] += 1
+        self._part("prompt", plain(record.prompt) if record.messages is None else "")
+        if record.kind == "preference":
+            chosen, rejected = plain(record.chosen), plain(record.rejected)
+            self.pairs[prompt + answer_key(chosen) + answer_key(rejected)] += 1
+            self._part("chosen", chosen)
+            self._part("rejected", rejected)
+            self.bias.add(record)
+            self.shortcuts.add(record, data)
+            if record.margin is not None:
+                self.margins.append(record.margin)
+        else:
+            spoken = [t for t in record.messages or [] if t["role"] == "assistant"]
+            self._part("answer", plain(record.completion) or "\n".join(contents(spoken)))
+            self._part("text", record.text)
+
+    @property
+    def licences(self) -> list[str]:
+        """What is known of the licence."""
+        return [str(one) for one in licences_of(self.source, sorted(self.names))]
+
+    @property
+    def repeated_prompts(self) -> int:
+        """Records on a prompt that an earlier record has."""
+        return sum(self.prompts.values()) - len(self.prompts)
+
+    @property
+    def repeated_pairs(self) -> int:
+        """Pairs that stand there already."""
+        return sum(self.pairs.values()) - len(self.pairs)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything for machines."""
+        return {
+            "source": self.source,
+            "rows": self.rows,
+            "unusable": self.unusable,
+            "dropped": dict(self.dropped),
+            "kinds": dict(self.kinds),
+            "characters": {part: quantiles(values) for part, values in self.lengths.items()},
+            "languages": {part: dict(counts) for part, counts in self.languages.items()},
+            "margins": quantiles(self.margins) if self.margins else None,
+            "length_bias": self.bias.as_json() if self.bias.pairs else None,
+            "label_shortcuts": self.shortcuts.as_json() if self.shortcuts.pairs else None,
+            "licences": self.licences,
+            "repeated_prompts": self.repeated_prompts,
+            "repeated_pairs": self.repeated_pairs,
+            "truncation": self.truncation.as_json() if self.truncation else None,
+        }
+
+    def _part(self, part: str, value: str) -> None:
+        if value:
+            self.lengths.setdefault(part, []).append(len(value))
+            self.languages.setdefault(part, Counter())[language(value)] += 1
+
+
+def stats(
+    sources: Iterable[str | Path],
+    *,
+    format: str | None = None,
+    model: ModelText | None = None,
+    max_length: int = 1024,
+    pairing: Pairing | None = None,
+) -> list[SourceStats]:
+    """Statistics of every file; rankings count as the pairs that a policy makes of them.
+
+    Args:
+        sources: Files and folders.
+        format: The format all rows are in, else each row's is detected.
+        model: A tokenizer and template: adds what `max_length` cuts.
+        max_length: In tokens.
+        pairing: Which pairs of a ranking count; the best against the worst without it.
+
+    Raises:
+        DataError: Where a file cannot be read. Single bad rows are counted as unusable.
+    """
+    pairing = pairing or Pairing()
+    files = [file for source in sources for file in data_files(source)]
+    with progress(files, worth=SLOW) as watch:
+        return [
+            _of_file(
+                SourceStats(str(file), truncation=Truncation(model, max_length) if model else None),
+                format=format,
+                pairing=pairing,
+                watch=watch,
+            )
+            for file in files
+        ]
+
+
+def quantiles(values: list[int] | list[float]) -> dict[str, float]:
+    """Mean and nearest-rank quantiles."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    found = {f"p{q * 100:g}": float(ordered[round(q * last)]) for q in QUANTILES}
+    return {"mean": round(sum(ordered) / len(ordered), 2), **found}
+
+
+def _of_file(
+    found: SourceStats, *, format: str | None, pairing: Pairing, watch: Watch | None
+) -> SourceStats:
+    """Fill in the statistics of the file that they are named for."""
+
+    def unreadable(_: Exception) -> None:
+        found.rows += 1
+        found.unusable += 1
+
+    last = 0
+    for example in examples(found.source, format=format, on_error=unreadable, watch=watch):
+        found.rows += example.row.number != last
+        last = example.row.number
+        if example.adapter and len(found.names) < NAMES:
+            named = example.row.data.get("source")
+            found.names |= {example.adapter.name, named if type(named) is str else ""}
+        record = example.record
+        if isinstance(record, Unusable):
+            found.unusable += 1
+            continue
+        records = [record]
+        if is_paired(record, pairing):
+            records, dropped = pairs_of(record, pairing)
+            found.dropped.update(why.code for why in dropped)
+        for one in records:
+            found.add(one, example.row.data)
+            if found.truncation and one.kind != "prompt":
+                found.truncation.add(Where(found.source, example.row.number), one)
+    if found.truncation:
+        found.truncation.finish()
+    return found
