@@ -18,8 +18,7 @@ from kills import fingerprints
 from support import write_jsonl
 from test_reliability import environment
 
-from alignment.data.inputs import check_output
-from alignment.runs.folder import drop_formers, formers, set_aside
+from alignment.runs.folder import check_output, drop_formers, formers, set_aside
 from alignment.runs.record import Run, load_run
 from alignment.training.checkpoints import find_fault, newest_whole
 

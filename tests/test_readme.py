@@ -16,10 +16,15 @@ from alignment.settings.resolve import resolve
 READMES = [REPOSITORY / "README.md", REPOSITORY / "README.zh-CN.md"]
 #: What the tree leaves to the README of the folder itself.
 INSIDE = (
-    "alignment/demo/", "alignment/evaluate/", "alignment/plan/", "alignment/ppo/",
-    "alignment/reject/", "alignment/report/", "alignment/stages/", "benchmarks/", "data_tools/",
-    "recipes/demo/", "recipes/qwen2.5-0.5b/", "recipes/qwen2.5-7b/", "recipes/smollm2-135m/",
-    "tests/",
+    *(
+        f"alignment/{package}/"
+        for package in (
+            "data", "demo", "evaluate", "memory", "models", "pipeline", "plan", "ppo", "reject",
+            "report", "runs", "settings", "stages", "trackers", "training",
+        )
+    ),
+    "benchmarks/", "data_tools/", "recipes/demo/", "recipes/qwen2.5-0.5b/",
+    "recipes/qwen2.5-7b/", "recipes/smollm2-135m/", "tests/",
 )  # fmt: skip
 
 

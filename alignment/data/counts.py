@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import click
 
 from alignment.errors import ConfigError, DataError
-from alignment.models.folders import adapter_base
+from alignment.models.folders import prompt_budget
 from alignment.processes import is_main
 from alignment.runs.record import Run
 
@@ -323,19 +323,6 @@ def _whole_pairs(batch: Columns, encode: _Encoder, limit: int | None) -> Iterato
 def _prompts(prompts: list[Ids], limit: int | None) -> Iterator[Fate]:
     for ids in prompts:
         yield Fate(len(ids), too_long=_over((ids,), limit))
-
-
-def prompt_budget(run: Run, args: Any) -> int | None:
-    """The tokens that a prompt of ppo may have for the response to fit the model's positions."""
-    from transformers import AutoConfig
-
-    path = run.parents["model"].path
-    revision = run.settings.get("model_revision", {"value": "main"})["value"]
-    config = AutoConfig.from_pretrained(
-        adapter_base(path) or path, revision=revision, trust_remote_code=args.trust_remote_code
-    )
-    positions = config.get_text_config().to_dict().get("max_position_embeddings")
-    return None if positions is None else int(positions) - int(args.max_completion_length)
 
 
 def _loss_template(tokenizer: Any, args: Any) -> str | None:

@@ -1,28 +1,15 @@
 """What a stage is given, checked before anything heavy is imported: data, models, output folder."""
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
-from alignment.models.folders import adapter_base, check_model
-from alignment.registry import ROLES, STAGES
-from alignment.runs.folder import holds_results
-from alignment.runs.record import (
-    METRICS,
-    Parent,
-    Run,
-    Source,
-    digest_file,
-    identify,
-    is_unfinished_record,
-    load_run,
-)
-from alignment.secrets import redact
-from alignment.settings.resolve import Settings
+from alignment.registry import STAGES
+from alignment.runs.record import Source
 from data_tools.reading.hub import hub_revision, hub_splits, is_hub_name
 
 #: How many bad rows are named one by one; the rest is counted.
@@ -53,74 +40,6 @@ def check_rows(stage: str, settings: Mapping[str, Any]) -> dict[str, list[Source
         role: [_check(source, stage, settings) for source in sources]
         for role, sources in digest_inputs(settings).items()
     }
-
-
-def identify_parents(
-    stage: str, settings: Mapping[str, Any], *, skip: Sequence[str] = ()
-) -> dict[str, Parent]:
-    """The models that a stage starts from, by role; ``skip`` names roles known otherwise.
-
-    Raises:
-        ConfigError: one is missing, or is a folder that holds no model.
-    """
-    parents = {}
-    for role in (role for role in STAGES[stage].roles if role not in skip):
-        key = ROLES[role]
-        given = settings[key] if isinstance(settings[key], list) else [settings[key]]
-        if given in ([None], []):
-            raise ConfigError(
-                f"{key}: no {role.replace('_', ' ')} is named", f"give --{key} FOLDER"
-            )
-        for position, model in enumerate(given):
-            if _is_function_or_url(model):
-                continue
-            check_model(model, role=key)
-            if role == "model":
-                check_critic(settings)
-            name = role if position == 0 else f"{role}_{position + 1}"
-            parents[name] = identify(model, settings["model_revision"])
-    return parents
-
-
-def check_critic(settings: Mapping[str, Any]) -> None:
-    """See that a critic that is an adapter has a policy that is one.
-
-    Raises:
-        ConfigError: the policy is a whole model, trained whole.
-    """
-    policy = str(settings["model_name_or_path"])
-    if settings.get("critic") == "lora" and not settings["use_peft"] and not adapter_base(policy):
-        raise ConfigError(
-            f"critic: lora shares the frozen base of a LoRA policy, and {policy} is a whole model",
-            "set use_peft: true, or critic: head or model",
-        )
-
-
-def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
-    """See that a run may write here; the record of the run to resume, where there is one.
-
-    Raises:
-        ConfigError: the folder holds something and neither resume nor overwrite was asked for.
-    """
-    if not folder.exists():
-        return None
-    if not folder.is_dir():
-        raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
-    run = load_run(folder)
-    if run is None:
-        if not all(map(is_unfinished_record, folder.iterdir())):
-            raise ConfigError(
-                f"output_dir: {folder}: not empty, and no run of ours", "choose another folder"
-            )
-        return None
-    if run.status == "failed" and not (holds_results(folder) or (folder / METRICS).is_file()):
-        return None
-    if not resume and not overwrite:
-        raise ConfigError(
-            f"output_dir: {folder}: holds a {run.stage} run ({run.status})",
-            "go on with --resume, start anew with --overwrite, or choose another output_dir",
-        )
-    return run
 
 
 def _digest(path: str) -> Source:
@@ -168,19 +87,3 @@ def _check(source: Source, stage: str, settings: Mapping[str, Any]) -> Source:
     if rows == 0:
         raise DataError(f"{source.path}: no row left to learn from", "see `align data validate`")
     return Source(source.path, source.sha256, rows, len(bad))
-
-
-def _is_function_or_url(spec: str) -> bool:
-    return spec.startswith(("http://", "https://")) or bool(re.fullmatch(r"[\w.]+:\w+", spec))
-
-
-def describe(settings: Settings) -> str:
-    """The keys that differ from their defaults with their sources, as aligned lines."""
-    changed = settings.changed()
-    width = max((len(key) for key in changed), default=0)
-    values = {key: str(redact(key, value)) for key, (value, _) in changed.items()}
-    value_width = min(60, max((len(value) for value in values.values()), default=0))
-    return "\n".join(
-        f"{key:<{width}}  {values[key]:<{value_width}}  {source}"
-        for key, (_, source) in sorted(changed.items())
-    )

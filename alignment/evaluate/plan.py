@@ -6,11 +6,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
 from alignment.models.folders import check_model, has_chat_template
-from alignment.runs.record import digest_file
 from data_tools.shapes import load_records
 
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from alignment.disk import write_text
 from alignment.errors import DataError
-from alignment.runs.record import write_text
 
 Prompt = str | list[dict[str, Any]]
 """A plain string, or a list of messages with `role` and `content`."""

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from alignment.errors import ConfigError
-from alignment.runs.record import load_run
+from alignment.runs.record import Run, load_run
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
@@ -94,3 +95,16 @@ def _is_on_hub(name: str) -> bool:
         return not constants.HF_HUB_OFFLINE and file_exists(name, "config.json")
     except (HFValidationError, HfHubHTTPError, OSError):
         return False
+
+
+def prompt_budget(run: Run, args: Any) -> int | None:
+    """The tokens that a prompt of ppo may have for the response to fit the model's positions."""
+    from transformers import AutoConfig
+
+    path = run.parents["model"].path
+    revision = run.settings.get("model_revision", {"value": "main"})["value"]
+    config = AutoConfig.from_pretrained(
+        adapter_base(path) or path, revision=revision, trust_remote_code=args.trust_remote_code
+    )
+    positions = config.get_text_config().to_dict().get("max_position_embeddings")
+    return None if positions is None else int(positions) - int(args.max_completion_length)

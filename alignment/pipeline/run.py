@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import click
 
-from alignment.data.inputs import check_rows, digest_inputs, identify_parents
+from alignment.data.inputs import check_rows, digest_inputs
 from alignment.errors import ConfigError
+from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
 from alignment.pipeline.file import Pipeline, Step
 from alignment.pipeline.launch import command, take_launch_words

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignment.data.inputs import check_critic
 from alignment.errors import ConfigError
 from alignment.models.folders import adapter_base
+from alignment.models.parents import check_critic
 from alignment.models.tokenizer import load_tokenizer
 from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows

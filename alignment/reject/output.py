@@ -9,8 +9,8 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
+from alignment.disk import write_text
 from alignment.reject.rows import Item
-from alignment.runs.record import write_text
 from data_tools.convert.summary import dropped_path
 from data_tools.convert.writing import json_line, written_whole
 from data_tools.text import is_blank, normalised, plain

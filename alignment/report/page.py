@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from alignment.disk import write_text
 from alignment.errors import DataError
 from alignment.evaluate.records import Estimate, Evaluation
 from alignment.report import charts
@@ -17,7 +18,7 @@ from alignment.report.answers import breakdowns, side_by_side
 from alignment.report.curves import Curve, draw_curves
 from alignment.report.headline import headline, number, percent, verdict
 from alignment.runs.lineage import Node, find_runs
-from alignment.runs.record import Run, write_text
+from alignment.runs.record import Run
 
 _JUDGED_BY = (
     "eval_accuracy",

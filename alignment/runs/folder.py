@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alignment.disk import sync
 from alignment.errors import ConfigError
-from alignment.runs.record import RECORD, load_run
+from alignment.runs.record import METRICS, RECORD, Run, is_unfinished_record, load_run
 
 logger = logging.getLogger(__name__)
 
@@ -94,3 +94,30 @@ def _rename(folder: Path, to: Path) -> None:
             "choose another output_dir, or move that run away yourself",
         ) from None
     sync(folder.parent)
+
+
+def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
+    """See that a run may write here; the record of the run to resume, where there is one.
+
+    Raises:
+        ConfigError: the folder holds something and neither resume nor overwrite was asked for.
+    """
+    if not folder.exists():
+        return None
+    if not folder.is_dir():
+        raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
+    run = load_run(folder)
+    if run is None:
+        if not all(map(is_unfinished_record, folder.iterdir())):
+            raise ConfigError(
+                f"output_dir: {folder}: not empty, and no run of ours", "choose another folder"
+            )
+        return None
+    if run.status == "failed" and not (holds_results(folder) or (folder / METRICS).is_file()):
+        return None
+    if not resume and not overwrite:
+        raise ConfigError(
+            f"output_dir: {folder}: holds a {run.stage} run ({run.status})",
+            "go on with --resume, start anew with --overwrite, or choose another output_dir",
+        )
+    return run

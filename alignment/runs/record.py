@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment import processes
-from alignment.disk import sync
+from alignment.disk import digest_file, sync, write_text
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
 from alignment.secrets import redact, redact_words
@@ -206,10 +206,6 @@ def identify(model: str, revision: str = "main") -> Parent:
     return Parent(model, f"{model}@{revision}", None)
 
 
-def digest_file(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _folder_digest(folder: Path) -> str:
@@ -241,20 +237,6 @@ def versions() -> dict[str, str]:
     return found
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync(path.parent)
-    except OSError:  # a full disk: leave no half of it behind
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def is_unfinished_record(path: Path) -> bool:

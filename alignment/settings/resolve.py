@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError
+from alignment.secrets import redact
 from alignment.settings.names import check_names
 from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
@@ -267,3 +268,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """'did you mean ...?' with the nearest word, or nothing."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
+
+
+def describe(settings: Settings) -> str:
+    """The keys that differ from their defaults with their sources, as aligned lines."""
+    changed = settings.changed()
+    width = max((len(key) for key in changed), default=0)
+    values = {key: str(redact(key, value)) for key, (value, _) in changed.items()}
+    value_width = min(60, max((len(value) for value in values.values()), default=0))
+    return "\n".join(
+        f"{key:<{width}}  {values[key]:<{value_width}}  {source}"
+        for key, (_, source) in sorted(changed.items())
+    )

@@ -1,17 +1,16 @@
 """Values and combinations of keys that cannot work, told before anything heavy is loaded.
 
-Types, words and unknown keys are `alignment.settings.resolve`'s; here is what a key alone does not show.
+`settings.resolve` checks types, words and unknown keys; here is what a key alone does not show.
 """
 
-import ast
 import json
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError, place_of
+from alignment.settings.reward_spec import missing_function
 
 Values = Mapping[str, Any]
 
@@ -183,7 +182,7 @@ def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, 
     yield from _unknown_losses(stage, values)
     yield from _endangered(values)
     for reward in values.get("reward_model") or []:
-        yield from _missing_function(reward)
+        yield from missing_function(reward)
 
 
 def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:
@@ -245,46 +244,6 @@ def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:
             inside = Path(path).resolve()
             if Path(path).exists() and (inside == folder or folder in inside.parents):
                 yield "output_dir", f"{folder} holds {key} {path}", "choose another output_dir"
-
-
-def _missing_function(spec: str) -> Iterator[tuple[str, str, str]]:
-    """`module:function` whose file is not there, or does not define it; nothing is imported."""
-    name, colon, function = spec.partition(":")
-    if not colon or "/" in spec or not name.replace(".", "_").isidentifier():
-        return
-    file = _source_of(name)
-    if file is None:
-        yield "reward_model", f"{spec}: no module '{name}'", f"looked from {Path.cwd()}"
-    if file is None or file.suffix != ".py":
-        return
-    text = file.read_text(encoding="utf-8")
-    try:
-        names = {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
-        names |= {word for node in ast.walk(ast.parse(text)) for word in _defined(node)}
-    except SyntaxError as error:
-        yield "reward_model", f"{file}:{error.lineno}: {error.msg}", "mend that line"
-        return
-    if function not in names and "*" not in names:
-        yield "reward_model", f"{spec}: {file} has no '{function}'", "define it there"
-
-
-def _source_of(name: str) -> Path | None:
-    """The file of a module, found from the working directory too, as the run will find it."""
-    places: list[str] = [str(Path.cwd()), *sys.path]
-    file = None
-    for part in name.split("."):
-        found = PathFinder.find_spec(part, places)
-        if found is None:
-            return None
-        file, places = found.origin, list(found.submodule_search_locations or [])
-    return Path(file or "")
-
-
-def _defined(node: ast.AST) -> Iterator[str]:
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-        yield node.name
-    elif isinstance(node, ast.Import | ast.ImportFrom):
-        yield from (alias.asname or alias.name for alias in node.names)
 
 
 def _is_installed(package: str) -> bool:

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import click
 
-from alignment.data.inputs import describe
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
 from alignment.processes import count, is_main, rank
@@ -19,7 +18,7 @@ from alignment.registry import STAGES
 from alignment.runs.folder import drop_formers
 from alignment.runs.lock import locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
-from alignment.settings.resolve import resolve
+from alignment.settings.resolve import describe, resolve
 from alignment.trackers.wandb import finish_wandb, prepare_wandb
 from alignment.training.job import Job, open_job, recorded
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from alignment.data.counts import prompt_budget
+from alignment.models.folders import prompt_budget
 from alignment.ppo.checks import long_prompts
 from alignment.ppo.rewards import load_rewards
 from alignment.ppo.trainer import PPOTrainer

@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from trl import RewardTrainer
 
+from alignment.disk import write_text
 from alignment.models.policy import load_reward_policy
 from alignment.processes import is_main
-from alignment.runs.record import write_text
 from alignment.stages.arguments import trainer_arguments
 from alignment.training.job import Job
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from alignment.runs.record import METRICS, Run, write_text
+from alignment.disk import write_text
+from alignment.runs.record import METRICS, Run
 from alignment.secrets import redact_text
 
 logger = logging.getLogger(__name__)

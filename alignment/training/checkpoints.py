@@ -10,9 +10,8 @@ import json
 import shutil
 from pathlib import Path
 
-from alignment.disk import sync
+from alignment.disk import sync, write_text
 from alignment.errors import ConfigError
-from alignment.runs.record import write_text
 
 MANIFEST = "manifest.json"
 _PREFIX = "checkpoint-"

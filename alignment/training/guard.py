@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from alignment.disk import write_text
 from alignment.errors import Interrupted, TrainingError
-from alignment.runs.record import Run, write_text
+from alignment.runs.record import Run
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
 

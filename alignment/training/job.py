@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignment.data.inputs import check_output, check_rows, identify_parents
+from alignment.data.inputs import check_rows
 from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
 from alignment.memory.batch_size import take_found
+from alignment.models.parents import identify_parents
 from alignment.processes import is_main
 from alignment.runs.changes import changes
-from alignment.runs.folder import formers, set_aside
+from alignment.runs.folder import check_output, formers, set_aside
 from alignment.runs.record import Run, new_run
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
