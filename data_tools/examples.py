@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from data_tools.formats import Adapter, Record, Unusable, by_name, detect_each
-from data_tools.formats.adapter import Gather
+from data_tools.formats.adapter import Gather, Result
 from data_tools.formats.record import Kind, Text
+from data_tools.formats.turns import with_template_inputs
 from data_tools.reading.files import OnError, Watch, data_files, read_batches
 from data_tools.reading.rows import Row
 from data_tools.text import is_blank
@@ -95,7 +96,11 @@ def _adapted(
             made.append(adapter)
             continue
         try:
-            made.append(adapter.read(repair(row.data, adapter) if repair else row.data))
+            data = repair(row.data, adapter) if repair else row.data
+            result = adapter.read(data)
+            if "tools" in data or "chat_template_kwargs" in data:
+                result = _with_template_inputs(result, data)
+            made.append(result)
         except Unusable as error:
             made.append(error)
         except (KeyError, TypeError, IndexError, AttributeError):
@@ -113,6 +118,13 @@ def _adapted(
         for row, adapter, result in zip(rows, adapters, made, strict=True)
         for one in (result if isinstance(result, list) else [result])
     ]
+
+
+def _with_template_inputs(result: Result, data: dict[str, Any]) -> Result:
+    """The records of a row with what the row gives to the chat template."""
+    if isinstance(result, Record):
+        return result if result.kind == "text" else with_template_inputs(result, data)
+    return [with_template_inputs(one, data) if isinstance(one, Record) else one for one in result]
 
 
 def unsound(record: Record) -> Unusable | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+from data_tools.convert.writing import json_line
 from data_tools.formats.record import Kind, Record, Text
 from data_tools.formats.turns import as_messages
 
@@ -14,18 +15,22 @@ SHAREGPT = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 def pairs(record: Record) -> list[Json]:
     """TRL's explicit preference rows, with the margin where it is known."""
-    row = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
-    return [row if record.margin is None else {**row, "margin": record.margin}]
+    row: Json = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+    if record.margin is not None:
+        row["margin"] = record.margin
+    return [_with_template_inputs(row, record)]
 
 
 def sft(record: Record) -> list[Json]:
     """TRL's SFT rows; of a pair the chosen side."""
-    if record.messages is not None:
-        return [{"messages": record.messages}]
     answer = record.chosen if record.kind == "preference" else record.completion
-    if isinstance(record.prompt, str):
-        return [{"prompt": record.prompt, "completion": answer}]
-    return [{"messages": _conversation(record.prompt, answer)}]
+    if record.messages is not None:
+        row: Json = {"messages": record.messages}
+    elif isinstance(record.prompt, str):
+        row = {"prompt": record.prompt, "completion": answer}
+    else:
+        row = {"messages": _conversation(record.prompt, answer)}
+    return [_with_template_inputs(row, record)]
 
 
 def kto(record: Record) -> list[Json]:
@@ -34,15 +39,17 @@ def kto(record: Record) -> list[Json]:
         sides = [(record.completion, bool(record.label))]
     else:
         sides = [(record.chosen, True), (record.rejected, False)]
-    return [{"prompt": record.prompt, "completion": c, "label": label} for c, label in sides]
+    rows = [{"prompt": record.prompt, "completion": c, "label": label} for c, label in sides]
+    return [_with_template_inputs(row, record) for row in rows]
 
 
 def prompts(record: Record) -> list[Json]:
     """Prompts alone, for on-policy training."""
-    if record.messages is None:
-        return [{"prompt": record.prompt}]
-    last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
-    return [{"prompt": record.messages[:last]}]
+    prompt = record.prompt
+    if record.messages is not None:
+        last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
+        prompt = record.messages[:last]
+    return [_with_template_inputs({"prompt": prompt}, record)]
 
 
 def texts(record: Record) -> list[Json]:
@@ -63,14 +70,17 @@ def llamafactory(record: Record) -> list[Json]:
         sides = {}
     system = {"system": turns[0]["content"]} if turns[0]["role"] == "system" else {}
     spoken = turns[1:] if system else turns
-    return [{"conversations": [_sharegpt(turn) for turn in spoken], **sides, **system}]
+    # its loader parses the column, so that rows with other schemas can be in one Arrow table
+    tools = {"tools": json_line(record.tools).decode().strip()} if record.tools else {}
+    return [{"conversations": [_sharegpt(turn) for turn in spoken], **sides, **system, **tools}]
 
 
 def openai(record: Record) -> list[Json]:
     """OpenAI's preference rows for pairs, its chat rows for SFT."""
     if record.kind != "preference":
-        return [{"messages": record.messages or _conversation(record.prompt, record.completion)}]
-    asked = {"messages": as_messages(record.prompt, "user"), "tools": []}
+        turns = record.messages or _conversation(record.prompt, record.completion)
+        return [{"messages": turns, **({"tools": record.tools} if record.tools else {})}]
+    asked = {"messages": as_messages(record.prompt, "user"), "tools": record.tools or []}
     return [
         {
             "input": {**asked, "parallel_tool_calls": True},
@@ -78,6 +88,15 @@ def openai(record: Record) -> list[Json]:
             "non_preferred_output": as_messages(record.rejected, "assistant"),
         }
     ]
+
+
+def _with_template_inputs(row: Json, record: Record) -> Json:
+    """A row in one of TRL's shapes with what else its chat template is given."""
+    if record.tools is not None:
+        row["tools"] = record.tools
+    if record.template_kwargs is not None:
+        row["chat_template_kwargs"] = record.template_kwargs
+    return row
 
 
 def _conversation(prompt: Text, answer: Text) -> list[Json]:

@@ -69,7 +69,10 @@ def pairs_of(record: Record, pairing: Pairing) -> tuple[list[Record], list[Dropp
 def _pair(ranked: Record, better: int, worse: int) -> Record:
     scores = ranked.scores
     margin = None if scores is None else scores[better] - scores[worse]
-    return pair_of(ranked.prompt, ranked.answers[better], ranked.answers[worse], margin=margin)
+    pair = pair_of(ranked.prompt, ranked.answers[better], ranked.answers[worse], margin=margin)
+    if ranked.tools is None and ranked.template_kwargs is None:
+        return pair
+    return pair._replace(tools=ranked.tools, template_kwargs=ranked.template_kwargs)
 
 
 def _refused(pair: Record, pairing: Pairing) -> Dropped | None:

@@ -206,7 +206,13 @@ class RecordWriter:
             return
         both = list(itertools.product(liked, disliked))
         for (row, good), (_, bad) in both[: self.conversion.pairing.max_pairs]:
-            pair = Record("preference", good.prompt, good.completion, bad.completion)
+            pair = good._replace(
+                kind="preference",
+                chosen=good.completion,
+                rejected=bad.completion,
+                completion="",
+                label=None,
+            )
             self._record(row, pair)
         for (row, _), _ in both[self.conversion.pairing.max_pairs :]:
             self._drop(row, "over_cap", "more pairs than --max-pairs for this prompt")

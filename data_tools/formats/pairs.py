@@ -13,6 +13,7 @@ from data_tools.formats.turns import (
     messages,
     pair_of,
     split_implicit,
+    with_template_inputs,
 )
 
 ANSWER = "text|object|turns"
@@ -102,7 +103,10 @@ def openai(data: Data) -> Record:
     sides = [messages(data[key], key) for key in ("preferred_output", "non_preferred_output")]
     if any(len(side) != 1 or side[0]["role"] != "assistant" for side in sides):
         raise Unusable("not_one_answer", "each side must be one message of the assistant")
-    return pair_of(prompt, *sides)
+    # OpenAI's own files write an empty list for rows without tools
+    return with_template_inputs(
+        pair_of(prompt, *sides), {"tools": data["input"].get("tools") or None}
+    )
 
 
 def nemo(data: Data) -> Record:

@@ -1,7 +1,6 @@
 """The record that every format is read into, and the words formats use for its parts."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
@@ -49,7 +48,9 @@ class Record(NamedTuple):
             prompt and answers, with scores or best first.
         margin: How much better chosen is, in the source's own scale; None where unknown.
         answers: Answers to one prompt.
-        scores: One a score an answer, higher is better; None where only the order is known.
+        scores: One score an answer, higher is better; None if only the order is known.
+        tools: Schemas of the tools that the row gives to the chat template.
+        template_kwargs: Further variables of the chat template (`chat_template_kwargs`).
     """
 
     kind: Kind
@@ -63,10 +64,8 @@ class Record(NamedTuple):
     margin: float | None = None
     answers: tuple[Text, ...] = ()
     scores: tuple[float, ...] | None = None
-
-
-record_of: Callable[[tuple[Any, ...]], Record] = functools.partial(tuple.__new__, Record)
-"""A record of all its fields in their order, in a third of the time that `Record(...)` takes."""
+    tools: list[dict[str, Any]] | None = None
+    template_kwargs: dict[str, Any] | None = None
 
 
 class Unusable(Exception):

@@ -1,9 +1,10 @@
 """Conversations: the ways files write turns, read into `{role, content}` messages."""
 
+import json
 import re
 from typing import Any
 
-from data_tools.formats.record import Data, Message, Record, Text, Unusable, record_of, shown
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, fields, shown, text
 
 ROLES = {
     "human": "user",
@@ -17,7 +18,15 @@ ROLES = {
     "function": "tool",
 }
 KNOWN_ROLES = {"system", "developer", "user", "assistant", "tool"}
-KEPT_FIELDS = ("tool_calls", "tool_call_id", "name")
+NAMES = ("tool_calls", "tool_call_id", "name")
+"""Kept unless empty: some templates take an empty list of calls for a call."""
+WEIGHTS = ("weight", "loss", "train")
+"""Kept with any value, since 0 and false say that the turn carries no loss."""
+REASONING = ("reasoning_content", "thinking")
+"""Kept with any text: an empty one is not the same to a template as none."""
+
+TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
+"""Columns that a chat template reads besides the turns."""
 
 HH_MARKER = re.compile(r"\n\n(Human|Assistant):")
 ANSWER_MARKERS = (
@@ -59,13 +68,57 @@ def _message(turn: Any, name: str) -> Message:
     content = turn.get("content", turn.get("value", turn.get("text")))
     if isinstance(content, list):
         content = _joined_parts(content, name)
-    kept = {key: turn[key] for key in KEPT_FIELDS if turn.get(key)}
+    kept = _kept(turn, name) if len(turn) > 2 or content is None else {}
     if content is None and "tool_calls" in kept:
         content = ""
     if not isinstance(content, str):
         code = "null" if content is None else "wrong_type"
         raise Unusable(code, f"{name} holds {shown(content)}, wanted text")
     return {"role": role, "content": content, **kept}
+
+
+def _kept(turn: Data, name: str) -> dict[str, Any]:
+    """What a turn holds besides role and content that a template or the loss mask reads."""
+    kept = {key: turn[key] for key in NAMES if turn.get(key)}
+    for key in WEIGHTS:
+        if turn.get(key) is not None:
+            if not isinstance(turn[key], bool | int | float):
+                found = f"{key!r} of {name} is {shown(turn[key])}"
+                raise Unusable("wrong_type", f"{found}, wanted a number or true or false")
+            kept[key] = turn[key]
+    for key in REASONING:
+        if turn.get(key) is not None:
+            kept[key] = text(turn, key)
+    return kept
+
+
+def with_template_inputs(record: Record, data: Data) -> Record:
+    """A record with the `tools` and `chat_template_kwargs` of its row, each also as JSON text.
+
+    Raises:
+        Unusable: If one of them is of another type; `wrong_type`.
+    """
+    tools, settings = (_json_value(data, key) for key in TEMPLATE_INPUTS)
+    if tools is not None:
+        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
+            raise Unusable(
+                "wrong_type", f"'tools' is {shown(tools)}, wanted a list of tool schemas"
+            )
+        record = record._replace(tools=tools)
+    if settings is not None:
+        record = record._replace(template_kwargs=fields(settings, "chat_template_kwargs"))
+    return record
+
+
+def _json_value(data: Data, key: str) -> Any:
+    """A value that some files write as JSON text; None if it is absent, null or empty text."""
+    value = data.get(key)
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value) if value.strip() else None
+    except ValueError:
+        return value
 
 
 def _joined_parts(parts: list[Any], name: str) -> str:
@@ -171,7 +224,7 @@ def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None 
         prompt = as_messages(prompt, "user")
         chosen = as_messages(chosen, "assistant")
         rejected = as_messages(rejected, "assistant")
-    return record_of(("preference", prompt, chosen, rejected, "", None, "", None, margin, (), None))
+    return Record("preference", prompt, chosen=chosen, rejected=rejected, margin=margin)
 
 
 def ranked_of(
@@ -195,7 +248,7 @@ def ranked_of(
 def supervised(prompt: Text, completion: Text) -> Record:
     """An SFT record: prompt and completion where both are text, else one conversation."""
     if type(prompt) is str and type(completion) is str:
-        return record_of(("sft", prompt, "", "", completion, None, "", None, None, (), None))
+        return Record("sft", prompt, completion=completion)
     turns = as_messages(prompt, "user") + as_messages(completion, "assistant")
     return Record("sft", messages=turns)
 
