@@ -76,7 +76,7 @@ def _add_stage(name: str, summary: str) -> None:
         from alignment.pipeline.launch import relaunch
 
         relaunch(name, list(argv))
-        importlib.import_module("alignment.stages").main(name, list(argv))
+        importlib.import_module("alignment.training.run").main(name, list(argv))
 
 
 for _stage in STAGES.values():

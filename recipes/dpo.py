@@ -6,7 +6,7 @@ accelerate launch recipes/dpo.py recipes/demo/dpo.yaml --learning_rate 1e-5
 
 import sys
 
-from alignment.stages import main
+from alignment.training.run import main
 
 if __name__ == "__main__":
     main("dpo", sys.argv[1:])

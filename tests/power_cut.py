@@ -73,7 +73,7 @@ def child(argv: list[str], disk: Disk, cut_at: int | None, skips: bool) -> None:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
-    from alignment.stages import main
+    from alignment.training.run import main
 
     main("sft", argv)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.memory import preflight
-from alignment.stages import main
+from alignment.training.run import main
 
 PAGE = 4096
 

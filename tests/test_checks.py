@@ -15,7 +15,7 @@ from alignment.data.load import load_datasets
 from alignment.errors import ConfigError, DataError
 from alignment.models.tokenizer import load_tokenizer
 from alignment.settings.resolve import build, resolve
-from alignment.stages import run_stage
+from alignment.training.run import run_stage
 
 LONG = "abc " * 60
 PAIR = {"prompt": "say one", "chosen": "one", "rejected": "no"}

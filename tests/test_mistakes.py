@@ -259,7 +259,7 @@ GOOD = {"pt": "text.jsonl", "sft": "sft.jsonl", "rm": "pairs.jsonl", "dpo": "pai
 
 PROGRAM = """\
 import contextlib, io, json, sys
-from alignment.stages import main
+from alignment.training.run import main
 for line in sys.stdin:
     stage, words = json.loads(line)
     told, out = io.StringIO(), io.StringIO()

@@ -21,8 +21,8 @@ from alignment.memory.batch_size import keep_effective_batch, next_smaller, size
 from alignment.memory.longest_batch import token_counts
 from alignment.memory.restore import state_bytes
 from alignment.runs.record import load_run
-from alignment.stages import main, run_stage
 from alignment.training.checkpoints import find_fault
+from alignment.training.run import main, run_stage
 
 WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八", "nine", "ten", "eleven"]
 ROWS = {

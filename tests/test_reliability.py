@@ -12,9 +12,9 @@ from support import CORPUS, REPOSITORY, write_jsonl
 
 from alignment.errors import TrainingError
 from alignment.runs.record import Run
-from alignment.stages import run_stage
 from alignment.training.batches import name_rows
 from alignment.training.checkpoints import checkpoints, find_fault
+from alignment.training.run import run_stage
 
 SEED = 3
 ROWS = [{"prompt": f"say {sign}", "completion": f"{sign} is said"} for sign in "abcdefghij"]

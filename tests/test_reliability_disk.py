@@ -20,8 +20,8 @@ from test_faults import delete, empty, flip_a_bit, halve, zero_tail
 from test_reliability import environment, sft
 
 from alignment.runs.record import load_run
-from alignment.stages import main, run_stage
 from alignment.training.checkpoints import checkpoints, find_fault, newest_whole, rotate
+from alignment.training.run import main, run_stage
 
 STEPS = ("--max_steps", "6", "--save_steps", "1")
 

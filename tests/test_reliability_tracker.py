@@ -21,10 +21,10 @@ from transformers import TrainerCallback
 from wandb_server import Server, wandb_server
 
 from alignment.runs.record import Run, load_run
-from alignment.stages import run_stage
 from alignment.trackers import wandb as wandb_setup
 from alignment.trackers.recorder import Tolerant, tolerate_trackers
 from alignment.trackers.wandb import prepare_wandb
+from alignment.training.run import run_stage
 
 
 class Broken(BaseHTTPRequestHandler):

@@ -11,12 +11,12 @@ import pytest
 from support import REPOSITORY, write_jsonl
 from test_reliability import sft
 
-from alignment import stages
 from alignment.errors import ConfigError
 from alignment.pipeline.file import read_pipeline
 from alignment.pipeline.run import plan_pipeline
 from alignment.secrets import redact, redact_text, redact_words
-from alignment.stages import run_stage
+from alignment.training import run
+from alignment.training.run import run_stage
 
 KEYS = {
     "HF_TOKEN": "hf_" + "Planted0" * 4,
@@ -125,12 +125,12 @@ def test_of_several_processes_each_line_of_a_traceback_names_its_own(
     def fail(stage: str, argv: list[str]) -> None:
         raise RuntimeError("no answer\nfrom the judge")
 
-    monkeypatch.setattr(stages, "run_stage", fail)
-    monkeypatch.setattr(stages, "guard_output", lambda: None)  # it would hold for the tests after
+    monkeypatch.setattr(run, "run_stage", fail)
+    monkeypatch.setattr(run, "guard_output", lambda: None)  # it would hold for the tests after
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(SystemExit):
-        stages.main("sft", [])
+        run.main("sft", [])
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "[rank1]: Traceback (most recent call last):"
     assert lines[-2:] == ["[rank1]: RuntimeError: no answer", "[rank1]: from the judge"]
@@ -251,7 +251,7 @@ def test_names_of_a_stage_of_a_pipeline_stay_too(flag: str, tmp_path: Path) -> N
         plan_pipeline(pipeline)
 
 
-@pytest.mark.parametrize("module", ["alignment.cli", "alignment.stages", "data_tools.cli"])
+@pytest.mark.parametrize("module", ["alignment.cli", "alignment.training.run", "data_tools.cli"])
 def test_telemetry_is_off_unless_it_is_asked_for(module: str) -> None:
     program = (
         f"import {module}\n"

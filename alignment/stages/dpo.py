@@ -2,7 +2,7 @@
 
 from trl import DPOTrainer
 
-from alignment.stages.arguments import trainer_arguments
+from alignment.training.arguments import trainer_arguments
 from alignment.training.job import Job
 
 

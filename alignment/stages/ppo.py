@@ -10,7 +10,7 @@ from alignment.ppo.checks import long_prompts
 from alignment.ppo.rewards import load_rewards
 from alignment.ppo.trainer import PPOTrainer
 from alignment.processes import is_main
-from alignment.stages.arguments import trainer_arguments
+from alignment.training.arguments import trainer_arguments
 from alignment.training.job import Job
 
 _NAMED_PROMPTS = 5

@@ -9,7 +9,7 @@ from trl import RewardTrainer
 from alignment.disk import write_text
 from alignment.models.policy import load_reward_policy
 from alignment.processes import is_main
-from alignment.stages.arguments import trainer_arguments
+from alignment.training.arguments import trainer_arguments
 from alignment.training.job import Job
 
 #: Enough answers to know a mean and a deviation to a few per cent.

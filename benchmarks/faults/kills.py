@@ -102,7 +102,7 @@ def _child(stage: str, argv: list[str]) -> None:
     os.dup2(log, 2)
     _note_syncs(Path(argv[argv.index("--output_dir") + 1] + ".synced"))
     _forget_random_states()
-    from alignment.stages import main
+    from alignment.training.run import main
 
     main(stage, argv)
 

@@ -192,8 +192,8 @@ def measure(folder: str, argv: list[str]) -> None:
     import torch
     from transformers import TrainerCallback
 
-    from alignment.stages import run_stage
     from alignment.training.job import Job
+    from alignment.training.run import run_stage
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:

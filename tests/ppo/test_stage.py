@@ -8,7 +8,7 @@ import pytest
 from support import write_jsonl
 
 from alignment.errors import DataError
-from alignment.stages import run_stage
+from alignment.training.run import run_stage
 
 LONG = "abc " * 180
 ROWS = [{"prompt": f"say {word}"} for word in ("one", "two", "three", "four")]

@@ -10,7 +10,7 @@ from support import write_jsonl
 
 from alignment.errors import AlignError
 from alignment.runs.record import load_run
-from alignment.stages import run_stage
+from alignment.training.run import run_stage
 
 WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八"]
 ROWS = {

@@ -1,0 +1,113 @@
+"""The one way to run a stage: settings, checks, folder, record, training."""
+
+import importlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import click
+
+from alignment.disk import check_writable, disk_errors_in_words
+from alignment.errors import AlignError, Interrupted, TrainingError
+from alignment.processes import count, is_main, rank
+from alignment.registry import STAGES
+from alignment.runs.folder import drop_formers
+from alignment.runs.lock import locked
+from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
+from alignment.settings.resolve import describe, resolve
+from alignment.trackers.wandb import finish_wandb, prepare_wandb
+from alignment.training.job import Job, open_job, recorded
+
+
+def main(stage: str, argv: list[str]) -> None:
+    """Run a stage from its command line, as `align`, `python -m alignment` and recipes/*.py do.
+
+    Ends the process with 2 after a user's mistake, told in one or two lines, with 1 where training
+    cannot go on, with 128 and the signal's number after a signal.
+    """
+    guard_output()
+    try:
+        run_stage(stage, argv)
+    except AlignError as error:
+        if is_main():
+            click.echo(redact_text(f"error: {error}"), err=True)
+        sys.exit(1 if isinstance(error, TrainingError) else 2)
+    except Interrupted as interruption:
+        if is_main():
+            click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
+        sys.exit(128 + interruption.number)
+    except Exception:  # a bug: told here, since W&B's own hook would print it, keys and all
+        # the ranks of one run write to one terminal
+        tell_exception(*sys.exc_info(), prefix=f"[rank{rank()}]: " if count() > 1 else "")
+        sys.exit(1)
+
+
+def run_stage(stage: str, argv: list[str]) -> None:
+    """Resolve the settings, check what they name, then train.
+
+    Raises:
+        AlignError: anything that the user can mend.
+    """
+    from alignment.settings.help import print_help
+
+    if {"--help", "-h", "--help-all"} & set(argv):
+        print_help(STAGES[stage], everything="--help-all" in argv)
+        return
+    dry = "--dry-run" in argv
+    settings = resolve(stage, [word for word in argv if word != "--dry-run"])
+    if dry:
+        click.echo(describe(settings))
+        return
+    folder = Path(settings.values["output_dir"])
+    if is_main():
+        check_writable(folder)
+    with locked(folder) if is_main() else nullcontext():
+        _run(stage, open_job(settings))
+
+
+def _run(stage: str, job: Job) -> None:
+    if job.finished:
+        click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
+        drop_formers(job.folder)
+        return
+    _quieten()
+    with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
+        importlib.import_module(f"alignment.stages.{stage}").run(job)
+    if is_main():
+        drop_formers(job.folder)
+        click.echo(f"{stage}: done, in {job.folder}")
+
+
+@contextmanager
+def _tracked(job: Job) -> Iterator[None]:
+    """Set W&B's environment before a stage imports it, which reads it once; bound its end."""
+    reporters = job.settings.values["report_to"]
+    if "wandb" not in ([reporters] if isinstance(reporters, str) else reporters or []):
+        yield
+        return
+    _tell(prepare_wandb(job.run, group=job.settings.values["run_group"], folder=job.folder))
+    exit_code = 1
+    try:
+        yield
+        exit_code = 0
+    finally:
+        _tell(finish_wandb(exit_code=exit_code))
+
+
+def _tell(message: str | None) -> None:
+    if message and is_main():
+        click.echo(message)
+
+
+def _quieten() -> None:
+    """No keys for trackers to read, no fork warnings, one format of log lines."""
+    sys.argv[:] = redact_words(sys.argv)  # W&B sends the command line along
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    # TRL 1.16 uses words that transformers renamed; a user can do nothing about it
+    warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
+    warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)
+    logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)
