@@ -1,94 +1,199 @@
-"""The table of stages; imports nothing heavy, so that help and pipelines stay quick."""
+"""What a stage is; the stages themselves are the modules of `alignment/stages/`.
 
+Imports nothing heavy, so that help, pipelines and plans stay quick.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+Values: TypeAlias = Mapping[str, Any]
+#: What one row of a stage is, in the order in which stages are listed.
+Kind = Literal["text", "sft", "preference", "unpaired", "prompt"]
+LongRows = Literal["cut", "drop", "refuse"]
+Reference = Literal["always", "with_beta", "never"]
+LengthKey = Literal["max_length", "max_completion_length"]
+
+#: What a stage takes from an earlier one, and the key that gets the path.
+ROLES = {"model": "model_name_or_path", "reward_model": "reward_model"}
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """What the command line and a pipeline need to know of a stage before it is imported.
+class Panel:
+    """One chart of the report: metrics as (key, label), and what a good curve looks like."""
 
-    ``kind`` is the shape of the rows it reads, ``config`` the class (module:name) of its trainer's
-    settings, ``roles`` what it takes from earlier stages, ``keys`` what ``--help`` shows.
+    title: str
+    keys: tuple[tuple[str, str], ...]
+    hint: str = ""
+    baseline: float | None = None
+
+
+class Rule(NamedTuple):
+    """Values of keys that cannot work: the key to name, the test, why, and what to do.
+
+    ``{}`` in ``why`` stands for the value of the key.
+    """
+
+    key: str
+    is_wrong: Callable[[Values], bool]
+    why: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """All that the rest of the program needs to know about a stage.
+
+    No field has a default: a new stage must answer every question.
+
+    Attributes:
+        name: Of its command and of its module.
+        summary: One line for `align --help`.
+        kind: What one row of its data is.
+        config: The class (module:name) of its trainer's settings.
+        roles: Models that it takes from earlier stages, keys of `ROLES`.
+        keys: What ``--help`` shows, in this order; see `help_keys`.
+        help: Texts of the keys that this stage explains itself; `settings.help` has the others.
+        rules: Values that cannot work in this stage.
+        losses: Values that ``loss_type`` may have; empty: the schema knows them, or there is none.
+        answer_losses: Losses that learn from a pair whose two answers are equal.
+        sides: The token sequences of one row.
+        splits_prompt: A tokenised row keeps the prompt apart from the answer.
+        rows_per_example: Sequences in a batch for each row.
+        joins_rows: Its trainer can join rows into one sequence (``packing``, ``padding_free``).
+        long_rows: What happens to a row over the limit: its tokens are cut, the row is left out,
+            or the run is refused unless ``on_bad_row`` is drop.
+        length_key: The key that shortens its sequences.
+        samples: It generates the answers that it learns from.
+        reference: When it holds a reference model: always, with ``beta`` over 0, or never.
+        critic: It trains a critic.
+        classifier: It trains a score head in place of the language model's head.
+        fused_outputs: What its trainer asks of TRL's fused LM head; empty: it has none.
+        unmatched_passes: Passes over as many tokens as the batch has that policy and reference
+            make without gradient before each loss.
+        resumes_with_other_batch: A run can resume with another ``per_device_train_batch_size``.
+        panels: What the report draws.
     """
 
     name: str
     summary: str
-    kind: str
+    kind: Kind
     config: str
     roles: tuple[str, ...]
     keys: tuple[str, ...]
+    help: Mapping[str, str]
+    rules: tuple[Rule, ...]
+    losses: tuple[str, ...]
+    answer_losses: tuple[str, ...]
+    sides: tuple[str, ...]
+    splits_prompt: bool
+    rows_per_example: int
+    joins_rows: bool
+    long_rows: LongRows
+    length_key: LengthKey
+    samples: bool
+    reference: Reference
+    critic: bool
+    classifier: bool
+    fused_outputs: tuple[str, ...]
+    unmatched_passes: int
+    resumes_with_other_batch: bool
+    panels: tuple[Panel, ...]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a word that no other part of the program knows."""
+        known = {
+            "kind": Kind,
+            "long_rows": LongRows,
+            "reference": Reference,
+            "length_key": LengthKey,
+        }
+        for field, words in known.items():
+            if getattr(self, field) not in get_args(words):
+                raise ValueError(f"{self.name}: {field} is not one of {get_args(words)}")
+        if not set(self.roles) <= set(ROLES):
+            raise ValueError(f"{self.name}: roles are not among {tuple(ROLES)}")
+
+    def has_reference(self, values: Values) -> bool:
+        """Whether a run with these settings compares the policy with a reference model."""
+        return self.reference == "always" or (
+            self.reference == "with_beta" and bool(values["beta"])
+        )
 
 
-#: What a stage takes from an earlier one, and the key that the path is handed over in.
-ROLES = {"model": "model_name_or_path", "reward_model": "reward_model"}
+class _Stages(Mapping[str, Stage]):
+    """The stages by name, read from their modules when the first one is asked for."""
 
-_COMMON = (
-    "model_name_or_path",
-    "train_data",
-    "eval_data",
-    "output_dir",
-    "learning_rate",
-    "num_train_epochs",
-    "max_steps",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-)
-_LENGTH = ("max_length",)
-_LORA = ("use_peft", "lora_r", "lora_alpha")
-_RUN = ("logging_steps", "save_steps", "report_to", "seed", "resume", "overwrite")
+    def __getitem__(self, name: str) -> Stage:
+        return self._found[name]
 
-STAGES = {
-    stage.name: stage
-    for stage in (
-        Stage(
-            "pt",
-            "Continue pre-training on plain text, packed",
-            "text",
-            "trl:SFTConfig",
-            ("model",),
-            (*_COMMON, *_LENGTH, "packing", *_LORA, *_RUN),
-        ),
-        Stage(
-            "sft",
-            "Fine-tune on answers (supervised)",
-            "sft",
-            "trl:SFTConfig",
-            ("model",),
-            (*_COMMON, *_LENGTH, "packing", "assistant_only_loss", "as_chat", *_LORA, *_RUN),
-        ),
-        Stage(
-            "rm",
-            "Train a reward model on chosen and rejected answers",
-            "preference",
-            "trl:RewardConfig",
-            ("model",),
-            (*_COMMON, *_LENGTH, "center_rewards_coefficient", "as_chat", *_LORA, *_RUN),
-        ),
-        Stage(
-            "dpo",
-            "Optimise on preferences directly, without a reward model",
-            "preference",
-            "trl:DPOConfig",
-            ("model",),
-            (*_COMMON, *_LENGTH, "beta", "loss_type", "as_chat", *_LORA, *_RUN),
-        ),
-        Stage(
-            "ppo",
-            "Optimise against a reward model, with a critic (PPO)",
-            "prompt",
-            "alignment.ppo.config:PPOConfig",
-            ("model", "reward_model"),
-            (
-                *_COMMON,
-                "reward_model",
-                "beta",
-                "num_ppo_epochs",
-                "max_completion_length",
-                "temperature",
-                "as_chat",
-                *_LORA,
-                *_RUN,
-            ),
-        ),
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @cached_property
+    def _found(self) -> dict[str, Stage]:
+        """Every module of the folder must define a stage of its own name.
+
+        Raises:
+            AttributeError: a module defines no ``STAGE``.
+            ValueError: a stage has another name than its module.
+        """
+        folder = Path(__file__).parent / "stages"
+        stages: list[Stage] = []
+        for module in pkgutil.iter_modules([str(folder)]):
+            stage = importlib.import_module(f"alignment.stages.{module.name}").STAGE
+            if stage.name != module.name:
+                raise ValueError(f"alignment/stages/{module.name}.py defines '{stage.name}'")
+            stages.append(stage)
+        kinds = get_args(Kind)
+        stages.sort(key=lambda stage: (kinds.index(stage.kind), stage.name))
+        return {stage.name: stage for stage in stages}
+
+
+STAGES: Mapping[str, Stage] = _Stages()
+
+
+def help_keys(*own: str) -> tuple[str, ...]:
+    """The keys that ``--help`` shows: those of every stage around a stage's own."""
+    return (
+        "model_name_or_path",
+        "train_data",
+        "eval_data",
+        "output_dir",
+        "learning_rate",
+        "num_train_epochs",
+        "max_steps",
+        "per_device_train_batch_size",
+        "gradient_accumulation_steps",
+        *own,
+        "use_peft",
+        "lora_r",
+        "lora_alpha",
+        "logging_steps",
+        "save_steps",
+        "report_to",
+        "seed",
+        "resume",
+        "overwrite",
     )
-}
+
+
+def panel(key: str, title: str, hint: str = "", baseline: float | None = None) -> Panel:
+    """One metric, in training and on held-out rows."""
+    return Panel(title, ((key, "train"), (f"eval_{key}", "held out")), hint, baseline)
+
+
+#: Shared by the stages that train a language model on the rows themselves.
+ENTROPY = panel("entropy", "Entropy", "Nats per token; how undecided the model still is")
+LANGUAGE_PANELS = (
+    panel("loss", "Loss", "Falls; on held-out rows too"),
+    panel("mean_token_accuracy", "Token accuracy", "Share of next tokens predicted"),
+    ENTROPY,
+)

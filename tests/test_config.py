@@ -173,7 +173,16 @@ def test_the_keys_of_the_short_help_exist(stage: str) -> None:
     from alignment.settings.help import ESSENTIALS
 
     assert set(STAGES[stage].keys) <= set(schema_of(stage))
-    assert set(STAGES[stage].keys) <= set(ESSENTIALS)
+    assert set(STAGES[stage].keys) <= {*ESSENTIALS, *STAGES[stage].help}
+    assert not set(STAGES[stage].help) & set(ESSENTIALS), "one text in one place"
+    assert set(STAGES[stage].help) <= set(STAGES[stage].keys)
+
+
+def test_shared_help_is_of_keys_that_stages_share() -> None:
+    from alignment.settings.help import ESSENTIALS
+
+    for key in ESSENTIALS:
+        assert sum(key in stage.keys for stage in STAGES.values()) > 1, key
 
 
 def test_what_trl_refuses_is_a_user_error(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.settings.rules import LOSSES
+from alignment.registry import STAGES
 
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 SFT = {"prompt": "a", "completion": "b"}
@@ -334,4 +334,4 @@ def test_the_losses_are_those_of_trl() -> None:
     import trl.trainer.dpo_trainer as module
 
     known = re.findall(r'loss_type == "(\w+)"', inspect.getsource(module.DPOTrainer))
-    assert set(LOSSES["dpo"]) == set(known)
+    assert set(STAGES["dpo"].losses) == set(known)

@@ -12,10 +12,11 @@ import pytest
 from alignment.errors import DataError
 from alignment.evaluate import Answer, AnswerRow, Estimate, Evaluation, NamedModel
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
+from alignment.registry import STAGES
 from alignment.report import render_table, write_report
 from alignment.report.answers import side_by_side
 from alignment.report.charts import Line, lines
-from alignment.report.curves import MOST_POINTS, PANELS, draw_curves
+from alignment.report.curves import MOST_POINTS, draw_curves
 from alignment.report.headline import headline, number
 from alignment.runs.record import Parent, Run, Source
 
@@ -135,7 +136,7 @@ def runs(tmp_path: Path) -> Path:
     make_run(root / "dpo", "dpo", {"model": sft}, status="failed", error=NASTY)
     make_run(root / "ppo", "ppo", {"model": sft, "reward_model": rm})
     for stage in ("sft", "rm", "dpo", "ppo"):
-        log(root / stage, [key for panel in PANELS[stage] for key, _ in panel.keys])
+        log(root / stage, [key for panel in STAGES[stage].panels for key, _ in panel.keys])
     return root
 
 
@@ -191,7 +192,7 @@ def test_the_page_says_what_was_found(runs: Path, tmp_path: Path) -> None:
     assert "reward model: rm" in plain
     assert sum("KL" in title for title in page.values("aria-label")) >= 3
     for stage in ("sft", "rm", "dpo", "ppo"):
-        assert len(re.findall(rf'aria-label="{PANELS[stage][0].title}"', text)) >= 1
+        assert len(re.findall(rf'aria-label="{STAGES[stage].panels[0].title}"', text)) >= 1
 
 
 def test_the_lineage_is_a_tree_below_the_model_that_each_run_started_from(

@@ -1,4 +1,4 @@
-"""Help for a stage: the keys that people use, from a table; every key, from the schema."""
+"""Help for a stage: the keys that people use most, or every key from the schema."""
 
 import textwrap
 
@@ -6,37 +6,31 @@ import click
 
 from alignment.registry import Stage
 
-#: What ``align <stage> --help`` says of a key. ``--help-all`` prints the dataclasses' own words.
+#: What ``align <stage> --help`` says of a key that several stages have; a stage explains its own.
+#: ``--help-all`` prints the texts of the dataclasses.
 ESSENTIALS = {
     "model_name_or_path": "model folder, adapter folder or hub name to start from",
-    "reward_model": "run of `align rm`, folder, hub name, module:function or URL that scores",
     "train_data": "files, folders or hub names to train on",
-    "eval_data": "the same, held out",
+    "eval_data": "the same, to evaluate on",
     "output_dir": "folder for the result; a used one asks for --resume or --overwrite",
     "learning_rate": "peak learning rate",
     "num_train_epochs": "passes over the data",
     "max_steps": "optimizer steps; overrides num_train_epochs",
-    "per_device_train_batch_size": "rows a process takes at once",
+    "per_device_train_batch_size": "rows in a batch of one process",
     "gradient_accumulation_steps": "batches before an optimizer step",
-    "max_length": "tokens after which a row is cut",
+    "max_length": "largest number of tokens in a row",
     "packing": "fill blocks of max_length with several rows",
-    "assistant_only_loss": "of messages, only the assistant's tokens carry loss",
-    "center_rewards_coefficient": "pull the mean reward to zero",
     "beta": "strength of the pull to the reference (KL)",
-    "loss_type": "DPO loss or losses",
-    "num_ppo_epochs": "passes over each rollout",
-    "max_completion_length": "tokens of an answer at most",
-    "temperature": "of the sampled answers",
     "as_chat": "wrap strings as chat messages",
-    "use_peft": "train a LoRA adapter in place of the whole model",
+    "use_peft": "train a LoRA adapter instead of the whole model",
     "lora_r": "rank of the adapter",
     "lora_alpha": "scale of the adapter",
     "logging_steps": "steps between two lines of metrics.jsonl",
     "save_steps": "steps between two checkpoints",
     "report_to": "wandb, tensorboard, trackio or none",
     "seed": "of everything random",
-    "resume": "go on from the newest checkpoint in output_dir",
-    "overwrite": "start anew; the run in output_dir is kept aside until that is finished",
+    "resume": "continue from the newest checkpoint in output_dir",
+    "overwrite": "start again; the run in output_dir is kept until this one is finished",
 }
 
 _USAGE = """\
@@ -54,8 +48,9 @@ def print_help(stage: Stage, *, everything: bool) -> None:
     if everything:
         _print_schema(stage.name)
         return
+    texts = {**ESSENTIALS, **stage.help}
     for key in stage.keys:
-        click.echo(f"  --{key:<30} {ESSENTIALS[key]}")
+        click.echo(f"  --{key:<30} {texts[key]}")
     click.echo(
         f"\n  --{'dry-run':<30} print every key that differs from its default, with its source"
     )

@@ -4,15 +4,14 @@
 """
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from alignment.errors import ConfigError, place_of
+from alignment.registry import STAGES, Rule, Values
 from alignment.settings.reward_spec import missing_function
-
-Values = Mapping[str, Any]
 
 
 class _Range(NamedTuple):
@@ -49,13 +48,6 @@ _RANGES = (
     _Range(("label_smoothing", "gamma", "lam"), lambda x: 0 <= x <= 1, "within 0 and 1"),
     _Range(("max_loss_spike",), lambda x: x > 1, "over 1"),
 )
-#: What TRL's DPOTrainer and SFTTrainer know; they themselves look only once the model is there.
-LOSSES = {
-    "dpo": (
-        *("sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard"),
-        *("aot", "aot_unpaired", "apo_zero", "apo_down", "discopop", "sft", "sigmoid_norm"),
-    ),
-}
 #: Trackers and the module that each needs.
 _TRACKERS = {
     "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow",
@@ -77,78 +69,62 @@ _PACKAGES = (
 )
 
 
-class _Pair(NamedTuple):
-    """Keys that do not go together: the first is the one that is named."""
-
-    key: str
-    is_wrong: Callable[[Values], bool]
-    why: str
-    remedy: str
-
-
 def _evaluates(values: Values) -> bool:
     return bool(values["eval_data"]) or values["eval_fraction"] > 0
 
 
-_PAIRS = (
-    _Pair("max_steps", lambda v: v["max_steps"] == 0 or v["max_steps"] < -1,
-          "{} trains nothing", "give 1 or more, or leave it out for num_train_epochs"),
-    _Pair("num_train_epochs", lambda v: v["num_train_epochs"] <= 0 and v["max_steps"] < 1,
-          "{} trains nothing", "give a number over 0, or max_steps"),
-    _Pair("resume", lambda v: v["resume"] and v["overwrite"],
-          "cannot go on with a run that overwrite deletes", "give one of the two"),
-    _Pair("resume_anyway", lambda v: v["resume_anyway"] and not v["resume"],
-          "does nothing without resume", "add --resume"),
-    _Pair("resume_from_checkpoint", lambda v: v["resume_from_checkpoint"] is not None,
-          "is chosen here: the newest whole checkpoint", "say --resume instead"),
-    _Pair("save_only_model", lambda v: v["save_only_model"] and v["resume"],
-          "saves no optimizer, so no run can go on from it", "leave one of the two out"),
-    _Pair("ignore_data_skip", lambda v: v["ignore_data_skip"] and v["resume"],
-          "would show the first rows again, so the run would be another", "leave it out"),
-    _Pair("sync_ref_model", lambda v: bool(v.get("sync_ref_model")) and v["resume"],
-          "cannot resume: checkpoints do not hold the moved reference",
-          "start anew with --overwrite, or leave it out"),
-    _Pair("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
-          "is not used where eval_data is given", "give one of the two"),
-    _Pair("eval_strategy", lambda v: v["eval_strategy"] != "no" and not _evaluates(v),
-          "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
-    _Pair("load_best_model_at_end",
-          lambda v: v["load_best_model_at_end"] and v["save_strategy"] == "no",
-          "saves nothing to load: save_strategy is no", "set save_strategy: steps"),
-    _Pair("load_best_model_at_end",
-          lambda v: v["load_best_model_at_end"] and v["eval_strategy"] == "no",
-          "needs a measure: eval_strategy is no", "set eval_strategy as save_strategy"),
-    _Pair("load_best_model_at_end",
-          lambda v: v["load_best_model_at_end"] and v["save_strategy"] != "best"
-          and v["eval_strategy"] != v["save_strategy"],
-          "needs eval_strategy and save_strategy to be the same", "set both to steps, or to epoch"),
-    _Pair("save_strategy", lambda v: v["save_strategy"] == "best" and v["eval_strategy"] == "no",
-          "best needs a measure: eval_strategy is no", "set eval_strategy: steps"),
-    _Pair("auto_find_batch_size", lambda v: v["auto_find_batch_size"] and not v["preflight"],
-          "is found by the preflight, which is off", "leave one of the two out"),
-    _Pair("auto_find_batch_size",
-          lambda v: v["auto_find_batch_size"]
-          and bool(v["deepspeed"] or v["fsdp"] or v["torch_compile"] or v["ddp_static_graph"]),
-          "cannot try a batch under deepspeed, fsdp, torch_compile or ddp_static_graph",
-          "leave it out"),
-    _Pair("bf16", lambda v: bool(v["bf16"]) and v["fp16"],
-          "cannot be on together with fp16", "give one of the two"),
-    _Pair("fp16", lambda v: v["fp16"] and v["use_cpu"],
-          "needs a GPU, and use_cpu is set", "leave one of the two out"),
-    _Pair("load_in_4bit", lambda v: v["load_in_4bit"] and v["load_in_8bit"],
-          "cannot be on together with load_in_8bit", "give one of the two"),
-    _Pair("load_in_4bit", lambda v: v["load_in_4bit"] and not v["use_peft"],
-          "trains nothing without an adapter", "add --use_peft"),
-    _Pair("load_in_8bit", lambda v: v["load_in_8bit"] and not v["use_peft"],
-          "trains nothing without an adapter", "add --use_peft"),
-    _Pair("reward_weights",
-          lambda v: len(v.get("reward_weights") or v.get("reward_model") or [])
-          != len(v.get("reward_model") or []),
-          "{} is not one number for each reward_model", "give as many weights as rewards"),
-    _Pair("max_loss_spike",
-          lambda v: v["max_loss_spike"] is not None and "cliprange_value" in v,
-          "PPO's loss is around 0 and has no median to compare with",
-          "leave it out: alarm_patience watches PPO"),
+#: Of keys that several stages have; a stage's own rules are in its module.
+_RULES = (
+    Rule("max_steps", lambda v: v["max_steps"] == 0 or v["max_steps"] < -1,
+         "{} trains nothing", "give 1 or more, or leave it out for num_train_epochs"),
+    Rule("num_train_epochs", lambda v: v["num_train_epochs"] <= 0 and v["max_steps"] < 1,
+         "{} trains nothing", "give a number over 0, or max_steps"),
+    Rule("resume", lambda v: v["resume"] and v["overwrite"],
+         "cannot go on with a run that overwrite deletes", "give one of the two"),
+    Rule("resume_anyway", lambda v: v["resume_anyway"] and not v["resume"],
+         "does nothing without resume", "add --resume"),
+    Rule("resume_from_checkpoint", lambda v: v["resume_from_checkpoint"] is not None,
+         "is chosen here: the newest whole checkpoint", "say --resume instead"),
+    Rule("save_only_model", lambda v: v["save_only_model"] and v["resume"],
+         "saves no optimizer, so no run can go on from it", "leave one of the two out"),
+    Rule("ignore_data_skip", lambda v: v["ignore_data_skip"] and v["resume"],
+         "would show the first rows again, so the run would be another", "leave it out"),
+    Rule("sync_ref_model", lambda v: bool(v.get("sync_ref_model")) and v["resume"],
+         "cannot resume: checkpoints do not hold the moved reference",
+         "start anew with --overwrite, or leave it out"),
+    Rule("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
+         "is not used where eval_data is given", "give one of the two"),
+    Rule("eval_strategy", lambda v: v["eval_strategy"] != "no" and not _evaluates(v),
+         "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
+    Rule("load_best_model_at_end",
+         lambda v: v["load_best_model_at_end"] and v["save_strategy"] == "no",
+         "saves nothing to load: save_strategy is no", "set save_strategy: steps"),
+    Rule("load_best_model_at_end",
+         lambda v: v["load_best_model_at_end"] and v["eval_strategy"] == "no",
+         "needs a measure: eval_strategy is no", "set eval_strategy as save_strategy"),
+    Rule("load_best_model_at_end",
+         lambda v: v["load_best_model_at_end"] and v["save_strategy"] != "best"
+         and v["eval_strategy"] != v["save_strategy"],
+         "needs eval_strategy and save_strategy to be the same", "set both to steps, or to epoch"),
+    Rule("save_strategy", lambda v: v["save_strategy"] == "best" and v["eval_strategy"] == "no",
+         "best needs a measure: eval_strategy is no", "set eval_strategy: steps"),
+    Rule("auto_find_batch_size", lambda v: v["auto_find_batch_size"] and not v["preflight"],
+         "is found by the preflight, which is off", "leave one of the two out"),
+    Rule("auto_find_batch_size",
+         lambda v: v["auto_find_batch_size"]
+         and bool(v["deepspeed"] or v["fsdp"] or v["torch_compile"] or v["ddp_static_graph"]),
+         "cannot try a batch under deepspeed, fsdp, torch_compile or ddp_static_graph",
+         "leave it out"),
+    Rule("bf16", lambda v: bool(v["bf16"]) and v["fp16"],
+         "cannot be on together with fp16", "give one of the two"),
+    Rule("fp16", lambda v: v["fp16"] and v["use_cpu"],
+         "needs a GPU, and use_cpu is set", "leave one of the two out"),
+    Rule("load_in_4bit", lambda v: v["load_in_4bit"] and v["load_in_8bit"],
+         "cannot be on together with load_in_8bit", "give one of the two"),
+    Rule("load_in_4bit", lambda v: v["load_in_4bit"] and not v["use_peft"],
+         "trains nothing without an adapter", "add --use_peft"),
+    Rule("load_in_8bit", lambda v: v["load_in_8bit"] and not v["use_peft"],
+         "trains nothing without an adapter", "add --use_peft"),
 )  # fmt: skip
 
 
@@ -167,14 +143,14 @@ def check_combinations(
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
-    for keys, is_right, rule in _RANGES:
+    for keys, is_right, expected in _RANGES:
         for key in keys:
             value = values.get(key)
             if isinstance(value, int | float) and not is_right(value):
-                yield key, f"{value} must be {rule}", f"change {key}"
-    for pair in _PAIRS:
-        if pair.is_wrong(values):
-            yield pair.key, pair.why.format(values[pair.key]), pair.remedy
+                yield key, f"{value} must be {expected}", f"change {key}"
+    for rule in (*_RULES, *STAGES[stage].rules):
+        if rule.is_wrong(values):
+            yield rule.key, rule.why.format(values[rule.key]), rule.remedy
     yield from _unknown_trackers(values)
     if not elsewhere:
         yield from _missing_packages(values)
@@ -228,9 +204,13 @@ def _missing_files(values: Values) -> Iterator[tuple[str, str, str]]:
 
 
 def _unknown_losses(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
-    for loss in values.get("loss_type") or [] if stage in LOSSES else []:
-        if loss not in LOSSES[stage]:
-            yield "loss_type", f"no loss '{loss}'", f"one of {', '.join(LOSSES[stage])}"
+    known = STAGES[stage].losses
+    if not known:
+        return
+    given = values["loss_type"] or ()
+    for loss in (given,) if isinstance(given, str) else given:
+        if loss not in known:
+            yield "loss_type", f"no loss '{loss}'", f"one of {', '.join(known)}"
 
 
 def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:

@@ -1,23 +1,99 @@
 """Proximal policy optimisation against a reward model (arXiv 2203.02155, 2403.17031)."""
 
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignment.models.folders import prompt_budget
-from alignment.ppo.checks import long_prompts
-from alignment.ppo.rewards import load_rewards
-from alignment.ppo.trainer import PPOTrainer
 from alignment.processes import is_main
-from alignment.training.arguments import trainer_arguments
-from alignment.training.job import Job
+from alignment.registry import Panel, Rule, Stage, Values, help_keys
 
+if TYPE_CHECKING:
+    from alignment.training.job import Job
+
+
+def _weights_differ_in_number(values: Values) -> bool:
+    weights = values["reward_weights"]
+    return bool(weights) and len(weights) != len(values["reward_model"] or ())
+
+
+STAGE = Stage(
+    name="ppo",
+    summary="Optimise against a reward model, with a critic (PPO)",
+    kind="prompt",
+    config="alignment.ppo.config:PPOConfig",
+    roles=("model", "reward_model"),
+    keys=help_keys(
+        "reward_model",
+        "beta",
+        "num_ppo_epochs",
+        "max_completion_length",
+        "temperature",
+        "as_chat",
+    ),
+    help={
+        "reward_model": "run of `align rm`, folder, hub name, module:function or URL that scores",
+        "num_ppo_epochs": "passes over each rollout",
+        "max_completion_length": "largest number of tokens in an answer",
+        "temperature": "of the sampled answers",
+    },
+    rules=(
+        Rule(
+            "reward_weights",
+            _weights_differ_in_number,
+            "{} is not one number for each reward_model",
+            "give as many weights as rewards",
+        ),
+        Rule(
+            "max_loss_spike",
+            lambda values: values["max_loss_spike"] is not None,
+            "PPO's loss is around 0 and has no median to compare with",
+            "leave it out: alarm_patience watches PPO",
+        ),
+    ),
+    losses=(),
+    answer_losses=(),
+    sides=("prompt",),
+    splits_prompt=False,
+    rows_per_example=1,
+    joins_rows=False,
+    long_rows="refuse",
+    length_key="max_completion_length",
+    samples=True,
+    reference="with_beta",
+    critic=True,
+    classifier=False,
+    fused_outputs=("log_probs", "entropy"),
+    unmatched_passes=0,
+    # a checkpoint within a rollout counts micro-batches of the size that it was saved with
+    resumes_with_other_batch=False,
+    panels=(
+        Panel("Score", (("objective/score", "score"),), "By the reward model; rises"),
+        Panel("KL to the reference", (("objective/kl", "KL"),), "Nats; rises and levels off", 0.0),
+        Panel("Entropy", (("policy/entropy", "entropy"),), "A fall to zero is collapse"),
+        Panel(
+            "Explained variance",
+            (("critic/explained_variance", "critic"),),
+            "Of the returns, by the critic; 1 is perfect",
+            0.0,
+        ),
+        Panel(
+            "Clip fraction", (("policy/clip_fraction", "policy"),), "Above 0.3 steps are too big"
+        ),
+        Panel("Approximate KL", (("policy/approx_kl", "policy"),), "Of one update"),
+        Panel("Response length", (("response/length", "tokens"),), "Tokens"),
+        Panel("Ended by EOS", (("response/eos_rate", "share"),), "Share of responses"),
+    ),
+)
 _NAMED_PROMPTS = 5
 
 
-def run(job: Job) -> None:
+def run(job: "Job") -> None:
     """Train on prompts; the reference is the model that training starts from."""
+    from alignment.ppo.rewards import load_rewards
+    from alignment.ppo.trainer import PPOTrainer
+    from alignment.training.arguments import trainer_arguments
+
     arguments = trainer_arguments(job)
     if job.settings.values["on_bad_row"] == "drop":
         _drop_long_prompts(job, arguments)
@@ -36,8 +112,11 @@ def run(job: Job) -> None:
     job.train(trainer)
 
 
-def _drop_long_prompts(job: Job, arguments: dict[str, Any]) -> None:
+def _drop_long_prompts(job: "Job", arguments: dict[str, Any]) -> None:
     """Leave out prompts with no room for a response, in place; name and count them."""
+    from alignment.models.folders import prompt_budget
+    from alignment.ppo.checks import long_prompts
+
     args = arguments["args"]
     budget = prompt_budget(job.run, args)
     if budget is None:

@@ -1,23 +1,57 @@
 """Reward model: a score for each answer, the chosen one above the rejected (Bradley-Terry)."""
 
 import json
-from typing import Any
-
-import torch
-from trl import RewardTrainer
+import math
+from typing import TYPE_CHECKING, Any
 
 from alignment.disk import write_text
-from alignment.models.policy import load_reward_policy
 from alignment.processes import is_main
-from alignment.training.arguments import trainer_arguments
-from alignment.training.job import Job
+from alignment.registry import Stage, help_keys, panel
 
+if TYPE_CHECKING:
+    from alignment.training.job import Job
+
+STAGE = Stage(
+    name="rm",
+    summary="Train a reward model on chosen and rejected answers",
+    kind="preference",
+    config="trl:RewardConfig",
+    roles=("model",),
+    keys=help_keys("max_length", "center_rewards_coefficient", "as_chat"),
+    help={"center_rewards_coefficient": "pull the mean reward to zero"},
+    rules=(),
+    losses=(),
+    answer_losses=(),
+    sides=("chosen", "rejected"),
+    splits_prompt=False,
+    rows_per_example=2,
+    joins_rows=False,
+    long_rows="drop",
+    length_key="max_length",
+    samples=False,
+    reference="never",
+    critic=False,
+    classifier=True,
+    fused_outputs=(),
+    unmatched_passes=0,
+    resumes_with_other_batch=True,
+    panels=(
+        panel("accuracy", "Accuracy", "Share of pairs ranked as people ranked them", 0.5),
+        panel("loss", "Loss", "log 2 is what random guesses get", math.log(2)),
+        panel("margin", "Margin", "Reward of chosen minus rejected", 0.0),
+    ),
+)
 #: Enough answers to know a mean and a deviation to a few per cent.
 _STATS_PAIRS = 512
 
 
-def run(job: Job) -> None:
+def run(job: "Job") -> None:
     """Train on pairs, then measure the scores of chosen answers, by which PPO normalises."""
+    from trl import RewardTrainer
+
+    from alignment.models.policy import load_reward_policy
+    from alignment.training.arguments import trainer_arguments
+
     trainer = RewardTrainer(**trainer_arguments(job, load_model=load_reward_policy))
     job.train(trainer)
     stats = reward_stats(trainer)
@@ -27,7 +61,9 @@ def run(job: Job) -> None:
 
 
 def reward_stats(trainer: Any) -> dict[str, float]:
-    """Mean and deviation of the scores of chosen answers, held-out ones where there are any."""
+    """Mean and deviation of the scores of chosen answers, held-out ones if there are any."""
+    import torch
+
     rows = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
     rows = rows.select(range(min(_STATS_PAIRS, len(rows))))
     scores = []

@@ -1,11 +1,44 @@
 """Supervised fine-tuning: the model learns to give the answers of the data."""
 
-from trl import SFTTrainer
+from typing import TYPE_CHECKING
 
-from alignment.training.arguments import trainer_arguments
-from alignment.training.job import Job
+from alignment.registry import LANGUAGE_PANELS, Stage, help_keys
+
+if TYPE_CHECKING:
+    from alignment.training.job import Job
+
+STAGE = Stage(
+    name="sft",
+    summary="Fine-tune on answers (supervised)",
+    kind="sft",
+    config="trl:SFTConfig",
+    roles=("model",),
+    keys=help_keys("max_length", "packing", "assistant_only_loss", "as_chat"),
+    help={"assistant_only_loss": "of messages, only the assistant's tokens carry loss"},
+    rules=(),
+    losses=(),
+    answer_losses=(),
+    sides=("answer",),
+    splits_prompt=False,
+    rows_per_example=1,
+    joins_rows=True,
+    long_rows="cut",
+    length_key="max_length",
+    samples=False,
+    reference="never",
+    critic=False,
+    classifier=False,
+    fused_outputs=("log_probs", "entropy", "is_top1"),
+    unmatched_passes=0,
+    resumes_with_other_batch=True,
+    panels=LANGUAGE_PANELS,
+)
 
 
-def run(job: Job) -> None:
+def run(job: "Job") -> None:
     """Train on answers; of ``{"prompt","completion"}`` rows only the completion carries loss."""
+    from trl import SFTTrainer
+
+    from alignment.training.arguments import trainer_arguments
+
     job.train(SFTTrainer(**trainer_arguments(job)))
