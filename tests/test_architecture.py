@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY
 
+from alignment.registry import STAGES
+
 #: The first pattern that a module's name begins with gives its layer.
 LAYERS = {
     "alignment": 0,
     "alignment.errors": 0,
+    "alignment.files": 0,
     "alignment.secrets": 0,
     "alignment.processes": 0,
     "alignment.registry": 0,
@@ -123,6 +126,60 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
     assert "align" in done.stdout
 
 
+#: Literals that equal a stage's name and mean something else.
+NOT_A_STAGE = {
+    "alignment.data.load": {"sft"},  # a kind of row
+    "alignment.ppo.critic": {"pt"},  # safetensors' word for PyTorch
+    "alignment.ppo.reward_models": {"pt"},  # transformers' word for PyTorch
+    "alignment.ppo.rewards": {"pt"},  # safetensors' word for PyTorch
+    "alignment.ppo.trainer": {"ppo"},  # a tag of the model card
+    "alignment.registry": {"sft"},  # a kind of row
+    "alignment.reject.plan": {"sft"},  # a kind of row
+    "alignment.reject.rows": {"sft"},  # a kind of row
+}
+#: Modules that still name stages; nothing may be added here.
+STILL_NAMING_STAGES = {
+    "alignment.data.counts",
+    "alignment.memory.preflight",
+    "alignment.plan.advice",
+    "alignment.plan.duration",
+    "alignment.plan.models",
+    "alignment.plan.recipe",
+    "alignment.plan.rows",
+    "alignment.plan.steps",
+    "alignment.plan.table",
+    "alignment.training.guard",
+}
+
+
+def named_stages(path: Path) -> set[str]:
+    """Stages whose names the code holds: compared, matched, as keys, in tuples, as arguments."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    constants = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    return {name for name in STAGES if name in constants}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in MODULES
+        if path.is_relative_to(REPOSITORY / "alignment") and path.parent.name != "stages"
+    ],
+    ids=module_name,
+)
+def test_no_stage_is_named_outside_its_module(path: Path) -> None:
+    name = module_name(path)
+    found = named_stages(path) - NOT_A_STAGE.get(name, set())
+    assert bool(found) == (name in STILL_NAMING_STAGES), found
+
+
+def test_a_stage_names_no_other() -> None:
+    for path in (REPOSITORY / "alignment" / "stages").glob("[!_]*.py"):
+        stage = STAGES[path.stem]
+        assert named_stages(path) <= {stage.name, stage.kind, *stage.losses}, path
+
+
 def function_lengths(path: Path) -> dict[str, int]:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     return {
@@ -141,7 +198,7 @@ def test_functions_and_files_stay_short() -> None:
 
 def test_doors_are_thin() -> None:
     doors = sorted((REPOSITORY / "recipes").glob("*.py"))
-    assert [door.stem for door in doors] == ["dpo", "ppo", "pt", "rm", "sft"]
+    assert [door.stem for door in doors] == sorted(STAGES)
     for door in doors:
         assert len(door.read_text(encoding="utf-8").splitlines()) <= 25
 
