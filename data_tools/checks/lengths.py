@@ -7,9 +7,10 @@ from typing import Any
 
 from data_tools.checks import Finding
 from data_tools.checks.sets import Where
-from data_tools.formats import Record
-from data_tools.rendering.model_text import ModelText, Spoken
-from data_tools.text import plain
+from data_tools.formats.detect import Record
+from data_tools.formats.plain_text import plain
+from data_tools.formats.record import Unusable
+from data_tools.rendering.render import Renderer, Spoken, Tokens
 
 RESAMPLES = 1000
 FAIR, STRONG = 0.60, 0.70
@@ -103,8 +104,8 @@ class Truncation:
 
     BATCH = 256
 
-    def __init__(self, model: ModelText, max_length: int) -> None:
-        self.model, self.max_length = model, max_length
+    def __init__(self, renderer: Renderer, max_length: int) -> None:
+        self.renderer, self.max_length = renderer, max_length
         self.records = self.cut = self.equal = self.no_room = 0
         self.tokens = self.tokens_cut = 0
         self.chosen_cut = self.rejected_cut = self.one_cut = 0
@@ -113,19 +114,23 @@ class Truncation:
         self._waiting: list[tuple[Where, list[Spoken]]] = []
 
     def add(self, where: Where, record: Record) -> list[tuple[Where, Finding]]:
-        """Take a record in; the findings of a whole batch come at once."""
-        self._waiting.append((where, list(_sides(self.model, record))))
+        """Count a record; the findings of a whole batch come at once."""
+        try:
+            sides = list(self.renderer.sequences(record).values())
+        except Unusable as error:
+            return [(where, Finding("template", "", str(error)))]
+        self._waiting.append((where, sides))
         return self.finish() if len(self._waiting) >= self.BATCH else []
 
     def finish(self) -> list[tuple[Where, Finding]]:
-        """The findings of the records still waiting."""
+        """Return the findings of the records that are still waiting."""
         waiting, self._waiting = self._waiting, []
-        ids = self.model.token_ids([side.text for _, sides in waiting for side in sides])
-        found = []
-        for where, sides in waiting:
-            tokens = [next(ids) for _ in sides]
-            found += [(where, finding) for finding in self._judged(sides, tokens)]
-        return found
+        encoded = iter(self.renderer.encode([side for _, sides in waiting for side in sides]))
+        return [
+            (where, finding)
+            for where, sides in waiting
+            for finding in self._judged([next(encoded) for _ in sides])
+        ]
 
     def findings(self) -> Iterator[Finding]:
         """What the records seen show together, once all are judged."""
@@ -142,37 +147,32 @@ class Truncation:
                 counts = f"rejected {self.rejected_cut}, chosen {self.chosen_cut} times"
                 yield Finding("cut_one_side", side, counts)
 
-    def _judged(self, sides: list[Spoken], tokens: list[list[int]]) -> Iterator[Finding]:
-        """Count one record and say what the cut does to it."""
+    def _judged(self, sides: list[Tokens]) -> Iterator[Finding]:
+        """Count one record and report what the cut does to it."""
         limit = self.max_length
-        longest = max(map(len, tokens))
+        ids = [side.ids for side in sides]
+        longest = max(map(len, ids))
         self.records += 1
         self.lengths[longest // 32 * 32] += 1
-        self.tokens += sum(map(len, tokens))
-        if len(tokens) == 2:
-            self.bias.add_lengths(len(tokens[0]), len(tokens[1]))
+        self.tokens += sum(map(len, ids))
+        if len(ids) == 2:
+            self.bias.add_lengths(len(ids[0]), len(ids[1]))
         if longest <= limit:
             return
         self.cut += 1
-        self.tokens_cut += sum(max(0, len(ids) - limit) for ids in tokens)
-        if self._prompt_fills(sides[0]):
+        self.tokens_cut += sum(max(0, len(one) - limit) for one in ids)
+        if sides[0].answer >= limit:
             self.no_room += 1
             yield Finding("prompt_truncated", "prompt", f"max_length {limit}")
             return
         yield Finding("truncated", "", f"{longest} tokens, max_length {limit}")
-        if len(tokens) == 2:
-            self.chosen_cut += len(tokens[0]) > limit
-            self.rejected_cut += len(tokens[1]) > limit
-            self.one_cut += (len(tokens[0]) > limit) != (len(tokens[1]) > limit)
-            if tokens[0][:limit] == tokens[1][:limit]:
+        if len(ids) == 2:
+            self.chosen_cut += len(ids[0]) > limit
+            self.rejected_cut += len(ids[1]) > limit
+            self.one_cut += (len(ids[0]) > limit) != (len(ids[1]) > limit)
+            if ids[0][:limit] == ids[1][:limit]:
                 self.equal += 1
                 yield Finding("equal_once_cut", "", f"max_length {limit}")
-
-    def _prompt_fills(self, side: Spoken) -> bool:
-        if not side.loss:
-            return False
-        before = side.text[: side.loss[-1][0]]
-        return len(self.model.encoded(before)) >= self.max_length
 
     def as_json(self) -> dict[str, Any]:
         """Counts and shares."""
@@ -188,18 +188,3 @@ class Truncation:
             "prompt_fills": self.no_room,
             "equal_once_cut": self.equal,
         }
-
-
-def _sides(model: ModelText, record: Record) -> Iterator[Spoken]:
-    """What is tokenised of a record: both sides of a pair, else the whole of it."""
-    if record.kind == "preference":
-        yield model.spoken(record.prompt, record.chosen)
-        yield model.spoken(record.prompt, record.rejected)
-    elif record.messages is not None:
-        turns = record.messages
-        last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=len(turns))
-        yield model.spoken(turns[:last], turns[last:])
-    elif record.kind == "prompt":
-        yield model.spoken(record.prompt, opened=True)
-    else:
-        yield model.spoken(record.prompt, record.completion or record.text)

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from alignment.errors import DataError
 from data_tools.checks.records import record_findings
-from data_tools.convert.pairing import Pairing, pairs_of
-from data_tools.examples import Example, examples
-from data_tools.formats import Record, Unusable
+from data_tools.formats.detect import Record, Unusable
+from data_tools.formats.examples import Example, examples
+from data_tools.formats.pairing import Pairing, pairs_of
+from data_tools.formats.plain_text import plain
 from data_tools.reading.rows import Fault, RowError
-from data_tools.rendering.model_text import ModelText, Spoken
-from data_tools.text import plain
+from data_tools.rendering.render import Renderer, Tokens
 
 
 class Token(NamedTuple):
@@ -46,33 +46,33 @@ def example_at(path: Path, number: int, *, format: str | None = None) -> Example
     )
 
 
-def sides(record: Record, model: ModelText, max_length: int) -> list[Side]:
-    """Every sequence of a record: both sides of a pair, else one."""
+def sides(record: Record, renderer: Renderer, max_length: int) -> list[Side]:
+    """Every sequence of a record: both sides of a pair, else one.
+
+    Raises:
+        Unusable: If the chat template refuses the row.
+    """
     if record.kind == "ranked":
         pairs, _ = pairs_of(record, Pairing())
         record = pairs[0] if pairs else record
-    spoken: dict[str, Spoken] = {}
-    if record.kind == "preference":
-        spoken["chosen"] = model.spoken(record.prompt, record.chosen)
-        spoken["rejected"] = model.spoken(record.prompt, record.rejected)
-    elif record.messages is not None:
-        spoken["messages"] = model.spoken(record.messages[:-1], record.messages[-1:])
-    elif record.kind == "prompt":
-        spoken["prompt"] = model.spoken(record.prompt, opened=True)
-    else:
-        spoken[record.kind] = model.spoken(record.prompt, record.completion or record.text)
-    return [Side(name, list(tokens(one, model, max_length))) for name, one in spoken.items()]
+    spoken = renderer.sequences(record)
+    found = renderer.encode(list(spoken.values()))
+    return [
+        Side(name, list(shown(one.text, tokens, max_length)))
+        for (name, one), tokens in zip(spoken.items(), found, strict=True)
+    ]
 
 
-def tokens(spoken: Spoken, model: ModelText, max_length: int) -> Iterator[Token]:
-    """Tokens of a sequence; bytes of one character that make several tokens show at the first."""
-    encoding = model.encoded(spoken.text)
-    shown = 0
-    for i, (start, end) in enumerate(encoding.offsets):
-        text = spoken.text[max(start, shown) : end]
-        shown = max(shown, end)
-        loss = any(begin <= start < finish for begin, finish in spoken.loss)
-        yield Token(text, loss, i < max_length)
+def shown(text: str, tokens: Tokens, max_length: int) -> Iterator[Token]:
+    """The tokens of a sequence with their text.
+
+    A character may take several tokens; its text is shown at the first of them.
+    """
+    loss, done = tokens.mask(), 0
+    for i, (start, end) in enumerate(tokens.encoding.offsets):
+        piece = text[max(start, done) : end]
+        done = max(done, end)
+        yield Token(piece, loss[i], i < max_length)
 
 
 def plain_parts(record: Record) -> list[tuple[str, str]]:

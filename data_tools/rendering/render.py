@@ -1,0 +1,283 @@
+"""A row as the model sees it: its text, its tokens, and which of them carry loss.
+
+This is the one place that turns a record into token ids. The trainers, the counts before training,
+`align data show`, `align plan`, the longest batch, `align eval`, `align data reject` and the
+prompts of PPO all ask it.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
+
+from tokenizers import Encoding
+
+from alignment.errors import ConfigError
+from data_tools.formats.record import Message, Record, Text
+from data_tools.formats.turns import as_messages
+from data_tools.rendering.conversation import ChatTemplate, Span, carries_loss, check_reserved
+from data_tools.rendering.tokenizer import ModelTokenizer
+
+Loss: TypeAlias = Literal["assistant", "last", "all"]
+LOSSES: tuple[Loss, ...] = ("assistant", "last", "all")
+
+
+class Part(NamedTuple):
+    """A stretch `[start, end)` of a text that one role wrote.
+
+    The stretches of a text do not overlap; what lies between them is the template's.
+    """
+
+    role: str
+    start: int
+    end: int
+
+
+class Spoken(NamedTuple):
+    """One sequence as text.
+
+    Attributes:
+        text: What the model reads.
+        loss: The spans `[start, end)` of `text` that carry loss, in order.
+        answer: Where the answer begins: what stands before it is the prompt. 0 if there is none.
+        parts: Who wrote what, for the report of loss by role.
+        plain: No template was used, so the tokenizer adds its own special tokens.
+    """
+
+    text: str
+    loss: tuple[Span, ...]
+    answer: int = 0
+    parts: tuple[Part, ...] = ()
+    plain: bool = False
+
+
+class Tokens(NamedTuple):
+    """One sequence as token ids.
+
+    Attributes:
+        ids: All of them.
+        loss: Ranges `[first, last)` of tokens that carry loss, in order.
+        answer: The first token of the answer.
+        by_role: Tokens by the role that wrote them, with `template` for the rest.
+        encoding: Where each token is in the text.
+    """
+
+    ids: list[int]
+    loss: tuple[tuple[int, int], ...]
+    answer: int
+    by_role: Mapping[str, int]
+    encoding: Encoding
+
+    def mask(self, start: int = 0) -> list[bool]:
+        """Whether each token from `start` on carries loss."""
+        found = [False] * len(self.ids)
+        for first, last in self.loss:
+            found[first:last] = [True] * (last - first)
+        return found[start:]
+
+
+class Renderer:
+    """Turns records into text and tokens, with a model's tokenizer and chat template.
+
+    Args:
+        tokenizer: The model's.
+        as_chat: Whether text is wrapped as turns of a conversation; None: if there is a template.
+        loss_on: Which turns carry loss: those of the assistant, the last of them, or all tokens.
+        variables: Variables for the chat template, for every row.
+
+    Raises:
+        ConfigError: If the template cannot be parsed.
+    """
+
+    def __init__(
+        self,
+        tokenizer: ModelTokenizer,
+        *,
+        as_chat: bool | None = None,
+        loss_on: Loss = "assistant",
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template = ChatTemplate(tokenizer, variables) if tokenizer.template else None
+        self.as_chat = self.template is not None if as_chat is None else as_chat
+        self.loss_on = loss_on
+
+    def sequences(self, record: Record) -> dict[str, Spoken]:
+        """Every sequence that the model reads of a record, by name.
+
+        A pair has two, `chosen` and `rejected`; every other kind has one, named by what it holds.
+
+        Raises:
+            Unusable: If the template refuses the row.
+            ConfigError: If there are turns and no template.
+        """
+        if record.kind == "preference":
+            return {
+                "chosen": self.answer(record, record.prompt, record.chosen),
+                "rejected": self.answer(record, record.prompt, record.rejected),
+            }
+        if record.kind == "text":
+            return {"text": self.text(record.text)}
+        if record.kind == "prompt":
+            return {"prompt": self.prompt(record.prompt, record)}
+        if record.messages is not None:
+            return {"messages": self.conversation(record, record.messages)}
+        return {"completion": self.answer(record, record.prompt, record.completion)}
+
+    def text(self, text: str) -> Spoken:
+        """Plain text to continue from; every token carries loss."""
+        text = self._ended(text)
+        return Spoken(text, ((0, len(text)),), parts=(Part("text", 0, len(text)),), plain=True)
+
+    def answer(self, record: Record, prompt: Text, answer: Text) -> Spoken:
+        """A prompt with an answer; loss is on the answer alone.
+
+        Raises:
+            Unusable: If the template refuses the row, or there is none for its turns.
+        """
+        if isinstance(prompt, str) and isinstance(answer, str) and not self.as_chat:
+            text = prompt + self._ended(answer)
+            start = 0 if self.loss_on == "all" else len(prompt)
+            parts = (Part("user", 0, len(prompt)), Part("assistant", len(prompt), len(text)))
+            return Spoken(text, ((start, len(text)),), len(prompt), parts, plain=True)
+        asked = as_messages(prompt, "user")
+        turns = [*asked, *as_messages(answer, "assistant")]
+        return self._conversation(record, turns, first=len(asked))
+
+    def conversation(self, record: Record, turns: list[Message]) -> Spoken:
+        """A conversation; every assistant turn carries loss.
+
+        Raises:
+            Unusable: If the template refuses the row, or there is none.
+        """
+        return self._conversation(record, turns, first=0)
+
+    def prompt(self, prompt: Text, record: Record | None = None) -> Spoken:
+        """A prompt up to where the answer begins; nothing carries loss.
+
+        Raises:
+            Unusable: If the template refuses the row, or there is none for its turns.
+        """
+        if isinstance(prompt, str) and not self.as_chat:
+            return Spoken(prompt, (), len(prompt), plain=True)
+        template, turns = self._needed_template(), as_messages(prompt, "user")
+        check_reserved(turns)
+        text = template.text(turns, opened=True, **_given(record))
+        return Spoken(text, (), len(text))
+
+    def encode(self, spoken: Sequence[Spoken]) -> list[Tokens]:
+        """Token ids of many sequences; the tokenizer works in parallel with other threads."""
+        found: list[Tokens | None] = [None] * len(spoken)
+        for plain in (False, True):
+            chosen = [i for i, one in enumerate(spoken) if one.plain is plain]
+            if not chosen:
+                continue
+            encodings = self.tokenizer.encoder.encode_batch(
+                [spoken[i].text for i in chosen], add_special_tokens=plain
+            )
+            for i, encoding in zip(chosen, encodings, strict=True):
+                found[i] = _tokens(spoken[i], encoding)
+        return [one for one in found if one is not None]
+
+    def _conversation(self, record: Record, turns: list[Message], *, first: int) -> Spoken:
+        template = self._needed_template()
+        given = _given(record)
+        text, spans = template.render(turns, first=first, **given)
+        parts = _parts(text, turns, dict(spans))
+        if first:  # the prompt ends where the first turn of the answer begins
+            opening = template.text(turns[:first], opened=True, **given)
+            begins = len(opening) if text.startswith(opening) else spans[0][1][0]
+        else:
+            begins = spans[0][1][0] if spans else 0
+        if self.loss_on == "all":
+            return Spoken(text, ((0, len(text)),), begins, parts)
+        learned = [(i, span) for i, span in spans if carries_loss(turns[i])]
+        if self.loss_on == "last":
+            learned = [(i, span) for i, span in learned if i == spans[-1][0]]
+        return Spoken(text, tuple(span for _, span in learned), begins, parts)
+
+    def _needed_template(self) -> ChatTemplate:
+        if self.template is None:
+            raise ConfigError(
+                f"{self.tokenizer.name}: its tokenizer has no chat template, and the rows are "
+                "conversations",
+                "name one: --chat_template chatml, a file or a model; or start from a chat model",
+            )
+        return self.template
+
+    def _ended(self, text: str) -> str:
+        eos = self.tokenizer.eos
+        return text if text.endswith(eos) else text + eos
+
+
+def _given(record: Record | None) -> dict[str, Any]:
+    return {
+        "tools": record.tools if record else None,
+        "variables": record.template_kwargs if record else None,
+    }
+
+
+def _parts(text: str, turns: Sequence[Message], spans: Mapping[int, Span]) -> tuple[Part, ...]:
+    """Who wrote what; the content of other turns is found in the text between the answers."""
+    parts: list[Part] = []
+    at = 0
+    for i, turn in enumerate(turns):
+        if i in spans:
+            start, end = spans[i]
+        else:
+            content = turn["content"].strip()
+            start = text.find(content, at) if content else -1
+            end = start + len(content)
+        if start >= at:
+            parts.append(Part(turn["role"], start, end))
+            at = end
+    return tuple(parts)
+
+
+def _tokens(spoken: Spoken, encoding: Encoding) -> Tokens:
+    ids = encoding.ids
+    loss = tuple(
+        (first, last)
+        for first, last in (_range(encoding, span) for span in spoken.loss)
+        if first < last
+    )
+    if spoken.plain and spoken.loss:  # the tokenizer's own tokens at the ends belong to the text
+        first, last = loss[0] if loss else (len(ids), len(ids))
+        loss = ((0 if spoken.loss[0][0] == 0 else first, max(last, len(ids))),)
+    by_role, counted = Counter[str](), 0
+    for part in spoken.parts:
+        first, last = _range(encoding, (part.start, part.end))
+        by_role[part.role] += max(0, last - max(first, counted))  # a token may cover two parts
+        counted = max(counted, last)
+    by_role["template"] = len(ids) - by_role.total()
+    answer = _token_at(encoding, spoken.answer, len(spoken.text)) if spoken.answer else 0
+    return Tokens(ids, loss, answer, by_role, encoding)
+
+
+def _range(encoding: Encoding, span: Span) -> tuple[int, int]:
+    """The tokens `[first, last)` that overlap a span of the text."""
+    start, end = span
+    first = _token_at(encoding, start, end)
+    for at in range(end - 1, start - 1, -1):
+        token = encoding.char_to_token(at)
+        if token is not None:
+            return first, token + 1
+    return first, first
+
+
+def _token_at(encoding: Encoding, start: int, end: int) -> int:
+    """The first token that covers a character in `[start, end)`; characters may have none."""
+    for at in range(start, end):
+        token = encoding.char_to_token(at)
+        if token is not None:
+            return int(token)
+    return len(encoding.ids)
+
+
+def count_roles(tokens: Iterable[Tokens]) -> tuple[Counter[str], int]:
+    """Tokens by role, and how many tokens carry loss."""
+    by_role: Counter[str] = Counter()
+    learned = 0
+    for one in tokens:
+        by_role.update(one.by_role)
+        learned += sum(last - first for first, last in one.loss)
+    return by_role, learned
