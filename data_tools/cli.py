@@ -155,9 +155,9 @@ def data() -> None:
 @click.option("--decode-backslash-n", is_flag=True, help="Literal \\n to newlines, huozi only.")
 def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
-    from data_tools.convert.pairing import Pairing
     from data_tools.convert.repairs import Repairs
     from data_tools.convert.run import Conversion, convert
+    from data_tools.formats.pairing import Pairing
 
     _needed("defect", "preset")
     if options["preset"]:

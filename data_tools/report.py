@@ -9,9 +9,9 @@ import orjson
 
 from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
-from data_tools.convert.pairing import Pairing
 from data_tools.convert.summary import table
 from data_tools.convert.writing import json_line, written_whole
+from data_tools.formats.pairing import Pairing
 from data_tools.rendering.model_text import ModelText
 from data_tools.sets.leak import CONTAMINATED, leaks
 from data_tools.stats.measure import stats

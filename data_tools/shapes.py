@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.convert.pairing import Pairing, pairs_of
-from data_tools.examples import Example, examples
-from data_tools.formats import BY_NAME, Adapter, Record, Unusable, nearest
+from data_tools.formats.detect import BY_NAME, Adapter, Record, Unusable, nearest
+from data_tools.formats.examples import Example, examples
+from data_tools.formats.pairing import Pairing, pairs_of
 from data_tools.formats.record import ALIASES, Kind, Text, listed
 from data_tools.formats.turns import as_messages
 from data_tools.reading.files import OnError

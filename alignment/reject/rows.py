@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from alignment.errors import DataError
 from data_tools.convert.writer import group_id
-from data_tools.examples import Example, examples
+from data_tools.formats.examples import Example, examples
 from data_tools.formats.record import Record
 from data_tools.formats.turns import as_messages
 from data_tools.shapes import load_records

@@ -73,13 +73,13 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
     """The truncation check against `encode_batch_fast` on the same texts, one thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     sys.path.insert(0, str(REPOSITORY / "tests"))
+    from data_tools.rendering.model_text import ModelText
     from support import make_tokenizer
 
     from data_tools.checks.lengths import Truncation
     from data_tools.checks.sets import Where
-    from data_tools.examples import examples
-    from data_tools.formats import Record
-    from data_tools.rendering.model_text import ModelText
+    from data_tools.formats.detect import Record
+    from data_tools.formats.examples import examples
 
     make_tokenizer().save_pretrained(folder)
     model = ModelText(folder)

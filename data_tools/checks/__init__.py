@@ -83,6 +83,7 @@ CHECKS: dict[str, Check] = {
     "template_shortcut": Check("warn", "answers of one side begin or end in the same words"),
     "cue_shortcut": Check("warn", "a list, a final mark or the like tells the sides apart"),
     "model_shortcut": Check("warn", "one model's answers stand on one side"),
+    "template": Check("error", "the chat template refuses the row, or hides where an answer is"),
     "truncated": Check("info", "longer than max_length under the tokenizer and template"),
     "truncated_share": Check("warn", "over 1 % of the records are longer than max_length"),
     "cut_one_side": Check("warn", "one side is cut more often: being cut is the label"),

@@ -15,16 +15,16 @@ from data_tools.checks.sets import SetChecks, Where
 from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
 from data_tools.checks.verdict import failing
-from data_tools.convert.pairing import Pairing, is_paired, pairs_of
 from data_tools.convert.writer import HARD
-from data_tools.examples import Example, examples
-from data_tools.formats import Record, Unusable, passed_over
-from data_tools.progress import SLOW, progress
+from data_tools.formats.detect import Record, Unusable, passed_over
+from data_tools.formats.examples import Example, examples
+from data_tools.formats.pairing import Pairing, is_paired, pairs_of
 from data_tools.reading.files import Watch, data_files
 from data_tools.reading.hub import is_hub_name
+from data_tools.reading.licences import licences_of
+from data_tools.reading.progress import SLOW, progress
 from data_tools.reading.rows import RowError
 from data_tools.rendering.model_text import ModelText
-from data_tools.sets.licences import licences_of
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)

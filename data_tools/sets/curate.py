@@ -8,14 +8,14 @@ from pathlib import Path
 from alignment.errors import ConfigError
 from data_tools.convert.summary import Summary, dropped_path
 from data_tools.convert.writing import json_line, written_whole
-from data_tools.examples import Example, examples
-from data_tools.formats import Record, Unusable
+from data_tools.formats.detect import Record, Unusable
+from data_tools.formats.examples import Example, examples
+from data_tools.formats.plain_text import contents, digest, normalised, plain
 from data_tools.formats.record import Text
-from data_tools.progress import SLOW, progress
 from data_tools.reading.files import Watch, data_files
+from data_tools.reading.progress import SLOW, progress
 from data_tools.reading.rows import Fault, Row, RowError
 from data_tools.sets.near import NearIndex
-from data_tools.text import contents, digest, normalised, plain
 
 
 def split(

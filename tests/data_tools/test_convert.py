@@ -15,11 +15,11 @@ from alignment.errors import ConfigError, DataError
 from data_tools.checks.validate import validate
 from data_tools.cli import data
 from data_tools.convert import writing
-from data_tools.convert.pairing import Pairing, pairs_of
 from data_tools.convert.repairs import Repairs, decoded, is_sentinel
 from data_tools.convert.run import Conversion, convert
 from data_tools.convert.summary import Summary, dropped_path
-from data_tools.formats import Record
+from data_tools.formats.detect import Record
+from data_tools.formats.pairing import Pairing, pairs_of
 from data_tools.reading import json_rows
 
 Row = dict[str, Any]

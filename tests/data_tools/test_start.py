@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import data_tools
 from data_tools.cli import POLICIES, SHAPES, data
 from data_tools.convert.export import EXPORTS
-from data_tools.convert.pairing import POLICIES as POLICY_TABLE
+from data_tools.formats.pairing import POLICIES as POLICY_TABLE
 
 HEAVY = ["torch", "transformers", "trl", "datasets", "numpy", "yaml", "rich", "pyarrow", "orjson"]
 PACKAGE = Path(data_tools.__file__).parent

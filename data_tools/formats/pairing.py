@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
+from data_tools.formats.plain_text import digest, plain
 from data_tools.formats.record import Record
 from data_tools.formats.turns import pair_of
-from data_tools.text import digest, plain
 
 Order: TypeAlias = list[tuple[int, int]]
 """Index pairs (better, worse) into answers sorted best first."""
