@@ -58,7 +58,7 @@ def _summary(group: Align, ctx: click.Context, name: str) -> str:
 @click.group(cls=Align, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="align")
 def main() -> None:
-    """Preference alignment on one machine: pt, sft, rm, ppo and dpo as one pipeline.
+    """Preference alignment on one machine, stage by stage or as one pipeline.
 
     Every stage takes recipes and flags: align dpo recipe.yaml --beta 0.3
     """

@@ -7,7 +7,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -182,6 +182,21 @@ def help_keys(*own: str) -> tuple[str, ...]:
         "seed",
         "resume",
         "overwrite",
+    )
+
+
+def bounds(
+    keys: tuple[str, ...], is_right: Callable[[float], bool], expected: str
+) -> tuple[Rule, ...]:
+    """A rule for each of some keys: its number, if the stage has one, lies within bounds."""
+
+    def is_wrong(values: Values, key: str) -> bool:
+        value = values.get(key)
+        return isinstance(value, int | float) and not is_right(value)
+
+    return tuple(
+        Rule(key, partial(is_wrong, key=key), f"{{}} must be {expected}", f"change {key}")
+        for key in keys
     )
 
 

@@ -130,7 +130,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("dpo", "--resume --sync_ref_model",
      "sync_ref_model: cannot resume: checkpoints do not hold the moved reference"),
     ("sft", "--eval_data sft.jsonl --eval_fraction 0.1",
-     "eval_fraction: is not used where eval_data is given"),
+     "eval_fraction: is not used when eval_data is given"),
     ("sft", "--eval_strategy steps", "eval_strategy: steps, but no rows are held out"),
     ("sft", "--load_best_model_at_end --save_strategy no",
      "load_best_model_at_end: saves nothing to load: save_strategy is no"),

@@ -1,53 +1,17 @@
-"""Values and combinations of keys that cannot work, told before anything heavy is loaded.
+"""Values and combinations of keys that cannot work, reported before anything heavy is loaded.
 
-`settings.resolve` checks types, words and unknown keys; here is what a key alone does not show.
+`settings.resolve` checks types and unknown keys; a stage adds rules of its own in its module.
 """
 
 import json
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import NamedTuple
 
 from alignment.errors import ConfigError, place_of
-from alignment.registry import STAGES, Rule, Values
+from alignment.registry import STAGES, Rule, Values, bounds
 from alignment.settings.reward_spec import missing_function
 
-
-class _Range(NamedTuple):
-    keys: tuple[str, ...]
-    is_right: Callable[[float], bool]
-    rule: str
-
-
-_RANGES = (
-    _Range(
-        (
-            *("per_device_train_batch_size", "per_device_eval_batch_size", "lora_r", "lora_alpha"),
-            *("gradient_accumulation_steps", "max_length", "max_completion_length", "max_rows"),
-            *("save_total_limit", "steps_per_generation", "num_generations", "num_ppo_epochs"),
-        ),
-        lambda x: x >= 1,
-        "1 or more",
-    ),
-    _Range(
-        ("logging_steps", "save_steps", "eval_steps", "temperature", "top_p", "adam_epsilon"),
-        lambda x: x > 0,
-        "over 0",
-    ),
-    _Range(
-        (
-            *("learning_rate", "critic_learning_rate", "weight_decay", "max_grad_norm", "beta"),
-            *("warmup_steps", "seed", "dataloader_num_workers", "entropy_coef"),
-        ),
-        lambda x: x >= 0,
-        "0 or more",
-    ),
-    _Range(("lora_dropout", "eval_fraction"), lambda x: 0 <= x < 1, "at least 0 and under 1"),
-    _Range(("adam_beta1", "adam_beta2"), lambda x: 0 <= x < 1, "at least 0 and under 1"),
-    _Range(("label_smoothing", "gamma", "lam"), lambda x: 0 <= x <= 1, "within 0 and 1"),
-    _Range(("max_loss_spike",), lambda x: x > 1, "over 1"),
-)
 #: Trackers and the module that each needs.
 _TRACKERS = {
     "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow",
@@ -75,6 +39,42 @@ def _evaluates(values: Values) -> bool:
 
 #: Of keys that several stages have; a stage's own rules are in its module.
 _RULES = (
+    *bounds(
+        (
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "max_length",
+            "max_rows",
+            "save_total_limit",
+            "lora_r",
+            "lora_alpha",
+        ),
+        lambda x: x >= 1,
+        "1 or more",
+    ),
+    *bounds(
+        ("logging_steps", "save_steps", "eval_steps", "adam_epsilon"), lambda x: x > 0, "over 0"
+    ),
+    *bounds(
+        (
+            "learning_rate",
+            "weight_decay",
+            "max_grad_norm",
+            "beta",
+            "warmup_steps",
+            "seed",
+            "dataloader_num_workers",
+        ),
+        lambda x: x >= 0,
+        "0 or more",
+    ),
+    *bounds(
+        ("lora_dropout", "eval_fraction", "adam_beta1", "adam_beta2"),
+        lambda x: 0 <= x < 1,
+        "at least 0 and under 1",
+    ),
+    *bounds(("max_loss_spike",), lambda x: x > 1, "over 1"),
     Rule("max_steps", lambda v: v["max_steps"] == 0 or v["max_steps"] < -1,
          "{} trains nothing", "give 1 or more, or leave it out for num_train_epochs"),
     Rule("num_train_epochs", lambda v: v["num_train_epochs"] <= 0 and v["max_steps"] < 1,
@@ -91,9 +91,9 @@ _RULES = (
          "would show the first rows again, so the run would be another", "leave it out"),
     Rule("sync_ref_model", lambda v: bool(v.get("sync_ref_model")) and v["resume"],
          "cannot resume: checkpoints do not hold the moved reference",
-         "start anew with --overwrite, or leave it out"),
+         "start again with --overwrite, or leave it out"),
     Rule("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
-         "is not used where eval_data is given", "give one of the two"),
+         "is not used when eval_data is given", "give one of the two"),
     Rule("eval_strategy", lambda v: v["eval_strategy"] != "no" and not _evaluates(v),
          "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
     Rule("load_best_model_at_end",
@@ -131,9 +131,9 @@ _RULES = (
 def check_combinations(
     stage: str, values: Values, source: Callable[[str], str], *, elsewhere: bool = False
 ) -> None:
-    """See that values can work, alone and together; ``source`` tells where a key was given.
+    """Check that values can work, alone and together; ``source`` gives the place of a key.
 
-    ``elsewhere`` says that they are for another machine, so that packages may be missing on this.
+    ``elsewhere``: the run is for another machine, so packages may be missing on this one.
 
     Raises:
         ConfigError: the first that cannot, with its place and what to do.
@@ -143,11 +143,6 @@ def check_combinations(
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
-    for keys, is_right, expected in _RANGES:
-        for key in keys:
-            value = values.get(key)
-            if isinstance(value, int | float) and not is_right(value):
-                yield key, f"{value} must be {expected}", f"change {key}"
     for rule in (*_RULES, *STAGES[stage].rules):
         if rule.is_wrong(values):
             yield rule.key, rule.why.format(values[rule.key]), rule.remedy
@@ -197,7 +192,7 @@ def _missing_files(values: Values) -> Iterator[tuple[str, str, str]]:
         try:
             json.loads(Path(value).read_text(encoding="utf-8"))
         except ValueError as error:
-            yield key, f"{value}: not JSON: {error}", "mend the file"
+            yield key, f"{value}: not JSON: {error}", "fix the file"
     template = values.get("chat_template_path")
     if template and not Path(template).exists() and template.endswith((".jinja", ".j2")):
         yield "chat_template_path", f"{template}: no such file", f"looked from {Path.cwd()}"
@@ -214,7 +209,7 @@ def _unknown_losses(stage: str, values: Values) -> Iterator[tuple[str, str, str]
 
 
 def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:
-    """A run's folder is deleted on overwrite, so nothing that a run reads may lie in it."""
+    """A run's folder is deleted on overwrite, so it must not hold what a run reads."""
     folder = Path(values["output_dir"]).resolve()
     if folder in (Path.cwd(), Path.home(), *Path.cwd().parents):
         yield "output_dir", f"{folder} is where you work", "name a folder below it"

@@ -79,15 +79,17 @@ def _key(row: dict[str, Any]) -> Key:
 
 def _cache_path(stage: str) -> Path:
     """A name that changes with anything that could change the keys."""
-    here = Path(__file__).parent.parent
+    here = Path(__file__).parent
+    config = STAGES[stage].config
+    own = here.parent.parent / Path(*config.partition(":")[0].split(".")).with_suffix(".py")
     identity = [
-        stage,
+        config,
         sys.version,
         *(importlib.metadata.version(name) for name in ("trl", "transformers", "torch", "peft")),
         *(
-            hashlib.sha256((here / name).read_bytes()).hexdigest()
-            for name in ("settings/args.py", "settings/schema.py", "ppo/config.py")
-            if (here / name).exists()
+            hashlib.sha256(path.read_bytes()).hexdigest()
+            for path in (here / "args.py", here / "schema.py", own)
+            if path.exists()
         ),
     ]
     digest = hashlib.sha256("\n".join(identity).encode()).hexdigest()[:16]

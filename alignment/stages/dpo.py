@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from alignment.registry import ENTROPY, Panel, Stage, help_keys, panel
+from alignment.registry import ENTROPY, Panel, Stage, bounds, help_keys, panel
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -16,7 +16,7 @@ STAGE = Stage(
     roles=("model",),
     keys=help_keys("max_length", "beta", "loss_type", "as_chat"),
     help={"loss_type": "DPO loss or losses"},
-    rules=(),
+    rules=bounds(("label_smoothing",), lambda x: 0 <= x <= 1, "within 0 and 1"),
     losses=(
         "sigmoid",
         "hinge",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignment.processes import is_main
-from alignment.registry import Panel, Rule, Stage, Values, help_keys
+from alignment.registry import Panel, Rule, Stage, Values, bounds, help_keys
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -38,6 +38,19 @@ STAGE = Stage(
         "temperature": "of the sampled answers",
     },
     rules=(
+        *bounds(
+            (
+                "max_completion_length",
+                "steps_per_generation",
+                "num_generations",
+                "num_ppo_epochs",
+            ),
+            lambda x: x >= 1,
+            "1 or more",
+        ),
+        *bounds(("temperature", "top_p"), lambda x: x > 0, "over 0"),
+        *bounds(("critic_learning_rate", "entropy_coef"), lambda x: x >= 0, "0 or more"),
+        *bounds(("gamma", "lam"), lambda x: 0 <= x <= 1, "within 0 and 1"),
         Rule(
             "reward_weights",
             _weights_differ_in_number,
