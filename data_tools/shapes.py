@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.formats.detect import BY_NAME, Adapter, Record, Unusable, nearest
-from data_tools.formats.examples import Example, examples
-from data_tools.formats.pairing import Pairing, pairs_of
-from data_tools.formats.record import ALIASES, Kind, Text, listed
-from data_tools.formats.turns import as_messages
-from data_tools.reading.files import OnError
-from data_tools.reading.rows import Fault, RowError
+from data_tools.formats import (
+    ALIASES,
+    BY_NAME,
+    Adapter,
+    Example,
+    Kind,
+    Pairing,
+    Record,
+    Unusable,
+    examples,
+    listed,
+    nearest,
+    pairs_of,
+)
+from data_tools.reading import Fault, OnError, Row, RowError, Watch
 
 Json: TypeAlias = dict[str, Any]
 
@@ -23,13 +31,22 @@ class Shape(NamedTuple):
         title: What messages call it.
         kinds: The kinds of record that can serve it.
         pattern: The plain format whose missing keys a message names.
-        make: The row in TRL's shape, from a served record; as messages where asked.
+        records: The records of this shape that a serving record gives.
+        row: A record of this shape in TRL's columns, with the columns of its source.
     """
 
     title: str
     kinds: tuple[Kind, ...]
     pattern: str
-    make: Callable[[Record, Json, bool], Json]
+    records: Callable[[Record], list[Record]]
+    row: Callable[[Record, Json], Json]
+
+
+class Served(NamedTuple):
+    """A record of the kind that a stage asked for, and the row that it comes from."""
+
+    record: Record
+    row: Row
 
 
 KIND_TITLES: dict[Kind, str] = {
@@ -42,30 +59,33 @@ KIND_TITLES: dict[Kind, str] = {
 }
 
 
-def load_records(
-    path: str | Path, *, kind: str, format: str | None = None, on_error: OnError | None = None
-) -> Iterator[Json]:
-    """Rows of a file, a folder or any source format in one of TRL's plain shapes.
+def serve(
+    path: str | Path,
+    *,
+    kind: str,
+    format: str | None = None,
+    on_error: OnError | None = None,
+    watch: Watch | None = None,
+) -> Iterator[Served]:
+    """Yield the records of a file, a folder or any source format as one kind of record.
 
-    `text` gives `text`; `sft` gives `prompt` and `completion`, or `messages`; `preference` gives
-    `prompt`, `chosen`, `rejected`; `prompt` gives `prompt` and the other columns of the source.
-    One source gives one shape: where any row is a conversation, all are messages. A stronger kind
-    serves a weaker one: pairs serve `sft` by their chosen side, and everything serves `prompt`.
+    A stronger kind serves a weaker one: a pair serves `sft` by its chosen side and `unpaired` by
+    both sides, and everything serves `prompt`. What a row becomes never depends on other rows.
 
     Args:
         path: A data file, or a folder of one kind of file.
-        kind: text, sft, preference or prompt.
-        format: A name of data_tools.formats; without it every row's format is detected.
-        on_error: Told of every row that cannot be used; without it the first one raises.
+        kind: text, sft, preference, unpaired or prompt.
+        format: A name of data_tools.formats; without it the format of every row is detected.
+        on_error: Receives every row that cannot be used; without it the first one raises.
+        watch: Receives what is read, for progress.
 
     Raises:
-        DataError: At the first bad row, or where the source holds no row at all.
+        DataError: At the first bad row, or if the source holds no row at all.
     """
     shape = SHAPES[kind]
-    turns = _any_turns(path, shape, format)
     before: Adapter | None = None
     count = 0
-    for example in examples(path, format=format, on_error=on_error):
+    for example in examples(path, format=format, on_error=on_error, watch=watch):
         count += 1
         try:
             record = _serving(example, shape, before)
@@ -76,22 +96,27 @@ def load_records(
             on_error(error)
             continue
         before = example.adapter
-        yield shape.make(record, example.row.data, turns)
+        for one in shape.records(record):
+            yield Served(one, example.row)
     if not count and on_error is None:
         raise DataError(f"{path}: no rows", "wanted at least one")
 
 
-def _any_turns(path: str | Path, shape: Shape, format: str | None) -> bool:
-    """Whether any row that will be used is a conversation; stops at the first."""
-    for example in examples(path, format=format, on_error=lambda _: None):
-        record = example.record
-        if (
-            isinstance(record, Record)
-            and record.kind in shape.kinds
-            and (record.messages is not None or not isinstance(record.prompt, str))
-        ):
-            return True
-    return False
+def load_records(
+    path: str | Path, *, kind: str, format: str | None = None, on_error: OnError | None = None
+) -> Iterator[Json]:
+    """Yield what `serve` yields as rows in TRL's plain columns.
+
+    `text` gives `text`; `sft` gives `prompt` and `completion`, or `messages`; `preference` gives
+    `prompt`, `chosen`, `rejected`; `unpaired` gives `prompt`, `completion`, `label`; `prompt` gives
+    `prompt` and the other columns of the source.
+
+    Raises:
+        DataError: At the first bad row, or if the source holds no row at all.
+    """
+    shape = SHAPES[kind]
+    for record, row in serve(path, kind=kind, format=format, on_error=on_error):
+        yield shape.row(record, row.data)
 
 
 def _serving(example: Example, shape: Shape, before: Adapter | None) -> Record:
@@ -144,59 +169,84 @@ def _halves(data: Json) -> bool:
     return any(name in data for part in ("chosen", "rejected") for name in ALIASES[part])
 
 
-def _text(record: Record, _: Json, __: bool) -> Json:
-    return {"text": record.text}
+def _itself(record: Record) -> list[Record]:
+    return [record]
 
 
-def _sft(record: Record, _: Json, turns: bool) -> Json:
-    if record.messages is not None:
-        return {"messages": record.messages}
-    answer = record.chosen if record.kind == "preference" else record.completion
-    if not turns:
-        return {"prompt": record.prompt, "completion": answer}
-    return {"messages": _turns(record.prompt, "user") + _turns(answer, "assistant")}
+def _supervised(record: Record) -> list[Record]:
+    if record.kind == "sft":
+        return [record]
+    return [record._replace(kind="sft", completion=record.chosen, chosen="", rejected="")]
 
 
-def _preference(record: Record, _: Json, turns: bool) -> Json:
-    parts = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
-    if not turns:
-        return parts
-    return {
-        name: _turns(value, "user" if name == "prompt" else "assistant")
-        for name, value in parts.items()
-    }
+def _unpaired(record: Record) -> list[Record]:
+    if record.kind == "unpaired":
+        return [record]
+    bare = record._replace(kind="unpaired", chosen="", rejected="")
+    return [
+        bare._replace(completion=record.chosen, label=True),
+        bare._replace(completion=record.rejected, label=False),
+    ]
 
 
-def _prompt(record: Record, data: Json, turns: bool) -> Json:
+def _prompts(record: Record) -> list[Record]:
     prompt = record.prompt
     if record.messages is not None:
         last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
         prompt = record.messages[:last]
-    return {**data, "prompt": _turns(prompt, "user") if turns else prompt}
+    return [Record("prompt", prompt, tools=record.tools, template_kwargs=record.template_kwargs)]
 
 
-def _turns(value: Text, role: str) -> list[dict[str, Any]]:
-    return as_messages(value, role)
+def _text_row(record: Record, _: Json) -> Json:
+    return {"text": record.text}
+
+
+def _supervised_row(record: Record, _: Json) -> Json:
+    if record.messages is not None:
+        return {"messages": record.messages}
+    return {"prompt": record.prompt, "completion": record.completion}
+
+
+def _preference_row(record: Record, _: Json) -> Json:
+    return {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
+
+
+def _unpaired_row(record: Record, _: Json) -> Json:
+    return {"prompt": record.prompt, "completion": record.completion, "label": record.label}
+
+
+def _prompt_row(record: Record, data: Json) -> Json:
+    return {**data, "prompt": record.prompt}
 
 
 SHAPES: dict[str, Shape] = {
-    "text": Shape("plain text ('text')", ("text",), "text", _text),
+    "text": Shape("plain text ('text')", ("text",), "text", _itself, _text_row),
     "sft": Shape(
         "SFT data ('messages', or 'prompt' and 'completion')",
         ("sft", "preference", "ranked"),
         "prompt-completion",
-        _sft,
+        _supervised,
+        _supervised_row,
     ),
     "preference": Shape(
         "preference pairs ('prompt', 'chosen', 'rejected')",
         ("preference", "ranked"),
         "pair",
-        _preference,
+        _itself,
+        _preference_row,
+    ),
+    "unpaired": Shape(
+        "answers with labels ('prompt', 'completion', 'label')",
+        ("unpaired", "preference", "ranked"),
+        "unpaired",
+        _unpaired,
+        _unpaired_row,
     ),
     "prompt": Shape(
         "prompts ('prompt')",
         ("prompt", "sft", "preference", "ranked", "unpaired"),
         "prompt",
-        _prompt,
+        _prompts,
+        _prompt_row,
     ),
 }

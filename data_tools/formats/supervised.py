@@ -4,6 +4,7 @@ from data_tools.formats.adapter import Adapter
 from data_tools.formats.record import Data, Record, Unusable, alias, members, text
 from data_tools.formats.turns import (
     answer,
+    as_messages,
     context,
     flattened,
     messages,
@@ -53,17 +54,20 @@ def conversation(turns: list[dict[str, str]]) -> Record:
 
 
 def prompt_completion(data: Data) -> Record:
-    """`prompt, completion`, as text or messages."""
+    """`prompt, completion`, as text or messages; only what is in the completion is learned."""
     question = answer(data[alias(data, "prompt")], "prompt")
-    return supervised(question, answer(data[alias(data, "completion")], "completion"))
+    reply = answer(data[alias(data, "completion")], "completion")
+    if isinstance(question, str) and isinstance(reply, str):
+        return supervised(question, reply)
+    asked, replied = as_messages(question, "user"), as_messages(reply, "assistant")
+    if all(turn["role"] != "assistant" for turn in replied):
+        raise Unusable("no_answer", "no turn of the assistant in 'completion': nothing to learn")
+    return Record("sft", asked, completion=replied)
 
 
 def unpaired(data: Data) -> Record:
     """TRL's KTO rows: `prompt, completion, label`."""
-    record = prompt_completion(data)
-    if record.messages is not None:
-        return _labelled(record.messages, data["label"])
-    return record._replace(kind="unpaired", label=data["label"])
+    return prompt_completion(data)._replace(kind="unpaired", label=data["label"])
 
 
 def kto_messages(data: Data) -> Record:

@@ -24,7 +24,14 @@ U, A, B = (
         ("sft", {"messages": [U, A]}, {"messages": [U, A]}),
         ("sft", PAIR, {"prompt": "q", "completion": "a"}),
         ("sft", {"instruction": "q", "output": ["a", "b"]}, {"prompt": "q", "completion": "a"}),
-        ("sft", {"chosen": [U, A], "rejected": [U, B]}, {"messages": [U, A]}),
+        ("sft", {"chosen": [U, A], "rejected": [U, B]}, {"prompt": [U], "completion": [A]}),
+        ("sft", {"prompt": [U], "completion": [A]}, {"prompt": [U], "completion": [A]}),
+        ("sft", {"prompt": "q", "completion": [A]}, {"prompt": [U], "completion": [A]}),
+        (
+            "unpaired",
+            {"prompt": "q", "completion": "a", "label": False},
+            {"prompt": "q", "completion": "a", "label": False},
+        ),
         ("preference", {"prompt": "q", "chosen": "a", "reject": "b", "id": 1}, PAIR),
         ("preference", {"instruction": "q", "output": ["a", "x", "b"]}, PAIR),
         (
@@ -49,12 +56,23 @@ def test_a_row_in_the_shape_a_stage_asks_for(
     assert list(load_records(path, kind=kind)) == [wanted]
 
 
-def test_one_conversation_makes_all_rows_messages(tmp_path: Path) -> None:
+def test_a_row_never_depends_on_other_rows(tmp_path: Path) -> None:
     mixed = [PAIR, {"prompt": [U], "chosen": [A], "rejected": [B]}]
     path = write_jsonl(tmp_path / "in.jsonl", mixed)
-    assert list(load_records(path, kind="preference")) == [mixed[1]] * 2
-    assert list(load_records(path, kind="sft")) == [{"messages": [U, A]}] * 2
-    assert [row["prompt"] for row in load_records(path, kind="prompt")] == [[U], [U]]
+    for kind in ("preference", "sft", "unpaired", "prompt"):
+        alone = []
+        for number, row in enumerate(mixed):
+            one = write_jsonl(tmp_path / f"{number}.jsonl", [row])
+            alone += load_records(one, kind=kind)
+        assert list(load_records(path, kind=kind)) == alone
+
+
+def test_both_sides_of_a_pair_serve_unpaired(tmp_path: Path) -> None:
+    path = write_jsonl(tmp_path / "in.jsonl", [PAIR])
+    assert list(load_records(path, kind="unpaired")) == [
+        {"prompt": "q", "completion": "a", "label": True},
+        {"prompt": "q", "completion": "b", "label": False},
+    ]
 
 
 MESSAGES = [
@@ -119,7 +137,3 @@ def test_real_slices_serve_the_stages(
     errors: list[DataError] = []
     rows = list(load_records(shared_data / name, kind=kind, on_error=errors.append))
     assert (len(rows), len(errors)) == (count, bad)
-    assert (
-        len({tuple((key, type(row[key])) for key in ("prompt",) if key in row) for row in rows})
-        <= 1
-    )
