@@ -157,7 +157,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
     from data_tools.convert.repairs import Repairs
     from data_tools.convert.run import Conversion, convert
-    from data_tools.formats.pairing import Pairing
+    from data_tools.formats import Pairing
 
     _needed("defect", "preset")
     if options["preset"]:

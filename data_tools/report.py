@@ -11,8 +11,10 @@ from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
 from data_tools.convert.summary import table
 from data_tools.convert.writing import json_line, written_whole
-from data_tools.formats.pairing import Pairing
-from data_tools.rendering.model_text import ModelText
+from data_tools.formats import Pairing, Unusable
+from data_tools.reading import Fault, RowError
+from data_tools.rendering.render import Renderer
+from data_tools.rendering.tokenizer import read_tokenizer
 from data_tools.sets.leak import CONTAMINATED, leaks
 from data_tools.stats.measure import stats
 from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
@@ -149,7 +151,12 @@ def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
             yield click.style(f"[{part}]", bold=True)
             yield text
         return
-    for side in sides(record, model, options["max_length"]):
+    try:
+        found = sides(record, model, options["max_length"])
+    except Unusable as why:
+        fault = Fault(why.reason, why.remedy, code=why.code)
+        raise RowError.of(example.row, fault) from None
+    for side in found:
         yield from _coloured(side, options["max_length"])
 
 
@@ -173,10 +180,10 @@ def _styled(token: Token, index: int) -> str:
     )
 
 
-def _model(options: Options) -> ModelText | None:
+def _model(options: Options) -> Renderer | None:
     if not options["tokenizer"]:
         return None
-    return ModelText(options["tokenizer"], as_chat=options["as_chat"])
+    return Renderer(read_tokenizer(options["tokenizer"]), as_chat=options["as_chat"])
 
 
 def _pairing(options: Options) -> Pairing:

@@ -78,8 +78,7 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
 
     from data_tools.checks.lengths import Truncation
     from data_tools.checks.sets import Where
-    from data_tools.formats.detect import Record
-    from data_tools.formats.examples import examples
+    from data_tools.formats import Record, examples
 
     make_tokenizer().save_pretrained(folder)
     model = ModelText(folder)

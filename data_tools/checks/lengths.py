@@ -7,9 +7,7 @@ from typing import Any
 
 from data_tools.checks import Finding
 from data_tools.checks.sets import Where
-from data_tools.formats.detect import Record
-from data_tools.formats.plain_text import plain
-from data_tools.formats.record import Unusable
+from data_tools.formats import Record, Unusable, plain
 from data_tools.rendering.render import Renderer, Spoken, Tokens
 
 RESAMPLES = 1000

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from data_tools.checks import Finding
 from data_tools.convert.run import split_of
-from data_tools.formats.detect import Record
-from data_tools.formats.plain_text import digest, normalised, plain
+from data_tools.formats import Record, digest, normalised, plain
 
 MANY = 5
 SHORT = 8

@@ -10,8 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from data_tools.checks import Finding
-from data_tools.formats.detect import Record
-from data_tools.formats.plain_text import plain
+from data_tools.formats import Record, plain
 
 REFUSALS = (
     "i cannot",

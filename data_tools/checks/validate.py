@@ -16,15 +16,18 @@ from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
 from data_tools.checks.verdict import failing
 from data_tools.convert.writer import HARD
-from data_tools.formats.detect import Record, Unusable, passed_over
-from data_tools.formats.examples import Example, examples
-from data_tools.formats.pairing import Pairing, is_paired, pairs_of
-from data_tools.reading.files import Watch, data_files
-from data_tools.reading.hub import is_hub_name
-from data_tools.reading.licences import licences_of
-from data_tools.reading.progress import SLOW, progress
-from data_tools.reading.rows import RowError
-from data_tools.rendering.model_text import ModelText
+from data_tools.formats import (
+    Example,
+    Pairing,
+    Record,
+    Unusable,
+    examples,
+    is_paired,
+    pairs_of,
+    passed_over,
+)
+from data_tools.reading import SLOW, RowError, Watch, data_files, is_hub_name, licences_of, progress
+from data_tools.rendering.render import Renderer
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
@@ -124,7 +127,7 @@ def validate(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
-    model: ModelText | None = None,
+    model: Renderer | None = None,
     max_length: int = 1024,
     pairing: Pairing = ALL_PAIRS,
     each: Callable[[Located], None] | None = None,
@@ -216,9 +219,9 @@ def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add
     row = example.row
     where = Where(row.source, row.number)
     codes = set()
-    model = whole.cut.model if whole.cut else None
+    special = whole.cut.renderer.tokenizer.special_texts if whole.cut else ()
     for finding in (
-        *record_findings(record, special=model.special_tokens if model else ()),
+        *record_findings(record, special=tuple(text for text in special if len(text) > 3)),
         *cut_by_length(row.data),
         *across.add(where, record),
     ):

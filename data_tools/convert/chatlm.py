@@ -17,11 +17,8 @@ from data_tools.convert.run import named_for, split_of
 from data_tools.convert.summary import Summary, dropped_path
 from data_tools.convert.writer import group_id
 from data_tools.convert.writing import json_line, written_whole
-from data_tools.formats.detect import Record, Unusable
-from data_tools.formats.examples import adapted
-from data_tools.formats.record import text
-from data_tools.reading.files import data_files, read_rows
-from data_tools.reading.rows import Fault, Row, RowError
+from data_tools.formats import Record, Unusable, adapted, text
+from data_tools.reading import Fault, Row, RowError, data_files, read_rows
 
 LIMIT = 520
 """max_len 512 and 8 more for the end token, counted in characters as the original does."""

@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from data_tools.convert.writing import json_line
-from data_tools.formats.record import Kind, Record, Text
-from data_tools.formats.turns import as_messages
+from data_tools.formats import Kind, Record, Text, as_messages
 
 Json: TypeAlias = dict[str, Any]
 

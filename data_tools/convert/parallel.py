@@ -18,10 +18,9 @@ from alignment.errors import AlignError
 from data_tools.convert.repairs import Repairs
 from data_tools.convert.summary import Summary
 from data_tools.convert.writer import Conversion, RecordWriter
-from data_tools.formats.detect import by_name
-from data_tools.formats.examples import adapted_batches
-from data_tools.reading.files import FileKind, Watch, file_kind, numbered, open_plain
-from data_tools.reading.hub import is_hub_name
+from data_tools.formats import adapted_batches, by_name
+from data_tools.reading import Watch, file_kind, is_hub_name
+from data_tools.reading.files import FileKind, numbered, open_plain
 from data_tools.reading.json_rows import Batch, array_pieces, line_batches, line_pieces, parse_piece
 
 LARGER = 16

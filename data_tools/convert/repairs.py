@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_tools.formats.detect import Adapter
+from data_tools.formats import Adapter
 
 SENTINELS = frozenset(
     {

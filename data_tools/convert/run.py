@@ -11,9 +11,8 @@ from data_tools.convert.repairs import Repairs
 from data_tools.convert.summary import Summary, dropped_path
 from data_tools.convert.writer import Conversion, RecordWriter
 from data_tools.convert.writing import written_whole
-from data_tools.formats.examples import examples
-from data_tools.reading.files import data_files
-from data_tools.reading.progress import progress
+from data_tools.formats import examples
+from data_tools.reading import data_files, progress
 
 __all__ = ["Conversion", "convert", "named_for", "split_of"]
 

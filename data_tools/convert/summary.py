@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data_tools.reading.licences import licences_of
+from data_tools.reading import licences_of
 
 
 @dataclass

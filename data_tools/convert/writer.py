@@ -13,12 +13,20 @@ from alignment.errors import DataError
 from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
 from data_tools.convert.summary import Summary
 from data_tools.convert.writing import json_line
-from data_tools.formats.detect import Adapter, Record, Unusable, passed_over
-from data_tools.formats.examples import Example
-from data_tools.formats.pairing import Pairing, pairs_of
-from data_tools.formats.plain_text import digest, plain
-from data_tools.formats.record import Kind, Text
-from data_tools.reading.rows import Fault, Row, RowError
+from data_tools.formats import (
+    Adapter,
+    Example,
+    Kind,
+    Pairing,
+    Record,
+    Text,
+    Unusable,
+    digest,
+    pairs_of,
+    passed_over,
+    plain,
+)
+from data_tools.reading import Fault, Row, RowError
 
 HARD = frozenset(
     {

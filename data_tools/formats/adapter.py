@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from data_tools.formats.record import ALIASES, Data, Record, Unusable
-from data_tools.reading.rows import Row
+from data_tools.reading import Row
 
 Result: TypeAlias = "Record | list[Record | Unusable]"
 Tags: TypeAlias = Mapping[str, str]

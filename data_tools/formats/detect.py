@@ -1,4 +1,4 @@
-"""Every known format of preference and SFT data, and the decision which one a row is in.
+"""The decision which of the known formats a row is in.
 
 To add one: write a function from a row to a record in the file of its kind, put it into that
 file's `FORMATS`, and add a row of it to the tests' fixtures.
@@ -11,7 +11,7 @@ from typing import Any
 from alignment.errors import ConfigError
 from data_tools.formats import pairs, ranked, supervised, trees
 from data_tools.formats.adapter import Adapter, tag
-from data_tools.formats.record import ALIASES, Record, Unusable, listed, shown
+from data_tools.formats.record import ALIASES, Unusable, listed, shown
 
 FORMATS: tuple[Adapter, ...] = (
     *pairs.FORMATS,
@@ -25,19 +25,6 @@ _Candidates = tuple[list[Adapter], list[Adapter]]
 _KNOWN: dict[tuple[object, ...], _Candidates] = {}
 _KNOWN_LIMIT = 1000
 ANSWERS = ("chosen", "rejected", "completion")
-
-__all__ = [
-    "BY_NAME",
-    "FORMATS",
-    "Adapter",
-    "Record",
-    "Unusable",
-    "by_name",
-    "detect",
-    "detect_each",
-    "nearest",
-    "passed_over",
-]
 
 
 def detect(data: Mapping[str, Any]) -> Adapter:

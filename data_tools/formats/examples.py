@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from data_tools.formats.adapter import Gather, Result
-from data_tools.formats.detect import Adapter, Record, Unusable, by_name, detect_each
+from data_tools.formats.adapter import Adapter, Gather, Result
+from data_tools.formats.detect import by_name, detect_each
 from data_tools.formats.plain_text import is_blank
-from data_tools.formats.record import Kind, Text
+from data_tools.formats.record import Kind, Record, Text, Unusable
 from data_tools.formats.turns import with_template_inputs
-from data_tools.reading.files import OnError, Watch, data_files, read_batches
-from data_tools.reading.rows import Row
+from data_tools.reading import OnError, Row, Watch, data_files, read_batches
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 

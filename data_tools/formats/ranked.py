@@ -7,7 +7,7 @@ from data_tools.formats.adapter import Adapter
 from data_tools.formats.record import Data, Record, Text, Unusable, fields, members, number, text
 from data_tools.formats.supervised import with_input
 from data_tools.formats.turns import ANSWER_MARKERS, answer, context, ranked_of
-from data_tools.reading.rows import Row
+from data_tools.reading import Row
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 ALPACA_TEMPLATE = re.compile(

@@ -6,7 +6,7 @@ from typing import Any
 from data_tools.formats.adapter import Adapter
 from data_tools.formats.record import Data, Message, Record, Text, Unusable, fields, text
 from data_tools.formats.turns import ROLES, ranked_of
-from data_tools.reading.rows import Row
+from data_tools.reading import Row
 
 
 def tree(data: Data) -> list[Record | Unusable]:

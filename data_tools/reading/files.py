@@ -9,7 +9,7 @@ import itertools
 import re
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Literal, TypeAlias
 
@@ -18,12 +18,10 @@ import zstandard
 from alignment.errors import DataError
 from data_tools.reading.hub import hub_rows, hub_splits, is_hub_name
 from data_tools.reading.json_rows import Batch, array_batches, line_batches
-from data_tools.reading.rows import Fault, Row, RowError, place, row_of
+from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place, row_of
 from data_tools.reading.tables import csv_rows, parquet_rows
 
 FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
-OnError: TypeAlias = Callable[[DataError], None]
-Watch: TypeAlias = Callable[[int], None]
 
 KIND_NAMES: dict[FileKind, str] = {
     "array": "JSON array",

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from data_tools.reading.files import Watch
+from data_tools.reading.rows import Watch
 
 WORTH_A_BAR = 50_000_000
 SLOW = 5_000_000

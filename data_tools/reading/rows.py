@@ -2,9 +2,14 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
+
+OnError: TypeAlias = Callable[[DataError], None]
+"""Receives the error of a row that cannot be used, so that reading can go on."""
+Watch: TypeAlias = Callable[[int], None]
+"""Receives the number of bytes read since the last call."""
 
 
 class Row(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 from jinja2 import TemplateError
 
 from alignment.errors import ConfigError
-from data_tools.formats.record import Message, Unusable
+from data_tools.formats import Message, Unusable
 from data_tools.rendering.templates import (
     CLOSE,
     OPEN,

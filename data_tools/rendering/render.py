@@ -12,8 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tokenizers import Encoding
 
 from alignment.errors import ConfigError
-from data_tools.formats.record import Message, Record, Text
-from data_tools.formats.turns import as_messages
+from data_tools.formats import Message, Record, Text, as_messages
 from data_tools.rendering.conversation import ChatTemplate, Span, carries_loss, check_reserved
 from data_tools.rendering.tokenizer import ModelTokenizer
 

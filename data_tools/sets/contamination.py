@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from data_tools.formats.plain_text import normalised
+from data_tools.formats import normalised
 
 GRAM = 13
 COMMON = 10

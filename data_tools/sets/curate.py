@@ -8,13 +8,18 @@ from pathlib import Path
 from alignment.errors import ConfigError
 from data_tools.convert.summary import Summary, dropped_path
 from data_tools.convert.writing import json_line, written_whole
-from data_tools.formats.detect import Record, Unusable
-from data_tools.formats.examples import Example, examples
-from data_tools.formats.plain_text import contents, digest, normalised, plain
-from data_tools.formats.record import Text
-from data_tools.reading.files import Watch, data_files
-from data_tools.reading.progress import SLOW, progress
-from data_tools.reading.rows import Fault, Row, RowError
+from data_tools.formats import (
+    Example,
+    Record,
+    Text,
+    Unusable,
+    contents,
+    digest,
+    examples,
+    normalised,
+    plain,
+)
+from data_tools.reading import SLOW, Fault, Row, RowError, Watch, data_files, progress
 from data_tools.sets.near import NearIndex
 
 

@@ -10,14 +10,18 @@ from data_tools.checks.language import language
 from data_tools.checks.lengths import LengthBias, Truncation
 from data_tools.checks.sets import Where, answer_key, prompt_key
 from data_tools.checks.shortcuts import Shortcuts
-from data_tools.formats.detect import Record, Unusable
-from data_tools.formats.examples import examples
-from data_tools.formats.pairing import Pairing, is_paired, pairs_of
-from data_tools.formats.plain_text import contents, plain
-from data_tools.reading.files import Watch, data_files
-from data_tools.reading.licences import licences_of
-from data_tools.reading.progress import SLOW, progress
-from data_tools.rendering.model_text import ModelText
+from data_tools.formats import (
+    Pairing,
+    Record,
+    Unusable,
+    contents,
+    examples,
+    is_paired,
+    pairs_of,
+    plain,
+)
+from data_tools.reading import SLOW, Watch, data_files, licences_of, progress
+from data_tools.rendering.render import Renderer
 
 NAMES = 100
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
@@ -121,7 +125,7 @@ def stats(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
-    model: ModelText | None = None,
+    model: Renderer | None = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
 ) -> list[SourceStats]:

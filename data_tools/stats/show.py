@@ -6,11 +6,8 @@ from typing import NamedTuple
 
 from alignment.errors import DataError
 from data_tools.checks.records import record_findings
-from data_tools.formats.detect import Record, Unusable
-from data_tools.formats.examples import Example, examples
-from data_tools.formats.pairing import Pairing, pairs_of
-from data_tools.formats.plain_text import plain
-from data_tools.reading.rows import Fault, RowError
+from data_tools.formats import Example, Pairing, Record, Unusable, examples, pairs_of, plain
+from data_tools.reading import Fault, RowError
 from data_tools.rendering.render import Renderer, Tokens
 
 

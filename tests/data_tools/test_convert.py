@@ -18,7 +18,7 @@ from data_tools.convert import writing
 from data_tools.convert.repairs import Repairs, decoded, is_sentinel
 from data_tools.convert.run import Conversion, convert
 from data_tools.convert.summary import Summary, dropped_path
-from data_tools.formats.detect import Record
+from data_tools.formats import Record
 from data_tools.formats.pairing import Pairing, pairs_of
 from data_tools.reading import json_rows
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError
-from data_tools.formats.detect import FORMATS, Record, Unusable, by_name, detect
+from data_tools.formats import FORMATS, Record, Unusable, by_name, detect
 
 U = {"role": "user", "content": "q"}
 A = {"role": "assistant", "content": "good"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from alignment.errors import AlignError, DataError
 from data_tools.checks.records import record_findings
 from data_tools.convert.run import Conversion, convert
-from data_tools.formats.detect import FORMATS, Record, Unusable
+from data_tools.formats import FORMATS, Record, Unusable
 from data_tools.formats.examples import adapted
 from data_tools.formats.pairing import Pairing, pairs_of
 from data_tools.reading import json_rows

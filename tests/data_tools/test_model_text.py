@@ -15,7 +15,7 @@ from data_tools.checks.lengths import Truncation
 from data_tools.checks.sets import Where
 from data_tools.checks.validate import validate
 from data_tools.cli import data
-from data_tools.formats.detect import Record
+from data_tools.formats import Record
 from data_tools.stats.measure import quantiles, stats
 from data_tools.stats.show import tokens
 

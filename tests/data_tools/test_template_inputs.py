@@ -8,7 +8,7 @@ import pytest
 from support import write_jsonl
 
 from data_tools.convert.run import Conversion, convert
-from data_tools.formats.detect import Record, Unusable
+from data_tools.formats import Record, Unusable
 from data_tools.formats.examples import examples
 
 Row = dict[str, Any]
