@@ -39,7 +39,11 @@ _SCALES = (
 
 
 def add_response_forward(
-    model: Any, *, temperature: float, critic: nn.Module | None = None
+    model: Any,
+    *,
+    temperature: float,
+    critic: nn.Module | None = None,
+    max_logits: int | None = None,
 ) -> None:
     """Let `model(input_ids, attention_mask, response_length=T)` return a ResponseOutput.
 
@@ -52,6 +56,7 @@ def add_response_forward(
         model: The causal language model itself (a PreTrainedModel), not its PEFT wrapper.
         temperature: What logits are divided by, as when sampling.
         critic: Maps hidden states and inputs to values; see `alignment.ppo.critic`.
+        max_logits: On a CPU, more logits than these are computed in tiles. Default: 2 ** 27.
     """
     fused = model.forward
     takes_positions = "position_ids" in inspect.signature(type(model).forward).parameters
@@ -77,7 +82,8 @@ def add_response_forward(
         targets = kwargs["input_ids"][:, -response_length:]
         is_real = kwargs["attention_mask"][:, -response_length:] != 0
         head = self.get_output_embeddings()
-        is_small = targets.numel() * head.weight.size(0) <= _MAX_LOGITS
+        limit = _MAX_LOGITS if max_logits is None else max_logits
+        is_small = targets.numel() * head.weight.size(0) <= limit
         wants_router = kwargs.get("output_router_logits", False)
         if targets.device.type == "cpu" and is_small and not is_scaled and not wants_router:
             states = self.base_model(*args, **kwargs, use_cache=False).last_hidden_state
