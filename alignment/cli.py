@@ -10,6 +10,7 @@ import click
 
 from alignment import __version__
 from alignment.errors import AlignError
+from alignment.models.renamed import ignore_old_words_of_others
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
 
@@ -232,6 +233,7 @@ def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
 def entry_point() -> None:
     """Run `align`; a user's mistake ends with 2 and without a traceback."""
     guard_output()
+    ignore_old_words_of_others()
     try:
         main(prog_name="align")
     except AlignError as error:

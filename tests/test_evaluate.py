@@ -18,9 +18,6 @@ from alignment.evaluate import NamedModel, Options, evaluate, load_evaluation, s
 from alignment.evaluate.rules import apply_rule, load_rules
 from alignment.models.tokenizer import load_tokenizer
 
-# peft reads a property that transformers 5.23 renamed
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is dep:FutureWarning")
-
 SEEN: list[dict[str, Any]] = []
 
 

@@ -26,9 +26,6 @@ from alignment.reject.rows import Item
 from alignment.runs.record import Run
 from data_tools.shapes import load_records
 
-# peft reads a property that transformers 5.23 renamed
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is dep:FutureWarning")
-
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(["alignment.reject.work", "alignment.cli"])
 WORDS = ["--max-new-tokens", "12", "--batch-size", "4", "--temperature", "1"]

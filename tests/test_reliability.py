@@ -51,7 +51,7 @@ def test_a_broken_gradient_names_its_rows_and_the_checkpoint_before(
         args=SFTConfig(
             output_dir=str(tmp_path), max_steps=12, save_steps=2, use_cpu=True, bf16=False,
             report_to="none", per_device_train_batch_size=2, seed=SEED, disable_tqdm=True,
-            gradient_accumulation_steps=accumulation, gradient_checkpointing=False,
+            gradient_accumulation_steps=accumulation, activation_checkpointing=False,
         ),
         train_dataset=Dataset.from_list([{"text": row["prompt"]} for row in ROWS]),
         processing_class=tokenizer,

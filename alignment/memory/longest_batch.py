@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from trl.models.utils import disable_gradient_checkpointing
+
+from alignment.models.renamed import cache_word
 
 Lengths: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -113,18 +114,20 @@ class ResponsesTrial:
 
     def generate(self) -> None:
         """Read R of the longest prompts, then hold the KV cache of responses of full length."""
+        from alignment.ppo.adapters import keeping_activations
+
         trainer = self.trainer
         if trainer.use_vllm or trainer.args.use_transformers_continuous_batching:
             return  # their caches have a size of their own, set before
         rows, width = self._rows(), self.prompt_tokens
         mask = torch.ones((rows, width + 1), dtype=torch.long, device=trainer.args.device)
-        kwargs = trainer.args.gradient_checkpointing_kwargs
-        with torch.no_grad(), disable_gradient_checkpointing(trainer.model, kwargs):
+        word = cache_word()
+        with torch.no_grad(), keeping_activations(trainer.model):
             first = {"input_ids": mask[:, 1:], "attention_mask": mask[:, 1:]}
             found = trainer.model(**first, use_cache=True, logits_to_keep=1)
             second = {"input_ids": mask[:, :1], "attention_mask": mask}
-            cache = found.past_key_values
-            trainer.model(**second, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            cache = found[word]
+            trainer.model(**second, **{word: cache}, use_cache=True, logits_to_keep=1)
         layers = [_grown(layer, width + 1) for layer in cache.layers]
         # what is still to come; and each new token copies the cache of one layer after the other
         new = trainer.max_completion_length

@@ -4,19 +4,18 @@ from typing import Any
 
 import torch
 
+from alignment.models.renamed import cache_word
 from alignment.plan.forward import as_reference, autocast, inputs_of
 from alignment.plan.ledger import Ledger, decoder_layers, marked_layers
 from alignment.plan.models import Models
 from alignment.plan.work import REWARD_ROWS, Work
+from alignment.ppo.adapters import keeping_activations
 
 
 def roll_out(work: Work, models: Models, ledger: Ledger) -> int:
     """One rollout, without gradients; the bytes of its KV cache at the last token."""
-    checkpointed = [m for m in models.base.modules() if vars(m).get("gradient_checkpointing")]
-    for module in checkpointed:  # TRL turns it off where nothing is learned
-        module.gradient_checkpointing = False
     models.policy.eval()
-    with torch.no_grad():
+    with torch.no_grad(), keeping_activations(models.base):  # as PPO and TRL do
         cache = _generate(work, models, ledger)
         ledger.mark("scoring")
         for reward in models.rewards:
@@ -24,8 +23,6 @@ def roll_out(work: Work, models: Models, ledger: Ledger) -> int:
         with autocast(work):
             _score_tokens(work, models, ledger)
     models.policy.train()
-    for module in checkpointed:
-        module.gradient_checkpointing = True
     return cache
 
 
@@ -33,12 +30,12 @@ def _generate(work: Work, models: Models, ledger: Ledger) -> int:
     """The prompts at once, then the last token, when the cache is full; the bytes of that cache."""
     from transformers import DynamicCache
 
-    batch, text = work.batch, work.config.get_text_config()
+    batch, text, word = work.batch, work.config.get_text_config(), cache_word()
     layers = decoder_layers(models.base)
     with marked_layers(ledger, layers, "prompts"):
         cache: Any = DynamicCache(config=text)
         inputs = inputs_of(batch.rollout, batch.prompt)
-        models.policy(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        models.policy(**inputs, **{word: cache}, use_cache=True, logits_to_keep=1)
     kinds = [(layer.keys.shape, layer.keys.dtype) for layer in cache.layers]
     cache = None  # before its successor, which is as full as it gets
     ledger.mark("generation")
@@ -49,7 +46,7 @@ def _generate(work: Work, models: Models, ledger: Ledger) -> int:
     with marked_layers(ledger, layers, "generation"):
         inputs = inputs_of(batch.rollout, batch.length)
         inputs["input_ids"] = inputs["input_ids"][:, -1:]
-        _sample(models.policy(**inputs, past_key_values=cache, use_cache=True).logits[:, -1, :])
+        _sample(models.policy(**inputs, **{word: cache}, use_cache=True).logits[:, -1, :])
     return sum(2 * int(layer.keys.untyped_storage().nbytes()) for layer in cache.layers)
 
 

@@ -53,6 +53,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def keeping_activations(model: nn.Module) -> Iterator[None]:
+    """Turn activation checkpointing off where no gradient is wanted, in the layers that have it on.
+
+    Off and on again by transformers' own methods would forget which layers these are.
+    """
+    layers: list[Any] = [m for m in model.modules() if vars(m).get("gradient_checkpointing")]
+    for layer in layers:
+        layer.gradient_checkpointing = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = True
+
+
+@contextmanager
 def recomputed_with(model: PeftModel, name: str) -> Iterator[None]:
     """Make gradient checkpointing of a forward recompute with the adapter that it ran with.
 

@@ -25,9 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
-from trl.models.utils import disable_gradient_checkpointing
 
-from alignment.ppo.adapters import BORROWED
+from alignment.ppo.adapters import BORROWED, keeping_activations
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.checkpoints import CheckpointedPPO
@@ -212,7 +211,7 @@ class PPOTrainer(CheckpointedPPO):
         plan = [torch.arange(len(rollout))]
         if self.model.training:
             plan = self.buffer.make_plan(rollout, number=self.ppo_state.rollouts, epoch=0)
-        with disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+        with keeping_activations(self.model):
             return score_tokens(
                 self.model,
                 rollout,

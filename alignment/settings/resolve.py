@@ -20,6 +20,11 @@ from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.settings.yaml_file import Entry, Raw, read_yaml
 
+#: What transformers 5.23 renamed; TRL's defaults are still under the old names.
+_RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 _TRUE, _FALSE = {"true", "yes", "on", "1"}, {"false", "no", "off", "0"}
 _INTEGER = re.compile(r"[+-]?\d+")
 _WANTED = {
@@ -94,6 +99,9 @@ def build(settings: Settings) -> tuple[Any, ...]:
         given = {key: settings.values[key] for key in settings.sources if key in names}
         if "bf16" in names and not given.get("bf16"):
             given["bf16"] = _default_bf16(given)
+        for old, new in _RENAMED.items():
+            if new in names and given.get(new) is None:
+                given[new] = settings.values[old]
         try:
             built.append(owner(**given))
         except ValueError as error:  # what the dataclasses raise for values that do not fit

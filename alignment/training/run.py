@@ -13,6 +13,7 @@ import click
 
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
+from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
 from alignment.runs.folder import drop_formers
@@ -107,7 +108,6 @@ def _quieten() -> None:
     """No keys for trackers to read, no fork warnings, one format of log lines."""
     sys.argv[:] = redact_words(sys.argv)  # W&B sends the command line along
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    # TRL 1.16 uses words that transformers renamed; a user can do nothing about it
-    warnings.filterwarnings("ignore", "`.*gradient_checkpointing", FutureWarning)
+    ignore_old_words_of_others()
     warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)

@@ -185,7 +185,7 @@ def train(
         "seed": seed,
         "bf16": False,
         "use_cpu": True,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "report_to": [],
         "save_strategy": "no",
         "logging_strategy": "no",

@@ -171,7 +171,7 @@ def make_trainer(
         "output_dir": str(args.work / "out"),
         "max_steps": PASSES * args.rollouts,
         "logging_steps": PASSES * args.every,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "use_cpu": True,
         "report_to": [],
         "disable_tqdm": True,

@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> None:
         "report_to": [],
         "save_strategy": "no",
         "disable_tqdm": True,
-        "gradient_checkpointing": True,
+        "activation_checkpointing": True,
         "model_init_kwargs": {"dtype": "float32"},
     }
     word = tokenizer.encode("hello")[0]

@@ -213,7 +213,7 @@ def common(args: argparse.Namespace) -> dict[str, Any]:
         "bf16": False,
         "use_cpu": True,
         "report_to": [],
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "save_strategy": "no",
         "logging_steps": 1,
         "disable_tqdm": True,

@@ -48,11 +48,3 @@ def make_trainer(tiny_dir: Path, tmp_path: Path) -> Callable[..., PPOTrainer]:
         )
 
     return make
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """TRL 1.16 reads names that transformers 5.23 has renamed; nothing of ours does."""
-    renamed = pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")
-    for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(renamed)

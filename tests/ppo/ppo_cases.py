@@ -37,7 +37,7 @@ def tiny_args(folder: Path, **keys: Any) -> PPOConfig:
         "report_to": [],
         "use_cpu": True,
         "disable_tqdm": True,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "lr_scheduler_type": "constant",
     }
     return PPOConfig(str(folder), **(defaults | keys))

@@ -52,7 +52,7 @@ def test_the_ratio_is_1_and_only_adapters_and_critic_move(
     trainer = make_trainer(
         reward_funcs=differs,
         critic=critic,
-        gradient_checkpointing=checkpointing,
+        activation_checkpointing=checkpointing,
         trainer={"peft_config": lora()},
         learning_rate=1e-2,
     )
@@ -85,7 +85,7 @@ def test_the_critics_adapter_does_not_touch_policy_or_reference(make_trainer: Ma
 
 
 @pytest.mark.parametrize("critic", ["head", "lora"])
-def test_gradient_checkpointing_changes_no_gradient(make_trainer: Make, critic: str) -> None:
+def test_activation_checkpointing_changes_no_gradient(make_trainer: Make, critic: str) -> None:
     """A critic's layers must be recomputed with the critic's adapter, not the policy's."""
     found = []
     for checkpointing in (False, True):
@@ -95,7 +95,9 @@ def test_gradient_checkpointing_changes_no_gradient(make_trainer: Make, critic: 
         rows = rollout_of(trainer)
         torch.nn.init.normal_(critic_head(trainer).weight)
         if checkpointing:
-            trainer.model.gradient_checkpointing_enable({"use_reentrant": False})
+            trainer.model.activation_checkpointing_enable(
+                activation_checkpointing_kwargs={"use_reentrant": False}
+            )
         trainer._compute_loss(trainer.model, MicroBatch(rows, 10.0)).backward()
         found.append({n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad})
     plain, checkpointed = found

@@ -225,10 +225,10 @@ def test_bf16_trains(make_trainer: Make) -> None:
     assert trainer.buffer.rollout.old_logps.dtype == torch.float32
 
 
-def test_gradient_checkpointing_changes_nothing(make_trainer: Make) -> None:
-    plain = make_trainer(gradient_checkpointing=False)
+def test_activation_checkpointing_changes_nothing(make_trainer: Make) -> None:
+    plain = make_trainer(activation_checkpointing=False)
     plain.train()
-    checkpointed = make_trainer(gradient_checkpointing=True)
+    checkpointed = make_trainer(activation_checkpointing=True)
     checkpointed.train()
     finite(checkpointed)
     for name, x in plain.model.state_dict().items():
