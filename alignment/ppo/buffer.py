@@ -34,12 +34,20 @@ class RolloutBuffer:
     def __init__(self, args: PPOConfig, reduce: math.Reduce) -> None:
         self.args = args
         self.reduce = reduce
-        self.per_epoch = int(args.steps_per_generation)
-        self.per_rollout = self.per_epoch * args.num_ppo_epochs
         self.rollout: Rollout | None = None
         self.number = 0
         self.plan: list[Tensor] = []
         self.mini_tokens: list[float] = []
+
+    @property
+    def per_epoch(self) -> int:
+        """Micro-batches of one pass; read each time, since a smaller batch that fits is another."""
+        return int(self.args.steps_per_generation)
+
+    @property
+    def per_rollout(self) -> int:
+        """Micro-batches of all passes over a rollout."""
+        return self.per_epoch * self.args.num_ppo_epochs
 
     def place(self, step: int) -> int:
         """Micro-batches of the rollout that are used up at a step; 0 asks for a new rollout."""

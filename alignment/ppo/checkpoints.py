@@ -9,12 +9,7 @@ from alignment.ppo import math
 from alignment.ppo.adapters import kept_gradients, unsaved_adapters
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import RolloutBuffer
-from alignment.ppo.critic import (
-    is_critic_parameter,
-    load_critic,
-    load_critic_adapter,
-    save_critic,
-)
+from alignment.ppo.critic import load_critic, load_critic_adapter, save_critic
 from alignment.ppo.state import PPOState
 
 
@@ -37,10 +32,9 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
             save_critic(policy, folder)
         if not _internal_call:
             return
-        self.ppo_state.micro_steps = self._step
         if self.args.should_save:
             self.ppo_state.save(folder)
-        self.buffer.save(folder, step=self._step)
+        self.buffer.save(folder, step=self.ppo_state.micro_steps)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
@@ -49,10 +43,9 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
         load_critic(policy, folder)
         self.ppo_state = PPOState.load(folder)
         self.alarms.memory = self.ppo_state.alarms
-        self._step = self.ppo_state.micro_steps
         self.buffer.load(
             folder,
-            step=self._step,
+            step=self.ppo_state.micro_steps,
             number=self.ppo_state.rollouts,
             device=self.accelerator.device,
         )
@@ -66,9 +59,3 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
             load_critic_adapter(policy, folder)
         load_critic(policy, folder)
         self.ppo_state.beta = self.kl_control.beta = PPOState.load(folder).beta
-
-    def _issue_warnings_after_load(self, load_result: Any) -> None:
-        load_result.missing_keys[:] = [
-            name for name in load_result.missing_keys if not is_critic_parameter(name)
-        ]
-        super()._issue_warnings_after_load(load_result)

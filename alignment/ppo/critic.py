@@ -9,6 +9,7 @@ Shapes: B rows, P prompt tokens, T response tokens, H hidden size.
 
 import copy
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -298,13 +299,26 @@ def split_groups(optimizer: torch.optim.Optimizer, critic: set[int], *, lr: floa
             optimizer.add_param_group({**rest, "params": ours, "lr": lr})
 
 
-def hide_critic_from_vllm(generation: Any) -> None:
-    """Keep the critic's weights out of what is sent to vLLM, which knows the policy alone."""
-    every = generation._iter_named_params
+def keep_critic_apart(policy: Any) -> None:
+    """Leave the critic out of what `save_pretrained` writes and of what a load reports missing.
 
-    def policy_only() -> Iterator[tuple[str, Tensor]]:
-        for name, parameter in every():
-            if not is_critic_parameter(name):
-                yield name, parameter
+    Args:
+        policy: The causal language model itself, with its critic.
+    """
+    policy._keys_to_ignore_on_save |= {f"{CRITIC}.{name}" for name in policy.critic.state_dict()}
+    policy.register_load_state_dict_post_hook(_forgive_missing_critic)
 
-    generation._iter_named_params = policy_only
+
+def _forgive_missing_critic(module: nn.Module, found: Any) -> None:
+    found.missing_keys[:] = [key for key in found.missing_keys if not is_critic_parameter(key)]
+
+
+@contextmanager
+def without_critic(policy: Any) -> Iterator[None]:
+    """Take the critic off the policy for a while, so that `named_parameters` are the policy's."""
+    critic = policy.critic
+    del policy.critic
+    try:
+        yield
+    finally:
+        policy.critic = critic

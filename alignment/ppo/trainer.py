@@ -6,25 +6,22 @@ sampler that repeats prompts, logging. What it adds is in this package: a critic
 forward for log-probabilities and values (`forward`), rollouts and mini-batches (`rollout`), KL in
 the reward, GAE and whitening (`experience`, `math`) and the clipped losses (`losses`).
 
-TRL 1.16 names used that are not public; `tests/contracts/test_trl.py` holds their signatures:
-overridden: `_prepare_inputs`, `_generate_and_score_completions`, `_compute_loss`,
-`_get_train_sampler`, `_load_from_checkpoint`, `_load_best_model`, `_issue_warnings_after_load`;
-called: `_generate`, `_calculate_rewards`; read: `_step`, `_metrics`, `_tokenizer`,
-`eos_token_ids`, `ref_model`, `reward_funcs`, `reward_func_names`, `reward_weights`,
-`aux_loss_enabled`, `router_aux_loss_coef`, `vllm_generation._iter_named_params`.
+Names of TRL and transformers that are used here and are not public are listed, with the reason for
+each, in `tests/contracts/private_names.py`.
 """
 
 import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Sampler
+from transformers import ProcessorMixin
 
 from alignment.ppo.adapters import BORROWED, keeping_activations
 from alignment.ppo.alarms import AlarmBell
@@ -34,11 +31,12 @@ from alignment.ppo.checks import check_count, check_ends, check_prompts, check_s
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
     head_of,
-    hide_critic_from_vllm,
     is_critic_parameter,
+    keep_critic_apart,
     make_critic,
     policy_of,
     split_groups,
+    without_critic,
 )
 from alignment.ppo.experience import (
     Experience,
@@ -93,7 +91,11 @@ class PPOTrainer(CheckpointedPPO):
     ) -> None:
         model = os.fspath(model) if isinstance(model, Path) else model
         super().__init__(model, as_rewards(reward_funcs), args, **kwargs)
-        check_ends(self.eos_token_ids, self._tokenizer)
+        processing = self.processing_class
+        self.tokenizer = (
+            processing.tokenizer if isinstance(processing, ProcessorMixin) else processing
+        )
+        check_ends(self.eos_token_ids, self.tokenizer)
         per_rollout = self.args.generation_batch_size // self.num_generations
         check_count(self.train_dataset, num_prompts=per_rollout)
         for name, dataset in (("", self.train_dataset), ("eval ", self.eval_dataset)):
@@ -101,7 +103,7 @@ class PPOTrainer(CheckpointedPPO):
                 dataset,
                 name=name,
                 model=self.model,
-                tokenizer=self._tokenizer,
+                tokenizer=self.tokenizer,
                 max_completion_length=self.max_completion_length,
                 template=self.chat_template_kwargs,
             )
@@ -117,8 +119,6 @@ class PPOTrainer(CheckpointedPPO):
         self._sums = StepSums()
         self._seconds: dict[str, float] = defaultdict(float)
         self._samples = SampleLog(Path(args.output_dir), num_samples=args.num_samples)
-        if self.use_vllm:
-            hide_critic_from_vllm(self.vllm_generation)
 
     def _add_critic(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
@@ -130,13 +130,13 @@ class PPOTrainer(CheckpointedPPO):
             model,
             args=self.args,
             rewards=[reward for reward in self._rewards if isinstance(reward, ModelReward)],
-            tokenizer=self._tokenizer,
+            tokenizer=self.tokenizer,
         )
         temperature = self.args.temperature
         add_response_forward(
             policy, temperature=temperature, critic=critic.to(self.accelerator.device)
         )
-        policy._keys_to_ignore_on_save |= {f"critic.{name}" for name in critic.state_dict()}
+        keep_critic_apart(policy)
         if self.ref_model is not None:
             reference = self.accelerator.unwrap_model(self.ref_model)
             add_response_forward(reference, temperature=temperature)
@@ -152,23 +152,32 @@ class PPOTrainer(CheckpointedPPO):
         )
 
     def _prepare_inputs(self, generation_batch: Any) -> MicroBatch:
-        """Hand out the micro-batch of this step; sample a new rollout when the last is used up."""
+        return self.next_micro_batch(generation_batch)
+
+    def next_micro_batch(self, inputs: list[dict[str, Any]]) -> MicroBatch:
+        """Return the rows of the next forward; sample a new rollout when the last is used up.
+
+        In an evaluation every batch is a rollout of its own.
+
+        Args:
+            inputs: Rows of the data set, read when a rollout is sampled.
+        """
         if not self.model.training:
-            rollout = self._generate_and_score_completions(generation_batch)
+            rollout = self.roll_out(inputs)
             tokens = self._sum(rollout.response_mask.sum().float())
             return MicroBatch(rollout, tokens.item())
-        if self.buffer.place(self._step) == 0 or self.buffer.rollout is None:
+        step = self.ppo_state.micro_steps
+        if self.buffer.place(step) == 0 or self.buffer.rollout is None:
             self.ppo_state.rollouts += 1
             self.ppo_state.stopped = False
-            rollout = self._generate_and_score_completions(generation_batch)
-            self.buffer.put(rollout, number=self.ppo_state.rollouts)
-        return self.buffer.micro_batch(self._step)
+            self.buffer.put(self.roll_out(inputs), number=self.ppo_state.rollouts)
+        return self.buffer.micro_batch(step)
 
-    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> Rollout:
+    def roll_out(self, inputs: list[dict[str, Any]]) -> Rollout:
         """Sample responses, score them, and compute what the losses need of each token."""
         args, device = self.args, self.accelerator.device
         prompts = [row["prompt"] for row in inputs]
-        with self._clock("generate"), self._no_timers():
+        with self._clock("generate"), self._no_timers(), self._policy_for_vllm():
             prompt_ids, response_ids, completions = self._generate(prompts)
         with self._clock("score"):
             with self._no_timers():
@@ -186,7 +195,7 @@ class PPOTrainer(CheckpointedPPO):
             rollout = pad_rollout(
                 prompt_ids,
                 response_ids,
-                pad_token_id=self._tokenizer.pad_token_id,
+                pad_token_id=self.tokenizer.pad_token_id,
                 counts=[end or not args.mask_truncated_completions for end in ended],
                 device=device,
             )
@@ -260,18 +269,32 @@ class PPOTrainer(CheckpointedPPO):
         self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> Tensor:
         """Take one micro-step; nothing where this rollout was given up for too much KL."""
-        if self.ppo_state.stopped and self.buffer.place(self._step):
-            self._step += 1
+        state = self.ppo_state
+        if state.stopped and self.buffer.place(state.micro_steps):
+            state.micro_steps += 1
             return torch.zeros((), device=self.accelerator.device)
         before, spent = time.perf_counter(), sum(self._seconds.values())
         loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        if self._step % self.args.gradient_accumulation_steps == 0:
+        state.micro_steps += 1
+        if state.micro_steps % self.args.gradient_accumulation_steps == 0:
             self._finish_mini_batch(model)
         elapsed = time.perf_counter() - before
         self._seconds["update"] += elapsed - (sum(self._seconds.values()) - spent)
-        if self.ppo_state.stopped or not self.buffer.place(self._step):
+        if state.stopped or not self.buffer.place(state.micro_steps):
             self._finish_rollout()
         return loss
+
+    def update_on(self, rows: Rollout) -> None:
+        """Send rows through forward and backward as an update does, with the policy training too.
+
+        No optimizer step follows and no metric stays: this is how the longest batch is tried before
+        training (`alignment.memory`). The gradients are left on the model.
+        """
+        batch = MicroBatch(rows, num_tokens=float(rows.response_mask.sum()))
+        self.model.train()
+        with self.compute_loss_context_manager():
+            loss = self._loss(self.model, batch, sums=StepSums(), train_policy=True)
+        self.accelerator.backward(loss)
 
     def _finish_rollout(self) -> None:
         self._note({f"time/{name}": s for name, s in self._seconds.items()}, mode="train")
@@ -279,29 +302,35 @@ class PPOTrainer(CheckpointedPPO):
         warmed_up = self.state.global_step >= self.args.critic_warmup_steps
         self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
 
-    def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the loss of a micro-batch as Trainer asks for it."""
-        with self._no_timers():
-            return super().compute_loss(*args, **kwargs)
-
-    def _compute_loss(self, model: nn.Module, inputs: MicroBatch) -> Tensor:
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: MicroBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Tensor:
+        """Compute the loss of a micro-batch, as Trainer asks for it."""
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
-        rows = inputs.rows
+        loss = self._loss(model, inputs, sums=self._sums, train_policy=train_policy)
+        if not self.model.training:
+            self._note(self._sums.finish(self._sum), mode="eval")
+        return loss
+
+    def _loss(
+        self, model: nn.Module, batch: MicroBatch, *, sums: StepSums, train_policy: bool
+    ) -> Tensor:
         flags: dict[str, Any] = {"output_router_logits": True} if self.aux_loss_enabled else {}
         output = respond(
             model,
-            rows,
+            batch.rows,
             entropy="gradient" if self.args.entropy_coef else "value",
             with_values=True,
             detach_trunk=not train_policy,
             **flags,
         )
-        loss = ppo_loss(output, rows, args=self.args, sums=self._sums, train_policy=train_policy)
+        loss = ppo_loss(output, batch.rows, args=self.args, sums=sums, train_policy=train_policy)
         # DDP averages gradients over processes; the tokens are already those of all of them.
-        scale: float = self.accelerator.num_processes / max(inputs.num_tokens, 1.0)
-        if not self.model.training:
-            self._note(self._sums.finish(self._sum), mode="eval")
-        loss = loss.mul(scale)
+        loss = loss.mul(self.accelerator.num_processes / max(batch.num_tokens, 1.0))
         if self.aux_loss_enabled and train_policy:
             steps = self.args.gradient_accumulation_steps if self.model.training else 1
             loss = loss + self.router_aux_loss_coef * output.aux_loss / steps
@@ -348,6 +377,12 @@ class PPOTrainer(CheckpointedPPO):
     def _sum(self, x: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(x, reduction="sum")
         return total
+
+    def _policy_for_vllm(self) -> AbstractContextManager[None]:
+        """While weights are sent to vLLM, which knows the policy alone, take the critic off it."""
+        if not self.use_vllm:
+            return nullcontext()
+        return without_critic(policy_of(self.accelerator.unwrap_model(self.model)))
 
     @contextmanager
     def _no_timers(self) -> Iterator[None]:

@@ -29,7 +29,7 @@ def lora(**keys: Any) -> LoraConfig:
 
 def rollout_of(trainer: PPOTrainer) -> Any:
     trainer.model.train()
-    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))).rows
+    return trainer.next_micro_batch(next(iter(trainer.get_train_dataloader()))).rows
 
 
 def state(model: torch.nn.Module) -> dict[str, Tensor]:
@@ -80,7 +80,7 @@ def test_the_critics_adapter_does_not_touch_policy_or_reference(make_trainer: Ma
     assert torch.equal(output.logps, rows.old_logps)
     assert output.state_values.abs().max() > 0.1
     trainer.buffer.rollout = None
-    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
     assert trainer._metrics["train"]["objective/kl"][-1] == 0.0
 
 
@@ -98,7 +98,7 @@ def test_activation_checkpointing_changes_no_gradient(make_trainer: Make, critic
             trainer.model.activation_checkpointing_enable(
                 activation_checkpointing_kwargs={"use_reentrant": False}
             )
-        trainer._compute_loss(trainer.model, MicroBatch(rows, 10.0)).backward()
+        trainer.compute_loss(trainer.model, MicroBatch(rows, 10.0)).backward()
         found.append({n: p.grad for n, p in trainer.model.named_parameters() if p.requires_grad})
     plain, checkpointed = found
     assert all(gradient is not None for gradient in plain.values())

@@ -11,7 +11,7 @@ from test_rewards import save_adapter, save_classifier
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from alignment.errors import ConfigError
-from alignment.ppo.critic import ModelCritic, ValueHead, head_of, hide_critic_from_vllm
+from alignment.ppo.critic import ModelCritic, ValueHead, head_of, without_critic
 from alignment.ppo.experience import respond
 from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
@@ -27,7 +27,7 @@ def reward_model(folder: Path) -> ModelReward:
 
 def rollout_of(trainer: PPOTrainer) -> Any:
     trainer.model.train()
-    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))).rows
+    return trainer.next_micro_batch(next(iter(trainer.get_train_dataloader()))).rows
 
 
 def test_a_head_starts_at_zero_and_reads_the_state_before_each_token(make_trainer: Make) -> None:
@@ -144,7 +144,7 @@ def test_the_mean_value_follows_the_mean_return(make_trainer: Make, critic: str)
     batch = next(iter(trainer.get_train_dataloader()))
     trainer.model.train()
     for level[0] in (7.0, 11.0):
-        rollout = trainer._generate_and_score_completions(batch)
+        rollout = trainer.roll_out(batch)
         mask = rollout.response_mask
         assert rollout.values[mask].tolist() == pytest.approx([level[0]] * int(mask.sum()))
         assert rollout.advantages.abs().max() < 1e-3
@@ -154,7 +154,7 @@ def test_the_mean_value_follows_the_mean_return(make_trainer: Make, critic: str)
     offset = head_of(trainer.model).offset
     trainer.model.eval()
     level[0] = 3.0
-    trainer._generate_and_score_completions(batch)
+    trainer.roll_out(batch)
     assert head_of(trainer.model).offset == offset != 0  # an evaluation moves nothing
     off = make_trainer(**keys, center_values=False)
     assert rollout_of(off).values.abs().max() == 0
@@ -205,17 +205,16 @@ def test_a_head_that_was_cast_keeps_its_offset() -> None:
     assert values.unique().tolist() == [pytest.approx(7.03)]
 
 
-def test_vllm_is_sent_the_policy_alone(make_trainer: Make) -> None:
-    class Generation:
-        def _iter_named_params(self) -> Any:
-            yield from model.named_parameters()
-
-    model = make_trainer(critic="model").model
-    generation = Generation()
-    hide_critic_from_vllm(generation)
-    names = {name for name, _ in generation._iter_named_params()}
-    assert names == {name for name, _ in model.named_parameters() if "critic" not in name}
-    assert names
+@pytest.mark.parametrize("critic", ["head", "model"])
+def test_vllm_is_sent_the_policy_alone(make_trainer: Make, critic: str) -> None:
+    """TRL sends `model.named_parameters()`; the critic is back when the weights are sent."""
+    model = make_trainer(critic=critic).model
+    every = [name for name, _ in model.named_parameters()]
+    with without_critic(model):
+        sent = [name for name, _ in model.named_parameters()]
+    assert sent == [name for name in every if "critic" not in name]
+    assert len(sent) < len(every)
+    assert [name for name, _ in model.named_parameters()] == every
 
 
 @pytest.mark.parametrize("critic", ["head", "model"])

@@ -79,7 +79,7 @@ def test_the_eos_itself_is_trained_on(tiny_dir: Path, tmp_path: Path) -> None:
     model.generation_config.eos_token_id = list(range(50, 320))
     trainer = trainer_on(model, tokenizer, tmp_path / "run", PROMPTS, beta=0.0, lam=0.0, gamma=1.0)
     trainer.model.train()
-    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
     rollout = trainer.buffer.rollout
     ended = rollout.response_mask.sum(dim=1) < 8
     assert ended.any()

@@ -17,7 +17,7 @@ Make = Callable[..., PPOTrainer]
 
 def rows_of(trainer: PPOTrainer) -> Any:
     trainer.model.train()
-    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader()))).rows
+    return trainer.next_micro_batch(next(iter(trainer.get_train_dataloader()))).rows
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])

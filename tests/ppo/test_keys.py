@@ -27,7 +27,7 @@ def rollout_with(make_trainer: Make, **keys: Any) -> PPOTrainer:
     move(trainer)
     trainer.model.train()
     torch.manual_seed(5)
-    trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
     return trainer
 
 
@@ -222,8 +222,8 @@ def test_warm_up_sends_no_gradient_into_the_policy(make_trainer: Make) -> None:
     trainer = make_trainer(critic_warmup_steps=1, entropy_coef=0.1)
     move(trainer)
     trainer.model.train()
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    trainer._compute_loss(trainer.model, inputs).backward()
+    inputs = trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
+    trainer.compute_loss(trainer.model, inputs).backward()
     for name, gradient in gradient_of(trainer).items():
         assert bool(gradient.any()) == name.startswith("critic"), name
 
@@ -336,8 +336,8 @@ def test_one_epoch_without_clip_is_reinforce_with_baseline(make_trainer: Make) -
     )
     move(trainer)
     trainer.model.train()
-    inputs = trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
-    trainer._compute_loss(trainer.model, inputs).backward()
+    inputs = trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
+    trainer.compute_loss(trainer.model, inputs).backward()
     found = gradient_of(trainer)
     trainer.model.zero_grad()
     rows = inputs.rows
@@ -399,6 +399,5 @@ def test_padding_more_changes_neither_logps_nor_loss(make_trainer: Make) -> None
     )
     losses = []
     for batch in (rows, wider):
-        losses.append(trainer._compute_loss(trainer.model, MicroBatch(batch, 20.0)).item())
-        trainer._sums.rows.clear()
+        losses.append(trainer.compute_loss(trainer.model, MicroBatch(batch, 20.0)).item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)

@@ -18,7 +18,7 @@ Make = Callable[..., PPOTrainer]
 def first_rollout(trainer: PPOTrainer) -> Any:
     """The rollout and first micro-batch that training would begin with."""
     trainer.model.train()
-    return trainer._prepare_inputs(next(iter(trainer.get_train_dataloader())))
+    return trainer.next_micro_batch(next(iter(trainer.get_train_dataloader())))
 
 
 def ratio(trainer: PPOTrainer, rows: Any) -> torch.Tensor:
