@@ -11,14 +11,8 @@ from pathlib import Path
 from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Rule, Values, bounds
 from alignment.settings.reward_spec import missing_function
+from alignment.trackers.names import TRACKERS
 
-#: Trackers and the module that each needs.
-_TRACKERS = {
-    "wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio", "mlflow": "mlflow",
-    "comet_ml": "comet_ml", "swanlab": "swanlab", "neptune": "neptune", "clearml": "clearml",
-    "dvclive": "dvclive", "codecarbon": "codecarbon", "flyte": "flytekit", "kubeflow": "",
-    "azure_ml": "azureml", "dagshub": "dagshub",
-}  # fmt: skip
 #: A key, the value that asks for a package, the package, and its extra of ours.
 _PACKAGES = (
     ("use_vllm", True, "vllm", "vllm"),
@@ -158,8 +152,8 @@ def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, 
 
 def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:
     for name in _trackers(values):
-        if name not in _TRACKERS:
-            yield "report_to", f"no tracker '{name}'", f"one of none, {', '.join(_TRACKERS)}"
+        if name not in TRACKERS:
+            yield "report_to", f"no tracker '{name}'", f"one of none, {', '.join(TRACKERS)}"
 
 
 def _trackers(values: Values) -> list[str]:
@@ -170,8 +164,9 @@ def _trackers(values: Values) -> list[str]:
 
 def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
     for name in _trackers(values):
-        if _TRACKERS[name] and not _is_installed(_TRACKERS[name]):
-            yield "report_to", f"{name} is not installed", f"pip install {_TRACKERS[name]}"
+        package = TRACKERS[name].package
+        if package and not _is_installed(package):
+            yield "report_to", f"{name} is not installed", f"pip install {package}"
     for key, value, package, extra in _PACKAGES:
         if values.get(key) == value and not _is_installed(package):
             how = f"'alignment-pipeline[{extra}]'" if extra else package.replace("_", "-")
