@@ -12,7 +12,7 @@ import click
 from alignment.errors import AlignError, DataError
 
 if TYPE_CHECKING:
-    from data_tools.convert.summary import Summary
+    from data_tools.convert.output import Summary
 
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
@@ -72,7 +72,7 @@ def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
 
 def _known_codes(_ctx: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> Any:
     """Refuse a name that is no code before the work, not after it."""
-    from data_tools.checks.verdict import known
+    from data_tools.checks import known
 
     known(names)
     return names
@@ -111,7 +111,7 @@ def _spelt(option: str) -> str:
 
 def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
     """Exit 1, with their names, where codes were found that fail."""
-    from data_tools.checks.verdict import failing
+    from data_tools.checks import failing
 
     if failed := failing(found, fail_on):
         click.echo(f"failed: {', '.join(failed)}")
@@ -156,7 +156,8 @@ def data() -> None:
 def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
     from data_tools.convert.repairs import Repairs
-    from data_tools.convert.run import Conversion, convert
+    from data_tools.convert.run import convert
+    from data_tools.convert.writer import Conversion
     from data_tools.formats import Pairing
 
     _needed("defect", "preset")

@@ -9,8 +9,7 @@ import orjson
 
 from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
-from data_tools.convert.summary import table
-from data_tools.convert.writing import json_line, written_whole
+from data_tools.convert.output import json_line, table, written_whole
 from data_tools.formats import Pairing, Unusable
 from data_tools.reading import Fault, RowError
 from data_tools.rendering.render import Renderer

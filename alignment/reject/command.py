@@ -72,7 +72,7 @@ def reject(
 
 
 def _told(account: "Account", output: Path) -> list[str]:
-    from data_tools.convert.summary import dropped_path
+    from data_tools.convert.output import dropped_path
 
     lines = [f"{output}"]
     if not account.new:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from alignment.errors import ConfigError
-from data_tools.convert.writing import json_line
+from data_tools.convert.output import json_line
 
 
 @dataclass(frozen=True, slots=True)

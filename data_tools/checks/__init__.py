@@ -1,6 +1,9 @@
 """What can be wrong with preference data: stable codes, how bad each is, what it means."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
+
+from alignment.errors import ConfigError
 
 SEVERITIES = ("info", "warn", "error")
 
@@ -15,6 +18,13 @@ class Check(NamedTuple):
 
     severity: str
     meaning: str
+
+
+class Where(NamedTuple):
+    """A row of a source."""
+
+    source: str
+    row: int
 
 
 class Finding(NamedTuple):
@@ -91,3 +101,36 @@ CHECKS: dict[str, Check] = {
     "equal_once_cut": Check("error", "chosen and rejected are equal once cut to max_length"),
     "licence": Check("info", "the source forbids commercial use, or states no licence"),
 }
+
+
+def known(fail_on: Iterable[str]) -> frozenset[str]:
+    """What `--fail-on` names, each a code or a severity.
+
+    Raises:
+        ConfigError: If one is neither.
+    """
+    names = frozenset(fail_on)
+    if unknown := sorted(names - set(CHECKS) - set(SEVERITIES)):
+        raise ConfigError(
+            f"--fail-on {unknown[0]}: no such code",
+            f"codes are listed in data_tools/README.md; severities: {', '.join(SEVERITIES)}",
+        )
+    return names
+
+
+def failing(found: Iterable[str], fail_on: Iterable[str]) -> list[str]:
+    """Of the codes found those that fail a run: errors, and what `fail_on` names or what is worse.
+
+    Raises:
+        ConfigError: If `fail_on` names neither a code nor a severity.
+    """
+    names = known(fail_on)
+    least = min((SEVERITIES.index(level) for level in names & set(SEVERITIES)), default=None)
+    bound = SEVERITIES.index("error") if least is None else least
+    return sorted(
+        {
+            code
+            for code in found
+            if code in names or SEVERITIES.index(CHECKS[code].severity) >= bound
+        }
+    )

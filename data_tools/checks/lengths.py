@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from data_tools.checks import Finding
-from data_tools.checks.sets import Where
+from data_tools.checks import Finding, Where
 from data_tools.formats import Record, Unusable, plain
 from data_tools.rendering.render import Renderer, Spoken, Tokens
 

@@ -9,8 +9,7 @@ from rapidfuzz import fuzz
 from data_tools.checks import Finding
 from data_tools.checks.language import chinese_script, language
 from data_tools.checks.texts import text_findings
-from data_tools.convert.repairs import is_sentinel
-from data_tools.formats import Message, Record, Text, contents, normalised, plain
+from data_tools.formats import Message, Record, Text, contents, is_sentinel, normalised, plain
 
 NEAR = 95.0
 LONGEST_COMPARED = 20_000

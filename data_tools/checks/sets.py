@@ -6,19 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools.checks import Finding
-from data_tools.convert.run import split_of
-from data_tools.formats import Record, digest, normalised, plain
+from data_tools.checks import Finding, Where
+from data_tools.formats import Record, answer_key, plain, prompt_key
+from data_tools.reading import split_of
 
 MANY = 5
 SHORT = 8
-
-
-class Where(NamedTuple):
-    """A row of a source."""
-
-    source: str
-    row: int
 
 
 class Edge(NamedTuple):
@@ -72,21 +65,6 @@ def _apart(one: str, other: str) -> bool:
     """Whether two files are, by their names, the train part and another part of a set."""
     splits = {split_of(Path(one)), split_of(Path(other))}
     return "train" in splits and len(splits - {""}) == 2
-
-
-def prompt_key(record: Record) -> str:
-    """What two records on one prompt share, whatever its spaces, width and case."""
-    if record.kind == "text":
-        return digest(normalised(record.text))
-    if record.messages is not None:
-        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
-        return digest(normalised(plain(asked)))
-    return digest(normalised(plain(record.prompt)))
-
-
-def answer_key(answer: str) -> str:
-    """What two equal answers share."""
-    return digest(normalised(answer))
 
 
 def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:

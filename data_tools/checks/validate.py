@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from alignment.errors import DataError
-from data_tools.checks import CHECKS, Finding
+from data_tools.checks import CHECKS, Finding, Where, failing
 from data_tools.checks.lengths import LengthBias, Truncation
 from data_tools.checks.records import cut_by_length, record_findings
-from data_tools.checks.sets import SetChecks, Where
+from data_tools.checks.sets import SetChecks
 from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
-from data_tools.checks.verdict import failing
-from data_tools.convert.writer import HARD
 from data_tools.formats import (
+    HARD,
     Example,
     Pairing,
     Record,

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from alignment.errors import ConfigError, DataError
-from data_tools.convert.repairs import is_sentinel
-from data_tools.convert.run import named_for, split_of
-from data_tools.convert.summary import Summary, dropped_path
-from data_tools.convert.writer import group_id
-from data_tools.convert.writing import json_line, written_whole
-from data_tools.formats import Record, Unusable, adapted, text
-from data_tools.reading import Fault, Row, RowError, data_files, read_rows
+from data_tools.convert.output import Summary, dropped_path, json_line, named_for, written_whole
+from data_tools.formats import Record, Unusable, adapted, group_id, is_sentinel, text
+from data_tools.reading import Fault, Row, RowError, data_files, read_rows, split_of
 
 LIMIT = 520
 """max_len 512 and 8 more for the end token, counted in characters as the original does."""

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from data_tools.convert.writing import json_line
+from data_tools.convert.output import json_line
 from data_tools.formats import Kind, Record, Text, as_messages
 
 Json: TypeAlias = dict[str, Any]

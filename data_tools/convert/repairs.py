@@ -6,28 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from data_tools.formats import Adapter
+from data_tools.formats import Adapter, is_sentinel
 
-SENTINELS = frozenset(
-    {
-        "无输入",
-        "没有输入",
-        "无",
-        "暂无输入",
-        "no input",
-        "noinput",
-        "<noinput>",
-        "<no input>",
-        "nan",
-        "n/a",
-        "none",
-        "not applicable",
-        "no input required",
-        "no input needed",
-        "no input necessary",
-    }
-)
-"""What annotators wrote where `input` is empty, folded, without a full stop."""
 ALPACA_FAMILY = {"alpaca", "alpaca-ranked", "alpaca-ranking", "kto-alpaca", "belle"}
 
 
@@ -73,13 +53,6 @@ class Repairs:
             return data
         self.counts[name] += 1
         return mended
-
-
-def is_sentinel(value: object) -> bool:
-    """Whether an alpaca `input` only says that there is none."""
-    if not isinstance(value, str):
-        return False
-    return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
 
 
 def decoded(value: str) -> str:

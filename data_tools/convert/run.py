@@ -1,22 +1,38 @@
 """Any sources to JSON lines of one shape, with every row that did not make it accounted for."""
 
 import dataclasses
-import re
+import io
+import multiprocessing
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import NamedTuple
 
-from alignment.errors import ConfigError
-from data_tools.convert.parallel import NotParallel, take_in_parallel
+import orjson
+
+from alignment.errors import AlignError, ConfigError
+from data_tools.convert.output import Summary, dropped_path, named_for, written_whole
 from data_tools.convert.repairs import Repairs
-from data_tools.convert.summary import Summary, dropped_path
 from data_tools.convert.writer import Conversion, RecordWriter
-from data_tools.convert.writing import written_whole
-from data_tools.formats import examples
-from data_tools.reading import data_files, progress
-
-__all__ = ["Conversion", "convert", "named_for", "split_of"]
-
-SPLIT = re.compile(r"(?:^|[-_.:])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
+from data_tools.formats import adapted_batches, by_name, examples
+from data_tools.reading import (
+    Batch,
+    FileKind,
+    Watch,
+    array_pieces,
+    data_files,
+    file_kind,
+    is_hub_name,
+    line_batches,
+    line_pieces,
+    numbered,
+    open_plain,
+    parse_piece,
+    progress,
+    split_of,
+)
 
 
 def convert(
@@ -79,13 +95,178 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
     return writer.summary
 
 
-def split_of(file: Path) -> str:
-    """The split that a file's name speaks of, or nothing."""
-    found = SPLIT.search(file.name.split(".parquet")[0].split(".json")[0].split(".csv")[0])
-    return found[1].lower() if found else ""
+LARGER = 16
+"""Pieces for workers are this much larger, since each is sent through a pipe and back."""
 
 
-def named_for(output: Path, split: str) -> Path:
-    """The output for one split: `pairs.train.jsonl`."""
-    stem = output.name.removesuffix(".jsonl")
-    return output.with_name(f"{stem}.{split}.jsonl" if split else output.name)
+class NotParallel(Exception):
+    """This file must go through one process: no JSON, rows that belong together, or an error."""
+
+
+class Piece(NamedTuple):
+    """Whole rows of a file as bytes; `last` is the end of an array, with its bracket."""
+
+    raw: bytes
+    last: bool
+
+
+class Done(NamedTuple):
+    """What a worker made of a piece."""
+
+    out: bytes
+    lost: bytes
+    summary: Summary
+    repairs: Repairs
+    text_rows: int
+    turn_rows: int
+
+
+def take_in_parallel(
+    file: Path, writer: RecordWriter, repairs: Repairs, watch: Watch | None = None
+) -> None:
+    """Convert a file by as many processes as the conversion asks for.
+
+    Raises:
+        NotParallel: Where it cannot be done so; nothing else is raised for bad data.
+    """
+    kind = "csv" if is_hub_name(file) else file_kind(file)
+    if kind not in ("array", "lines"):
+        raise NotParallel
+    with ExitStack() as stack:
+        stream = stack.enter_context(open_plain(file, watch))
+        cut_into = array_pieces if kind == "array" else line_pieces
+        cut = cut_into(stream, times=LARGER)
+        pieces = (Piece(raw, last) for raw, last in cut)
+        start = 0
+        if not writer.shape:  # the first record settles the shape for all
+            first = next(pieces)
+            parsed = _parsed(first, kind)
+            if parsed is None:
+                raise NotParallel
+            _worker_take(parsed, kind, str(file), 0, writer, repairs)
+            if not writer.summary.shape:  # it held no record
+                raise NotParallel
+            start = sum(len(batch.values) for batch in parsed)
+        job = _Job(kind, str(file), writer.conversion, writer.shape, repairs)
+        workers = [_started(job, stack) for _ in range(writer.conversion.num_proc)]
+        for done in _in_order(pieces, workers, start):
+            _merge(done, writer, repairs)
+
+
+class _Job(NamedTuple):
+    """What every piece of a file needs to know."""
+
+    kind: FileKind
+    source: str
+    conversion: Conversion
+    shape: str
+    repairs: Repairs
+
+
+def _in_order(pieces: Iterator[Piece], workers: list[Connection], start: int) -> Iterator[Done]:
+    """Deal pieces out in rounds, hand out row numbers, and give the results in order."""
+    while True:
+        busy = []
+        for worker, piece in zip(workers, pieces, strict=False):
+            worker.send(piece)
+            busy.append(worker)
+        if not busy:
+            return
+        for worker in busy:
+            count = worker.recv()
+            if count is None:
+                raise NotParallel
+            worker.send(start)
+            start += count
+        for worker in busy:
+            done = worker.recv()
+            if done is None:
+                raise NotParallel
+            yield done
+
+
+def _started(job: _Job, stack: ExitStack) -> Connection:
+    """A worker process, ended when the stack is."""
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.get_context("spawn").Process(
+        target=_work, args=(theirs, job), daemon=True
+    )
+    process.start()
+    theirs.close()
+    stack.callback(process.join)
+    stack.callback(process.terminate)
+    stack.callback(ours.close)
+    return ours
+
+
+def _work(pipe: Connection, job: _Job) -> None:
+    """Take pieces until the pipe closes."""
+    while True:
+        try:
+            piece = pipe.recv()
+        except EOFError:
+            return
+        parsed = _parsed(piece, job.kind)
+        pipe.send(None if parsed is None else sum(len(batch.values) for batch in parsed))
+        if parsed is not None:
+            pipe.send(_done(parsed, pipe.recv(), job))
+
+
+def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
+    """The output of a piece; None where an error must be reported in order."""
+    repairs = Repairs(
+        job.repairs.strip_sentinels, job.repairs.fix_mojibake, job.repairs.decode_backslash_n
+    )
+    out, lost, summary = io.BytesIO(), io.BytesIO(), Summary(Path())
+    writer = RecordWriter(summary, job.conversion, out, lost)
+    writer.settle(job.shape)
+    try:
+        _worker_take(parsed, job.kind, job.source, start, writer, repairs)
+    except (AlignError, NotParallel):
+        return None
+    if writer.waiting:
+        return None
+    summary.rows_out = writer.rows_out
+    return Done(
+        out.getvalue(), lost.getvalue(), summary, repairs, writer.text_rows, writer.turn_rows
+    )
+
+
+def _worker_take(
+    parsed: list[Batch],
+    kind: FileKind,
+    source: str,
+    start: int,
+    writer: RecordWriter,
+    repairs: Repairs,
+) -> None:
+    """Rows of a piece through a writer; rows that must be gathered cannot be cut into pieces."""
+    forced = by_name(writer.conversion.format) if writer.conversion.format else None
+    rows = numbered(parsed, kind, source, writer.unreadable, start=start)
+    for found in adapted_batches(rows, forced=forced, repair=repairs if repairs else None):
+        if any(example.adapter and example.adapter.gather for example in found):
+            raise NotParallel
+        writer.take(found)
+
+
+def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
+    writer.out.write(done.out)
+    writer.lost.write(done.lost)
+    writer.rows_out += done.summary.rows_out
+    writer.text_rows += done.text_rows
+    writer.turn_rows += done.turn_rows
+    writer.summary.rows_in += done.summary.rows_in
+    writer.summary.dropped += done.summary.dropped
+    writer.summary.halved += done.summary.halved
+    writer.summary.formats += done.summary.formats
+    repairs.counts += done.repairs.counts
+
+
+def _parsed(piece: Piece, kind: FileKind) -> list[Batch] | None:
+    """The rows of a piece, or None where the cut was not between rows or the text is broken."""
+    if kind == "lines":
+        return list(line_batches(io.BytesIO(piece.raw)))
+    try:
+        return [parse_piece(piece.raw, last=piece.last)]
+    except orjson.JSONDecodeError:
+        return None

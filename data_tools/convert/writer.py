@@ -11,9 +11,9 @@ import orjson
 
 from alignment.errors import DataError
 from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
-from data_tools.convert.summary import Summary
-from data_tools.convert.writing import json_line
+from data_tools.convert.output import Summary, json_line
 from data_tools.formats import (
+    HARD,
     Adapter,
     Example,
     Kind,
@@ -22,32 +22,12 @@ from data_tools.formats import (
     Text,
     Unusable,
     digest,
+    group_id,
     pairs_of,
     passed_over,
     plain,
 )
 from data_tools.reading import Fault, Row, RowError
-
-HARD = frozenset(
-    {
-        "malformed",
-        "duplicate_key",
-        "row_type",
-        "unknown_format",
-        "two_formats",
-        "wrong_format",
-        "wrong_kind",
-        "wrong_type",
-        "missing",
-        "null",
-        "role",
-    }
-)
-"""Reasons that stop a conversion unless `--on-error drop`: the file is not what it seems.
-
-All others are choices (a tie, a margin) or known defects of good sources (an empty answer): such
-rows are dropped and counted either way.
-"""
 
 STRAIGHT: frozenset[Kind] = frozenset({"text", "sft", "preference"})
 """Kinds whose records are written as they come, where the shape takes them and no margin counts."""
@@ -253,14 +233,6 @@ class RecordWriter:
                 again.write(json_line(unified(orjson.loads(line))))
         rewritten.replace(path)
         self.summary.unified = self.text_rows
-
-
-def group_id(record: Record) -> str:
-    """What rows on one prompt share: the hash of the prompt as it is written."""
-    if record.messages is not None:
-        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
-        return digest(plain(asked))
-    return digest(plain(record.prompt))
 
 
 def _equal(chosen: Text, rejected: Text) -> bool:

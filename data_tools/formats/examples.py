@@ -12,7 +12,7 @@ from data_tools.formats.detect import by_name, detect_each
 from data_tools.formats.plain_text import is_blank
 from data_tools.formats.record import Kind, Record, Text, Unusable
 from data_tools.formats.turns import with_template_inputs
-from data_tools.reading import OnError, Row, Watch, data_files, read_batches
+from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files, read_batches
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 
@@ -53,6 +53,22 @@ def examples(
     files = (read_batches(file, on_error=on_error, watch=watch) for file in data_files(path))
     found = (adapted_batches(batches, forced=forced, repair=repair) for batches in files)
     yield from _flat(_flat(found))
+
+
+def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
+    """Rows with their first record; a row gives one even where it holds several pairs.
+
+    Raises:
+        DataError: At a row that cannot be read.
+    """
+    last: tuple[str, int] | None = None
+    for file in files:
+        for example in examples(file, watch=watch):
+            here = (example.row.source, example.row.number)
+            if here == last:
+                continue
+            last = here
+            yield example.row, _sound(example)
 
 
 def adapted(
@@ -139,6 +155,14 @@ def unsound(record: Record) -> Unusable | None:
         if is_blank(part):
             return Unusable(f"empty_{name}", f"{name!r} is empty")
     return None
+
+
+def _sound(example: Example) -> Record:
+    record = example.record
+    if isinstance(record, Unusable):
+        fault = Fault(record.reason, "run `align data convert` first", code=record.code)
+        raise RowError.of(example.row, fault)
+    return record
 
 
 def _not_of(row: Row, adapter: Adapter) -> Unusable:

@@ -7,6 +7,8 @@ from typing import Any
 
 import xxhash
 
+from data_tools.formats.record import Record, Text
+
 INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 """Zero-width and formatting characters that a reader does not see."""
 _DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
@@ -47,3 +49,43 @@ def normalised(value: str) -> str:
 def digest(value: str) -> str:
     """The 128-bit xxh3 of a text, in hex."""
     return xxhash.xxh3_128_hexdigest(value.encode("utf-8", "surrogatepass"))
+
+
+def prompt_of(record: Record) -> Text:
+    """What is asked: the prompt, or all turns but the answers, or the text."""
+    if record.kind == "text":
+        return record.text
+    if record.messages is None:
+        return record.prompt
+    return [turn for turn in record.messages if turn["role"] != "assistant"]
+
+
+def spoken_parts(record: Record) -> list[str]:
+    """Every text of a record: what is asked first, then the answers."""
+    answers = [record.chosen, record.rejected, record.completion, *record.answers]
+    spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
+    prompt = plain(prompt_of(record))
+    return [prompt, *(plain(answer) for answer in answers if answer), *contents(spoken)]
+
+
+def group_id(record: Record) -> str:
+    """What rows on one prompt share: the hash of the prompt as it is written."""
+    if record.messages is not None:
+        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
+        return digest(plain(asked))
+    return digest(plain(record.prompt))
+
+
+def prompt_key(record: Record) -> str:
+    """What two records on one prompt share, whatever its spaces, width and case."""
+    if record.kind == "text":
+        return digest(normalised(record.text))
+    if record.messages is not None:
+        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
+        return digest(normalised(plain(asked)))
+    return digest(normalised(plain(record.prompt)))
+
+
+def answer_key(answer: str) -> str:
+    """What two equal answers share."""
+    return digest(normalised(answer))

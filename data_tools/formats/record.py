@@ -35,6 +35,27 @@ ALIASES: dict[str, tuple[str, ...]] = {
 }
 """What real files call the parts of a record; the first name is ours."""
 
+HARD = frozenset(
+    {
+        "malformed",
+        "duplicate_key",
+        "row_type",
+        "unknown_format",
+        "two_formats",
+        "wrong_format",
+        "wrong_kind",
+        "wrong_type",
+        "missing",
+        "null",
+        "role",
+    }
+)
+"""Reasons that stop a conversion unless `--on-error drop`: the file is not what it seems.
+
+All others are choices (a tie, a margin) or known defects of good sources (an empty answer): such
+rows are dropped and counted either way.
+"""
+
 
 class Record(NamedTuple):
     """One example in our terms; which fields are set follows from `kind`.

@@ -11,6 +11,27 @@ from data_tools.formats.turns import (
     supervised,
 )
 
+SENTINELS = frozenset(
+    {
+        "无输入",
+        "没有输入",
+        "无",
+        "暂无输入",
+        "no input",
+        "noinput",
+        "<noinput>",
+        "<no input>",
+        "nan",
+        "n/a",
+        "none",
+        "not applicable",
+        "no input required",
+        "no input needed",
+        "no input necessary",
+    }
+)
+"""What annotators wrote where `input` is empty, folded, without a full stop."""
+
 
 def with_input(data: Data) -> str:
     """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
@@ -19,6 +40,13 @@ def with_input(data: Data) -> str:
         return instruction
     given = text(data, "input")
     return f"{instruction}\n{given}" if not given.isspace() else instruction
+
+
+def is_sentinel(value: object) -> bool:
+    """Whether an alpaca `input` only says that there is none."""
+    if not isinstance(value, str):
+        return False
+    return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
 
 
 def alpaca(data: Data) -> Record:

@@ -33,6 +33,7 @@ KIND_NAMES: dict[FileKind, str] = {
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 BUFFER = 1 << 16
+SPLIT = re.compile(r"(?:^|[-_.:])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
 STRANGERS = (
     (re.compile(rb"version https://git-lfs"), "a git-lfs pointer", "run `git lfs pull` first"),
     (re.compile(rb"(?i)<(!doctype|html|\?xml)"), "a web page", "download the file itself"),
@@ -62,7 +63,7 @@ def read_batches(
     Args:
         path: A file, a folder whose files are all of one kind, or a hub name.
         on_error: Told of every bad row; without it the first one raises.
-        watch: Told how many bytes of the file have been read since it was last told.
+        watch: Receives the bytes of the file as they are read, for progress and digests.
 
     Raises:
         DataError: At the first bad row, or where the file itself cannot be read.
@@ -97,6 +98,12 @@ def data_files(path: str | Path) -> list[Path]:
             "name the files one by one, or keep one kind a folder",
         )
     return files
+
+
+def split_of(file: Path) -> str:
+    """The split that a file's name speaks of, or nothing."""
+    found = SPLIT.search(file.name.split(".parquet")[0].split(".json")[0].split(".csv")[0])
+    return found[1].lower() if found else ""
 
 
 def file_kind(path: Path) -> FileKind:
@@ -212,7 +219,7 @@ def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Batch]:
 
 
 class _Watched(io.FileIO):
-    """A file that tells how much of it is read."""
+    """A file that hands on what is read of it."""
 
     def __init__(self, path: Path, watch: Watch) -> None:
         super().__init__(path)
@@ -220,7 +227,7 @@ class _Watched(io.FileIO):
 
     def readinto(self, buffer: Any) -> int | None:
         count = super().readinto(buffer)
-        self._watch(count or 0)
+        self._watch(memoryview(buffer)[: count or 0])
         return count
 
 

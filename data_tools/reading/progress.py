@@ -30,4 +30,4 @@ def progress(files: Sequence[Path], *, worth: int = WORTH_A_BAR) -> Iterator[Wat
     columns = (BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=total)
-        yield lambda count: bar.advance(task, count)
+        yield lambda read: bar.advance(task, len(read))

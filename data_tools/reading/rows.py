@@ -8,8 +8,8 @@ from alignment.errors import DataError
 
 OnError: TypeAlias = Callable[[DataError], None]
 """Receives the error of a row that cannot be used, so that reading can go on."""
-Watch: TypeAlias = Callable[[int], None]
-"""Receives the number of bytes read since the last call."""
+Watch: TypeAlias = Callable[[memoryview], None]
+"""Receives the bytes of a file as they are read."""
 
 
 class Row(NamedTuple):

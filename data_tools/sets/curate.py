@@ -2,24 +2,21 @@
 
 import contextlib
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from data_tools.convert.summary import Summary, dropped_path
-from data_tools.convert.writing import json_line, written_whole
+from data_tools.convert.output import Summary, dropped_path, json_line, written_whole
 from data_tools.formats import (
-    Example,
     Record,
-    Text,
-    Unusable,
-    contents,
     digest,
-    examples,
     normalised,
     plain,
+    prompt_of,
+    sound_rows,
+    spoken_parts,
 )
-from data_tools.reading import SLOW, Fault, Row, RowError, Watch, data_files, progress
+from data_tools.reading import SLOW, Row, data_files, progress
 from data_tools.sets.near import NearIndex
 
 
@@ -100,47 +97,6 @@ def opening_key(record: Record) -> str:
         return digest(normalised(prompt))
     asked = [str(turn["content"]) for turn in prompt if turn["role"] == "user"]
     return digest(normalised(asked[0] if asked else plain(prompt)))
-
-
-def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
-    """Rows with their first record; a row gives one even where it holds several pairs.
-
-    Raises:
-        DataError: At a row that cannot be read.
-    """
-    last: tuple[str, int] | None = None
-    for file in files:
-        for example in examples(file, watch=watch):
-            here = (example.row.source, example.row.number)
-            if here == last:
-                continue
-            last = here
-            yield example.row, _sound(example)
-
-
-def prompt_of(record: Record) -> Text:
-    """What is asked: the prompt, or all turns but the answers, or the text."""
-    if record.kind == "text":
-        return record.text
-    if record.messages is None:
-        return record.prompt
-    return [turn for turn in record.messages if turn["role"] != "assistant"]
-
-
-def spoken_parts(record: Record) -> list[str]:
-    """Every text of a record: what is asked first, then the answers."""
-    answers = [record.chosen, record.rejected, record.completion, *record.answers]
-    spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
-    prompt = plain(prompt_of(record))
-    return [prompt, *(plain(answer) for answer in answers if answer), *contents(spoken)]
-
-
-def _sound(example: Example) -> Record:
-    record = example.record
-    if isinstance(record, Unusable):
-        fault = Fault(record.reason, "run `align data convert` first", code=record.code)
-        raise RowError.of(example.row, fault)
-    return record
 
 
 def _compared(record: Record, by: str) -> str:

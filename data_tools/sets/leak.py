@@ -5,10 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from data_tools.formats import Record, digest, normalised, plain
+from data_tools.formats import (
+    Record,
+    digest,
+    normalised,
+    plain,
+    prompt_of,
+    sound_rows,
+    spoken_parts,
+)
 from data_tools.reading import SLOW, Row, data_files, progress
 from data_tools.sets.contamination import GRAM, GramIndex
-from data_tools.sets.curate import prompt_of, sound_rows, spoken_parts
 from data_tools.sets.near import NearIndex
 
 CONTAMINATED = 0.2

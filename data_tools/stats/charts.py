@@ -9,8 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data_tools.convert.summary import table
-from data_tools.convert.writing import written_whole
+from data_tools.convert.output import table, written_whole
 from data_tools.stats.measure import SourceStats
 
 COLOURS = {"chosen": "#2b7a4b", "rejected": "#b3452f", "answer": "#2b5d8a", "prompt": "#888888"}

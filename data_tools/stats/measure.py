@@ -6,19 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data_tools.checks import Where
 from data_tools.checks.language import language
 from data_tools.checks.lengths import LengthBias, Truncation
-from data_tools.checks.sets import Where, answer_key, prompt_key
 from data_tools.checks.shortcuts import Shortcuts
 from data_tools.formats import (
     Pairing,
     Record,
     Unusable,
+    answer_key,
     contents,
     examples,
     is_paired,
     pairs_of,
     plain,
+    prompt_key,
 )
 from data_tools.reading import SLOW, Watch, data_files, licences_of, progress
 from data_tools.rendering.render import Renderer

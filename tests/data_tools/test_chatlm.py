@@ -10,7 +10,7 @@ from support import write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.convert.chatlm import DEFECTS, merge
-from data_tools.convert.summary import dropped_path
+from data_tools.convert.output import dropped_path
 
 ALL = frozenset(DEFECTS)
 

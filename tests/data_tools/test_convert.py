@@ -14,11 +14,12 @@ from support import write_jsonl
 from alignment.errors import ConfigError, DataError
 from data_tools.checks.validate import validate
 from data_tools.cli import data
-from data_tools.convert import writing
-from data_tools.convert.repairs import Repairs, decoded, is_sentinel
-from data_tools.convert.run import Conversion, convert
-from data_tools.convert.summary import Summary, dropped_path
-from data_tools.formats import Record
+from data_tools.convert import output
+from data_tools.convert.output import Summary, dropped_path
+from data_tools.convert.repairs import Repairs, decoded
+from data_tools.convert.run import convert
+from data_tools.convert.writer import Conversion
+from data_tools.formats import Record, is_sentinel
 from data_tools.formats.pairing import Pairing, pairs_of
 from data_tools.reading import json_rows
 
@@ -598,7 +599,7 @@ def test_two_processes_tell_of_a_bad_row_as_one_does(tmp_path: Path) -> None:
 
 
 def test_a_file_written_behind_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writing, "BEHIND", 1 << 20)
+    monkeypatch.setattr(output, "BEHIND", 1 << 20)
     source = tmp_path / "in.jsonl"
     with source.open("w") as out:
         out.writelines(GOOD.replace("q", f"q{i} " + "x" * 1000, 1) for i in range(4000))

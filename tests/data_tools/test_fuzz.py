@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from alignment.errors import AlignError, DataError
 from data_tools.checks.records import record_findings
-from data_tools.convert.run import Conversion, convert
+from data_tools.convert.run import convert
+from data_tools.convert.writer import Conversion
 from data_tools.formats import FORMATS, Record, Unusable
 from data_tools.formats.examples import adapted
 from data_tools.formats.pairing import Pairing, pairs_of

@@ -11,8 +11,8 @@ from data_tools.rendering.model_text import ModelText
 from support import make_tokenizer, write_jsonl
 
 from alignment.errors import ConfigError
+from data_tools.checks import Where
 from data_tools.checks.lengths import Truncation
-from data_tools.checks.sets import Where
 from data_tools.checks.validate import validate
 from data_tools.cli import data
 from data_tools.formats import Record

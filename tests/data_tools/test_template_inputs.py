@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from support import write_jsonl
 
-from data_tools.convert.run import Conversion, convert
+from data_tools.convert.run import convert
+from data_tools.convert.writer import Conversion
 from data_tools.formats import Record, Unusable
 from data_tools.formats.examples import examples
 

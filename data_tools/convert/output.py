@@ -1,10 +1,21 @@
-"""What became of the rows: counted per output, and shown as a table of plain text."""
+"""Output files: each is written whole or not at all, with a count of what became of the rows."""
 
+import contextlib
+import io
+import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO, Any
+
+import orjson
 
 from data_tools.reading import licences_of
+
+BEHIND = 8 << 20
+"""Bytes of a file that may wait in memory for the disk."""
 
 
 @dataclass
@@ -63,6 +74,12 @@ def dropped_path(output: Path) -> Path:
     return output.with_name(output.name.removesuffix(".jsonl") + ".dropped.jsonl")
 
 
+def named_for(output: Path, split: str) -> Path:
+    """The output for one split: `pairs.train.jsonl`."""
+    stem = output.name.removesuffix(".jsonl")
+    return output.with_name(f"{stem}.{split}.jsonl" if split else output.name)
+
+
 def table(rows: list[tuple[str, ...]]) -> str:
     """Rows of cells as aligned plain text: the first column to the left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -73,3 +90,42 @@ def table(rows: list[tuple[str, ...]]) -> str:
         ).rstrip()
         for row in rows
     )
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write bytes to, under a temporary name until the block ends without an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with io.BufferedWriter(_WrittenBehind(partial, "wb"), 1 << 17) as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _WrittenBehind(io.FileIO):
+    """A file that goes to the disk while it grows, so that its pages are used again.
+
+    Memory that the kernel must find anew for every page of a large file costs more than the
+    parsing of what is written to it; and the cache is left to files that are read.
+    """
+
+    waiting = 0
+
+    def write(self, data: Any) -> int:
+        """Write bytes, and every now and then let go of those on the disk."""
+        written = super().write(data)
+        self.waiting += written
+        if self.waiting >= BEHIND and sys.platform == "linux":
+            os.posix_fadvise(self.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            self.waiting = 0
+        return written
+
+
+def json_line(value: Any) -> bytes:
+    """One row of JSON lines, keys in the order they have."""
+    return orjson.dumps(value, None, orjson.OPT_APPEND_NEWLINE)
