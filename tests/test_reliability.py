@@ -11,9 +11,10 @@ import torch
 from support import CORPUS, REPOSITORY, write_jsonl
 
 from alignment.errors import TrainingError
+from alignment.files import checkpoints
 from alignment.runs.record import Run
 from alignment.training.batches import name_rows
-from alignment.training.checkpoints import checkpoints, find_fault
+from alignment.training.checkpoints import find_fault
 from alignment.training.run import run_stage
 
 SEED = 3

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import ConfigError
+from alignment.files import RECORD
 from alignment.runs.lineage import describe_run, find_runs
 from alignment.runs.record import (
-    RECORD,
     Parent,
     Run,
     Source,

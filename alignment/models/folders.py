@@ -5,9 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError
+from alignment.files import (
+    ADAPTER_CONFIG,
+    CHAT_TEMPLATE,
+    MODEL_CONFIG,
+    TOKENIZER_CONFIG,
+    checkpoints,
+    holds_weights,
+)
 from alignment.runs.record import Run, load_run
-
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
 def check_model(path: str, *, role: str) -> None:
@@ -30,13 +36,13 @@ def check_model(path: str, *, role: str) -> None:
             f"{role}: {path}: its {run.stage} run is {run.status}, not finished",
             "end it with --resume, or give one of its checkpoints",
         )
-    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
-        checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: (len(path.name), path))
+    if not any((folder / name).is_file() for name in (MODEL_CONFIG, ADAPTER_CONFIG)):
+        found = checkpoints(folder)
         raise ConfigError(
-            f"{role}: {path}: no model here: no config.json, no adapter_config.json",
-            f"did you mean {checkpoints[-1]}?" if checkpoints else "give a model's folder",
+            f"{role}: {path}: no model here: no {MODEL_CONFIG}, no {ADAPTER_CONFIG}",
+            f"did you mean {found[-1]}?" if found else "give a model's folder",
         )
-    if not any(any(folder.glob(pattern)) for pattern in _WEIGHTS):
+    if not holds_weights(folder):
         raise ConfigError(f"{role}: {path}: a config but no weights", "was it saved whole?")
     base = adapter_base(path)
     if base is not None:
@@ -49,7 +55,7 @@ def adapter_base(path: str) -> str | None:
     Raises:
         ConfigError: The adapter's config cannot be read.
     """
-    file = Path(path) / "adapter_config.json"
+    file = Path(path) / ADAPTER_CONFIG
     if not file.is_file():
         return None
     try:
@@ -61,7 +67,7 @@ def adapter_base(path: str) -> str | None:
 def tokenizer_home(path: str) -> str:
     """The model whose tokenizer a model has: an adapter without one of its own has its base's."""
     base = adapter_base(path)
-    if base is None or (Path(path) / "tokenizer_config.json").is_file():
+    if base is None or (Path(path) / TOKENIZER_CONFIG).is_file():
         return path
     return tokenizer_home(base)
 
@@ -72,8 +78,8 @@ def has_chat_template(path: str) -> bool:
     folder = Path(home)
     if not folder.is_dir():
         return _has_loaded_template(home)
-    config = folder / "tokenizer_config.json"
-    if (folder / "chat_template.jinja").is_file() or (folder / "chat_template.json").is_file():
+    config = folder / TOKENIZER_CONFIG
+    if (folder / CHAT_TEMPLATE).is_file() or (folder / "chat_template.json").is_file():
         return True
     return config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))
 
@@ -90,9 +96,9 @@ def _is_on_hub(name: str) -> bool:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        if isinstance(try_to_load_from_cache(name, "config.json"), str):
+        if isinstance(try_to_load_from_cache(name, MODEL_CONFIG), str):
             return True
-        return not constants.HF_HUB_OFFLINE and file_exists(name, "config.json")
+        return not constants.HF_HUB_OFFLINE and file_exists(name, MODEL_CONFIG)
     except (HFValidationError, HfHubHTTPError, OSError):
         return False
 

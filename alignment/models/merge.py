@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from alignment.errors import ConfigError
+from alignment.files import ADAPTER_CONFIG
 
 #: Largest change of a logit, relative to their mean size, by dtype: rounding and no more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}
@@ -24,8 +25,8 @@ def merge(adapter: Path, output_dir: Path, *, overwrite: bool = False) -> float:
     Raises:
         ConfigError: no adapter there, a used output folder, or logits that moved.
     """
-    if not (adapter / "adapter_config.json").is_file():
-        raise ConfigError(f"{adapter}: no adapter here: no adapter_config.json", "give a LoRA run")
+    if not (adapter / ADAPTER_CONFIG).is_file():
+        raise ConfigError(f"{adapter}: no adapter here: no {ADAPTER_CONFIG}", "give a LoRA run")
     if output_dir.exists() and any(output_dir.iterdir()) and not overwrite:
         raise ConfigError(f"{output_dir}: not empty", "choose another folder, or give --overwrite")
     model, tokenizer = _load(adapter), AutoTokenizer.from_pretrained(adapter)

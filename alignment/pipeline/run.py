@@ -13,6 +13,7 @@ import click
 
 from alignment.data.inputs import check_rows, digest_inputs
 from alignment.errors import ConfigError
+from alignment.files import checkpoints
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
 from alignment.pipeline.file import Pipeline, Step
@@ -108,7 +109,7 @@ def _plan(
     if found.fingerprint == mark and not force:
         if found.status == "finished":
             return Plan(step, "skip", "up to date", tuple(argv), settings), mark
-        if any(step.folder.glob("checkpoint-*")):
+        if checkpoints(step.folder):
             return Plan(step, "resume", found.status, (*argv, "--resume"), settings), mark
         reason = f"{found.status} before its first checkpoint"
     reason = "forced" if force and found.fingerprint == mark else reason

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError
+from alignment.files import ADAPTER_CONFIG
 from alignment.models.folders import adapter_base
 from alignment.models.parents import check_critic
 from alignment.models.tokenizer import load_tokenizer
@@ -118,7 +119,7 @@ def read_origin(path: str, values: Values, *, key: str = "model_name_or_path") -
     base = adapter_base(path)
     lora = None
     if base is not None:
-        found = json.loads((Path(path) / "adapter_config.json").read_text(encoding="utf-8"))
+        found = json.loads((Path(path) / ADAPTER_CONFIG).read_text(encoding="utf-8"))
         targets = found.get("target_modules")
         lora = Lora(
             r=int(found.get("r", 8)),

@@ -13,6 +13,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignment.files import ADAPTER_WEIGHTS
+
 BORROWED = "reward_"
 """How names of reward adapters on the policy's base begin."""
 
@@ -123,7 +125,7 @@ def add_saved_adapter(model: PeftModel, folder: Path, name: str) -> dict[str, Te
     config.modules_to_save = None
     config.task_type = None
     config.inference_mode = True
-    weights = load_file(folder / "adapter_model.safetensors")
+    weights = load_file(folder / ADAPTER_WEIGHTS)
     others = {key: x for key, x in weights.items() if ".lora_" not in key}
     with kept_gradients(model):
         model.add_adapter(name, config)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError
+from alignment.files import VALUE_HEAD
 from alignment.ppo.adapters import (
     active_adapter,
     add_critic_adapter,
@@ -32,7 +33,6 @@ from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
 
 CRITIC = "critic"
-HEAD_FILE = "value_head.safetensors"
 
 
 def is_critic_parameter(name: str) -> bool:
@@ -192,9 +192,9 @@ def save_critic(model: nn.Module, folder: Path) -> None:
     if isinstance(critic, ModelCritic):
         target = folder / CRITIC
         critic.trunk.save_pretrained(target)
-        _save_head(critic.head, target / HEAD_FILE)
+        _save_head(critic.head, target / VALUE_HEAD)
     else:
-        _save_head(head_of(model), folder / HEAD_FILE)
+        _save_head(head_of(model), folder / VALUE_HEAD)
 
 
 def load_critic(model: nn.Module, folder: Path) -> None:
@@ -205,7 +205,7 @@ def load_critic(model: nn.Module, folder: Path) -> None:
     """
     critic = policy_of(model).critic
     is_model = isinstance(critic, ModelCritic)
-    head_file = folder / CRITIC / HEAD_FILE if is_model else folder / HEAD_FILE
+    head_file = folder / CRITIC / VALUE_HEAD if is_model else folder / VALUE_HEAD
     if not head_file.is_file():
         raise ConfigError(
             f"{folder}: the checkpoint holds no critic of this kind ({head_file.name})",

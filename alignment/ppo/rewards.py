@@ -17,14 +17,12 @@ from transformers import (
 )
 
 from alignment.errors import ConfigError
+from alignment.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, RECORD, REWARD_STATS
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats, load_function
 from alignment.ppo.reward_http import HttpReward
 from alignment.ppo.reward_models import AdapterReward, ModelReward
 
 logger = logging.getLogger(__name__)
-
-STATS_FILE = "reward_stats.json"
-RUN_FILE = "run.json"
 
 
 def load_rewards(
@@ -73,9 +71,9 @@ def check_gate(folder: str, *, gate: float) -> None:
     Raises:
         ConfigError: where its run record has an accuracy under the gate.
     """
-    path = Path(folder) / RUN_FILE
+    path = Path(folder) / RECORD
     if not path.is_file():
-        logger.warning("%s has no %s, so its held-out accuracy is unknown", folder, RUN_FILE)
+        logger.warning("%s has no %s, so its held-out accuracy is unknown", folder, RECORD)
         return
     metrics = json.loads(path.read_text(encoding="utf-8")).get("metrics") or {}
     accuracy = metrics.get("eval_accuracy")
@@ -95,7 +93,7 @@ def read_stats(folder: Path) -> ScoreStats | None:
     Raises:
         ConfigError: where the file is not what the rm stage writes.
     """
-    path = folder / STATS_FILE
+    path = folder / REWARD_STATS
     if not path.is_file():
         return None
     try:
@@ -112,8 +110,8 @@ def _load_model(
     spec: str, policy_tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool
 ) -> ModelReward:
     folder = Path(spec)
-    is_adapter = (folder / "adapter_config.json").is_file()
-    if not is_adapter and folder.is_dir() and not (folder / "config.json").is_file():
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
+    if not is_adapter and folder.is_dir() and not (folder / MODEL_CONFIG).is_file():
         raise ConfigError(f"reward_model {spec}: no model in this folder", "name a run of rm")
     try:
         tokenizer = AutoTokenizer.from_pretrained(spec, trust_remote_code=trust_remote_code)
@@ -160,7 +158,7 @@ def check_adapter(folder: Path) -> str:
     Raises:
         ConfigError: where the head is missing or has more than one label.
     """
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / ADAPTER_WEIGHTS
     if not weights.is_file():
         raise ConfigError(f"reward_model {folder}: no {weights.name}", "run rm again")
     with safe_open(weights, framework="pt") as file:

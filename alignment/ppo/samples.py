@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from alignment.files import SAMPLES
+
 logger = logging.getLogger(__name__)
 
 
@@ -15,7 +17,7 @@ class SampleLog:
     """
 
     def __init__(self, folder: Path, *, num_samples: int) -> None:
-        self.path = folder / "samples.jsonl"
+        self.path = folder / SAMPLES
         self.num_samples = num_samples
         self._table_failed = False
 

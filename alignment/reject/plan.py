@@ -10,6 +10,7 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError
+from alignment.files import MODEL_CONFIG
 from alignment.models.folders import adapter_base, check_model, has_chat_template
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
@@ -205,7 +206,7 @@ def _check_options(options: Options, reward_model: str | None) -> None:
 
 def _check_is_policy(model: str) -> None:
     """Refuse a reward model early: its weights would load, with a head that is random."""
-    file = Path(model) / "config.json"
+    file = Path(model) / MODEL_CONFIG
     if not file.is_file():
         return
     names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []

@@ -12,12 +12,10 @@ from pathlib import Path
 
 from alignment.disk import sync
 from alignment.errors import ConfigError
-from alignment.runs.record import METRICS, RECORD, Run, is_unfinished_record, load_run
+from alignment.files import METRICS, RECORD, checkpoints, holds_weights
+from alignment.runs.record import Run, is_unfinished_record, load_run
 
 logger = logging.getLogger(__name__)
-
-#: What a run is worth keeping for: weights, or a checkpoint to go on from.
-_RESULTS = ("checkpoint-*", "*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 
 
 def set_aside(folder: Path) -> Path | None:
@@ -67,7 +65,7 @@ def formers(folder: Path) -> list[Path]:
 
 def holds_results(folder: Path) -> bool:
     """Whether a run left weights or a checkpoint."""
-    return any(any(folder.glob(name)) for name in _RESULTS)
+    return holds_weights(folder) or bool(checkpoints(folder))
 
 
 def _delete(folder: Path, place: Path) -> None:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.runs.record import RECORD, Run, load_run
+from alignment.files import RECORD, run_folder
+from alignment.runs.record import Run, load_run
 
 #: What a stage is judged by, the first of these that its record holds.
 _HEADLINES = ("eval_accuracy", "objective/score", "rewards/accuracies", "eval_loss", "train_loss")
@@ -38,8 +39,7 @@ def _below(parent: Path | None, runs: dict[Path, Run]) -> Iterator[Node]:
 def _parent_folder(run: Run, runs: dict[Path, Run]) -> Path | None:
     if "model" not in run.parents:
         return None
-    folder = Path(run.parents["model"].path).resolve()
-    folder = folder.parent if folder.name.startswith("checkpoint-") else folder
+    folder = run_folder(Path(run.parents["model"].path).resolve())
     return folder if folder in runs else None
 
 

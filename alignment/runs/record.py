@@ -22,11 +22,9 @@ from typing import Any
 from alignment import processes
 from alignment.disk import digest_file, sync, write_text
 from alignment.errors import ConfigError
+from alignment.files import RECORD, checkpoint_step, run_folder
 from alignment.registry import ROLES
 from alignment.secrets import redact, redact_words
-
-RECORD = "run.json"
-METRICS = "metrics.jsonl"
 
 #: Keys that say where and how loudly to work, not what comes out.
 _NOT_DECIDING = {
@@ -74,6 +72,7 @@ class Run:
 
     ``status`` is running, finished, failed or interrupted. ``settings`` holds every key that was
     given, as ``{"value": ..., "source": ...}``; ``checks`` what the trainer could make of the rows.
+    ``tracker_id`` is the name of the run in trackers; a resumed run keeps it.
     """
 
     stage: str
@@ -93,7 +92,11 @@ class Run:
     metrics: dict[str, Any] = field(default_factory=dict)
     checks: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
-    tracker_id: str | None = None
+    tracker_id: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.tracker_id:
+            self.tracker_id = f"{self.stage}-{self.fingerprint}-{int(self.started)}"
 
     def write(self, folder: Path) -> None:
         """Put the record into its folder, whole or not at all."""
@@ -184,10 +187,7 @@ def load_run(folder: Path) -> Run | None:
 
 def find_run(model: str) -> Run | None:
     """The run that wrote a model folder, also where the path is one of its checkpoints."""
-    folder = Path(model)
-    if folder.name.startswith("checkpoint-"):
-        folder = folder.parent
-    return load_run(folder)
+    return load_run(run_folder(Path(model)))
 
 
 def identify(model: str, revision: str = "main") -> Parent:
@@ -199,13 +199,11 @@ def identify(model: str, revision: str = "main") -> Parent:
     folder = Path(model)
     run = find_run(model)
     if run is not None:
-        mark = folder.name if folder.name.startswith("checkpoint-") else ""
+        mark = "" if checkpoint_step(folder) is None else folder.name
         return Parent(model, run.fingerprint + mark, run.stage)
     if folder.is_dir():
         return Parent(model, _folder_digest(folder), None)
     return Parent(model, f"{model}@{revision}", None)
-
-
 
 
 def _folder_digest(folder: Path) -> str:
@@ -235,8 +233,6 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
 
 
 def is_unfinished_record(path: Path) -> bool:

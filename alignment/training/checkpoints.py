@@ -5,16 +5,21 @@ torn one looks like the newest. So a checkpoint counts once its manifest is ther
 is written last, after every file has reached the disk.
 """
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
-from alignment.disk import sync, write_text
+from alignment.disk import digest_file, sync, write_text
 from alignment.errors import ConfigError
+from alignment.files import (
+    MANIFEST,
+    OPTIMIZER_STATES,
+    SCHEDULER_STATE,
+    TRAINER_STATE,
+    checkpoint_step,
+    checkpoints,
+)
 
-MANIFEST = "manifest.json"
-_PREFIX = "checkpoint-"
 _TORN = "torn-"
 _LEAVING = ".leaving-"
 
@@ -25,7 +30,7 @@ def seal(folder: Path) -> None:
     for path in _files(folder):
         sync(path)
         name = path.relative_to(folder).as_posix()
-        files[name] = {"size": path.stat().st_size, "sha256": _digest(path)}
+        files[name] = {"size": path.stat().st_size, "sha256": digest_file(path)}
     for path in sorted(path for path in folder.rglob("*") if path.is_dir()):
         sync(path)
     write_text(folder / MANIFEST, json.dumps({"files": files}, indent=1) + "\n")
@@ -48,7 +53,7 @@ def find_fault(folder: Path) -> str | None:
             return f"{name} is missing"
         if file.stat().st_size != expected["size"]:
             return f"{name} has {file.stat().st_size} bytes in place of {expected['size']}"
-        if _digest(file) != expected["sha256"]:
+        if digest_file(file) != expected["sha256"]:
             return f"{name} was changed: its sha256 differs"
     return None
 
@@ -73,14 +78,9 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
 def last_good(folder: str | Path, *, up_to: int) -> str:
     """The newest whole checkpoint of at most so many steps, in words; nothing is set aside."""
     for checkpoint in reversed(checkpoints(Path(folder))):
-        if step_of(checkpoint) <= up_to and find_fault(checkpoint) is None:
+        if (checkpoint_step(checkpoint) or 0) <= up_to and find_fault(checkpoint) is None:
             return str(checkpoint)
     return "none yet"
-
-
-def step_of(checkpoint: Path) -> int:
-    """The optimizer steps made before a checkpoint was saved."""
-    return int(checkpoint.name.removeprefix(_PREFIX))
 
 
 def sync_files(folder: Path) -> None:
@@ -88,13 +88,6 @@ def sync_files(folder: Path) -> None:
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         sync(path)
     sync(folder)
-
-
-def checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints of a run by step, oldest first, whole or not."""
-    found = [path for path in folder.glob(f"{_PREFIX}*") if path.is_dir()]
-    steps = {path: path.name.removeprefix(_PREFIX) for path in found}
-    return sorted((path for path in found if steps[path].isdigit()), key=step_of)
 
 
 def rotate(folder: Path, *, keep: int | None, best: str | None = None) -> None:
@@ -121,16 +114,9 @@ def require_resumable(checkpoint: Path) -> None:
     Raises:
         ConfigError: it was saved with ``save_only_model``.
     """
-    state = ("trainer_state.json", "scheduler.pt")
-    optimizers = (
-        "optimizer.pt",
-        "optimizer.bin",
-        "global_step*",
-        "optimizer_*",
-        "pytorch_model_fsdp*",
-    )
+    state = (TRAINER_STATE, SCHEDULER_STATE)
     if all((checkpoint / name).is_file() for name in state) and any(
-        any(checkpoint.glob(name)) for name in optimizers
+        any(checkpoint.glob(name)) for name in OPTIMIZER_STATES
     ):
         return
     raise ConfigError(
@@ -141,11 +127,6 @@ def require_resumable(checkpoint: Path) -> None:
 
 def _files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _free_name(path: Path) -> Path:

@@ -17,6 +17,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.disk import write_text
 from alignment.errors import Interrupted, TrainingError
+from alignment.files import checkpoint_name
 from alignment.runs.record import Run
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
@@ -173,7 +174,7 @@ class Guard(TrainerCallback):
 
 
 def _folder(args: TrainingArguments, state: TrainerState) -> Path:
-    return Path(args.output_dir or "") / f"checkpoint-{state.global_step}"
+    return Path(args.output_dir or "") / checkpoint_name(state.global_step)
 
 
 def _agree(number: int | None, args: TrainingArguments) -> int | None:
