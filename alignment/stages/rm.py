@@ -5,6 +5,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from alignment.disk import write_text
+from alignment.files import REWARD_STATS
 from alignment.processes import is_main
 from alignment.registry import Stage, help_keys, panel
 
@@ -57,7 +58,7 @@ def run(job: "Job") -> None:
     stats = reward_stats(trainer)
     job.run.metrics |= {"reward_mean": stats["mean"], "reward_std": stats["std"]}
     if is_main():
-        write_text(job.folder / "reward_stats.json", json.dumps(stats) + "\n")
+        write_text(job.folder / REWARD_STATS, json.dumps(stats) + "\n")
 
 
 def reward_stats(trainer: Any) -> dict[str, float]:
