@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 
 @dataclass(slots=True)
@@ -48,7 +47,7 @@ class Ledger(TorchDispatchMode):
     def leave_out(self, model: nn.Module) -> None:
         """Do not count what a model holds; count its gradients, apart from the rest too."""
         for x in (*model.parameters(), *model.buffers()):
-            self._known.add(x.untyped_storage()._cdata)
+            self._known.add(id(x.untyped_storage()))
         for parameter in model.parameters():
             if parameter.requires_grad:
                 hook: Any = parameter.register_post_accumulate_grad_hook
@@ -65,14 +64,13 @@ class Ledger(TorchDispatchMode):
             out = args[0].flatten(0, args[1][0].dim() - 1).clone()
         else:
             out = func(*args, **(kwargs or {}))
-        for x in tree_iter(out):
-            if isinstance(x, Tensor):
-                self._add(x)
+        for x in _tensors(out):
+            self._add(x)
         return out
 
     def _add(self, x: Tensor) -> None:
         storage = x.untyped_storage()
-        key = storage._cdata
+        key = id(storage)  # torch keeps one object for each storage
         if key in self._known:
             return
         self._known.add(key)
@@ -93,6 +91,15 @@ class Ledger(TorchDispatchMode):
     def _note(self) -> None:
         if self.live > self._now.live:
             self._now.live, self._now.gradients = self.live, self.gradients
+
+
+def _tensors(out: Any) -> Iterator[Tensor]:
+    """The tensors that an operation returns: one, or a list that may hold lists."""
+    if isinstance(out, Tensor):
+        yield out
+    elif isinstance(out, list | tuple):
+        for part in out:
+            yield from _tensors(part)
 
 
 def _is_mask(indices: Any) -> bool:

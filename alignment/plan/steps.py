@@ -1,12 +1,11 @@
 """The steps of each stage on models without storage: what lives in memory, and when.
 
-The forward, TRL's fused LM head, PEFT's adapters, gradient checkpointing and autograd are the real
+The forward, PEFT's adapters, gradient checkpointing and autograd are the real
 ones. Only the arithmetic is left out, and the optimizer, which is counted in
 `alignment.plan.optimizers`.
 """
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,17 +13,11 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 from alignment.plan.forward import as_reference, autocast, inputs_of
+from alignment.plan.head import add_head
 from alignment.plan.ledger import Ledger, Moment, decoder_layers, marked_layers
 from alignment.plan.models import Models, at_depth, build_models, largest_frozen, take_shape
 from alignment.plan.rollout import roll_out
 from alignment.plan.work import Work
-
-#: What TRL's trainers ask of the fused head beside the log-probabilities.
-_OUTPUTS = {
-    "dpo": ("log_probs", "entropy", "mean_logits", "is_top1"),
-    "ppo": ("log_probs", "entropy"),
-}
-_SUPERVISED = ("log_probs", "entropy", "is_top1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +60,6 @@ def _extrapolate(low: Reading, high: Reading, depth: int) -> Reading:
 def _read(work: Work) -> Reading:
     models = build_models(work)
     with FakeTensorMode(), ExitStack() as stack:
-        stack.enter_context(_kernels_of(work))
         for model in models.every():
             take_shape(model)
         ledger = stack.enter_context(Ledger())
@@ -103,7 +95,7 @@ def _step(work: Work, models: Models, ledger: Ledger) -> int:
 
 def prepare(work: Work, models: Models) -> None:
     """Make the models what the trainers of TRL make of them."""
-    from trl.trainer.utils import add_fused_lm_head, disable_dropout_in_model
+    from trl.trainer.utils import disable_dropout_in_model
 
     models.policy.train()
     if not work.drops_out:
@@ -113,16 +105,18 @@ def prepare(work: Work, models: Models) -> None:
         models.base.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
         if models.base is not models.policy:
             models.policy.enable_input_require_grads()
+    is_gpu = work.device == "gpu"
     if work.stage != "rm":
-        add_fused_lm_head(models.base, outputs=_OUTPUTS.get(work.stage, _SUPERVISED))
+        add_head(models.base, is_gpu=is_gpu)
     if models.reference is not None:
-        add_fused_lm_head(models.reference)
+        add_head(models.reference, is_gpu=is_gpu)
     if work.stage == "ppo":
         from alignment.ppo.forward import add_response_forward
 
-        add_response_forward(models.base, temperature=1.0, critic=models.critic)
+        limit = 0 if is_gpu else None  # on a GPU ppo always goes through the fused head
+        add_response_forward(models.base, temperature=1.0, critic=models.critic, max_logits=limit)
         if models.reference is not None:
-            add_response_forward(models.reference, temperature=1.0)
+            add_response_forward(models.reference, temperature=1.0, max_logits=limit)
 
 
 def _loss(work: Work, models: Models, ledger: Ledger) -> Any:
@@ -132,40 +126,13 @@ def _loss(work: Work, models: Models, ledger: Ledger) -> Any:
         entropy = "gradient" if work.entropy_gradient else "value"
         keys = {"response_length": batch.length - batch.prompt, "entropy": entropy}
         output = models.policy(**inputs, with_values=True, **keys)
-        return output.logps.sum() + output.state_values.sum() + output.entropy.sum()
+        loss = output.logps.sum() + output.state_values.sum()
+        return loss + output.entropy.sum() if work.entropy_gradient else loss
     if work.stage == "rm":
         return models.policy(**inputs, use_cache=False).logits.sum()
-    labels = inputs["input_ids"]
-    loss = -models.policy(**inputs, labels=labels, fused_lm_head=True).log_probs.sum()
+    loss = -models.policy(**inputs, fused_lm_head=True).log_probs.sum()
     if work.stage == "dpo" and work.reference and not work.precomputes_reference:
         ledger.mark("reference")
         with torch.no_grad(), as_reference(models) as reference:
-            reference(**inputs, labels=labels, fused_lm_head=True)
+            reference(**inputs, fused_lm_head=True)
     return loss
-
-
-@contextmanager
-def _kernels_of(work: Work) -> Iterator[None]:
-    """Let TRL's fused head take what it takes on the device.
-
-    On a GPU it works in place in a tile that is as wide as is allowed. On a CPU it makes copies of
-    its tile, and of a tile wider than the vocabulary the rest is never touched, so never resident.
-    """
-    from trl.kernels import chunked_logprob as kernels
-    from trl.trainer import utils as head
-
-    from alignment.ppo import forward
-
-    before = kernels._forward_tile, kernels._backward_tile, head._CHUNKED_LOGPROB_CHUNK_SIZE
-    most = forward._MAX_LOGITS
-    if work.device == "gpu":
-        kernels._forward_tile = kernels._backward_tile = lambda *args, **keys: None
-        forward._MAX_LOGITS = 0  # where there is a GPU, ppo always goes through the fused head
-    else:
-        vocabulary = work.config.get_text_config().vocab_size
-        head._CHUNKED_LOGPROB_CHUNK_SIZE = min(vocabulary, before[-1])
-    try:
-        yield
-    finally:
-        kernels._forward_tile, kernels._backward_tile, head._CHUNKED_LOGPROB_CHUNK_SIZE = before
-        forward._MAX_LOGITS = most

@@ -1,0 +1,71 @@
+"""The parts of torch and TRL behind `align plan` that are not public, and what they must do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+from transformers import AutoModelForCausalLM, LlamaConfig
+from trl.kernels import chunked_logprob
+from trl.trainer import utils
+
+from alignment.plan.head import TILE, add_head
+from alignment.plan.ledger import Ledger
+from alignment.plan.models import take_shape
+
+#: As wide as a tile, so that TRL touches its whole buffer.
+WIDE = LlamaConfig(
+    vocab_size=32768, hidden_size=32, intermediate_size=64, num_hidden_layers=1,
+    num_attention_heads=2, num_key_value_heads=2,
+)  # fmt: skip
+
+
+def test_tensors_without_storage_have_shapes_devices_and_sizes() -> None:
+    with FakeTensorMode():
+        x = torch.empty(1 << 20, 1 << 20)
+        assert (x @ x).shape == x.shape
+        assert x.device.type == "cpu"
+        assert x.untyped_storage().nbytes() == 4 << 40
+
+
+def test_views_share_one_storage_object() -> None:
+    """The ledger knows a storage by its identity."""
+    with FakeTensorMode():
+        x = torch.empty(4, 4)
+        assert x[1:].untyped_storage() is x.view(16).untyped_storage()
+        assert torch.empty(4, 4).untyped_storage() is not x.untyped_storage()
+
+
+def test_the_tile_is_as_large_as_trls() -> None:
+    assert (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE) == TILE
+
+
+@pytest.mark.parametrize("entropy", [False, True], ids=["", "entropy"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_head_takes_what_trls_takes_and_at_most_2_percent_more(
+    rows: int, dtype: torch.dtype, entropy: bool
+) -> None:
+    outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
+    ours = peak(lambda model: add_head(model, is_gpu=False), rows, dtype, entropy)
+    theirs = peak(
+        lambda model: utils.add_fused_lm_head(model, outputs=outputs), rows, dtype, entropy
+    )
+    assert theirs <= ours <= 1.02 * theirs
+
+
+def peak(add: Callable[[Any], None], rows: int, dtype: torch.dtype, entropy: bool) -> int:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(WIDE, dtype=dtype)
+    with FakeTensorMode():
+        take_shape(model)
+        add(model)
+        with Ledger() as ledger:
+            ledger.leave_out(model)
+            ids = torch.zeros((rows, 2000), dtype=torch.long)
+            ledger.mark("step")
+            found = model(input_ids=ids, shift_labels=ids, fused_lm_head=True)
+            loss = found.log_probs.sum() + (found.entropy.sum() if entropy else 0)
+            loss.backward()
+            return ledger.segments["step"].live
