@@ -23,7 +23,7 @@ from typing import Any
 import click
 import kills
 
-from alignment.files import checkpoints
+from alignment.runs.files import checkpoints
 from alignment.training.checkpoints import find_fault
 
 EXT4_IOC_SHUTDOWN, NO_LOG_FLUSH = 0x8004587D, 2

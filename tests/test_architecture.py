@@ -14,7 +14,6 @@ from alignment.registry import STAGES
 LAYERS = {
     "alignment": 0,
     "alignment.errors": 0,
-    "alignment.files": 0,
     "alignment.secrets": 0,
     "alignment.processes": 0,
     "alignment.registry": 0,

@@ -11,7 +11,7 @@ import torch
 from support import CORPUS, REPOSITORY, write_jsonl
 
 from alignment.errors import TrainingError
-from alignment.files import checkpoints
+from alignment.runs.files import checkpoints
 from alignment.runs.record import Run
 from alignment.training.batches import name_rows
 from alignment.training.checkpoints import find_fault

@@ -19,7 +19,7 @@ from support import REPOSITORY
 from test_faults import delete, empty, flip_a_bit, halve, zero_tail
 from test_reliability import environment, sft
 
-from alignment.files import checkpoints
+from alignment.runs.files import checkpoints
 from alignment.runs.record import load_run
 from alignment.training.checkpoints import find_fault, newest_whole, rotate
 from alignment.training.run import main, run_stage

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from alignment.errors import ConfigError
-from alignment.files import RECORD
+from alignment.runs.files import RECORD
 from alignment.runs.lineage import describe_run, find_runs
 from alignment.runs.record import (
     Parent,

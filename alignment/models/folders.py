@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError
-from alignment.files import (
+from alignment.runs.files import (
     ADAPTER_CONFIG,
     CHAT_TEMPLATE,
     MODEL_CONFIG,

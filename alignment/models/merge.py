@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from alignment.errors import ConfigError
-from alignment.files import ADAPTER_CONFIG
+from alignment.runs.files import ADAPTER_CONFIG
 
 #: Largest change of a logit, relative to their mean size, by dtype: rounding and no more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}

@@ -13,13 +13,13 @@ import click
 
 from alignment.data.inputs import check_rows, digest_inputs
 from alignment.errors import ConfigError
-from alignment.files import checkpoints
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
 from alignment.pipeline.file import Pipeline, Step
 from alignment.pipeline.launch import command, take_launch_words
 from alignment.registry import ROLES
 from alignment.runs.changes import changes
+from alignment.runs.files import checkpoints
 from alignment.runs.folder import drop_formers, formers
 from alignment.runs.lock import locked
 from alignment.runs.record import Parent, Run, fingerprint, load_run

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignment.errors import ConfigError
-from alignment.files import ADAPTER_CONFIG
 from alignment.models.folders import adapter_base
 from alignment.models.parents import check_critic
 from alignment.models.tokenizer import load_tokenizer
 from alignment.plan.launched import Launch
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Lora, RewardModel, Work
+from alignment.runs.files import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedTokenizerBase

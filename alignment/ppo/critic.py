@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError
-from alignment.files import VALUE_HEAD
 from alignment.ppo.adapters import (
     active_adapter,
     add_critic_adapter,
@@ -31,6 +30,7 @@ from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import response_window
 from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
+from alignment.runs.files import VALUE_HEAD
 
 CRITIC = "critic"
 

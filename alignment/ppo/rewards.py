@@ -17,10 +17,10 @@ from transformers import (
 )
 
 from alignment.errors import ConfigError
-from alignment.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, RECORD, REWARD_STATS
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats, load_function
 from alignment.ppo.reward_http import HttpReward
 from alignment.ppo.reward_models import AdapterReward, ModelReward
+from alignment.runs.files import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MODEL_CONFIG, RECORD, REWARD_STATS
 
 logger = logging.getLogger(__name__)
 

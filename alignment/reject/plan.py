@@ -10,13 +10,13 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError
-from alignment.files import MODEL_CONFIG
 from alignment.models.folders import adapter_base, check_model, has_chat_template
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
+from alignment.runs.files import MODEL_CONFIG
 from alignment.runs.record import Parent, identify, versions
-from data_tools.reading.files import data_files
+from data_tools.reading import data_files
 
 _BATCH, _VLLM_BATCH = 16, 512
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.files import METRICS
 from alignment.registry import STAGES, Panel
 from alignment.report import charts
 from alignment.report.headline import number
+from alignment.runs.files import METRICS
 
 MOST_POINTS = 400
 _MOST_GUESSED = 6

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from alignment.disk import sync
 from alignment.errors import ConfigError
-from alignment.files import METRICS, RECORD, checkpoints, holds_weights
+from alignment.runs.files import METRICS, RECORD, checkpoints, holds_weights
 from alignment.runs.record import Run, is_unfinished_record, load_run
 
 logger = logging.getLogger(__name__)

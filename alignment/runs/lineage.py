@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from alignment.files import RECORD, run_folder
+from alignment.runs.files import RECORD, run_folder
 from alignment.runs.record import Run, load_run
 
 #: What a stage is judged by, the first of these that its record holds.

@@ -22,8 +22,8 @@ from typing import Any
 from alignment import processes
 from alignment.disk import digest_file, sync, write_text
 from alignment.errors import ConfigError
-from alignment.files import RECORD, checkpoint_step, run_folder
 from alignment.registry import ROLES
+from alignment.runs.files import RECORD, checkpoint_step, run_folder
 from alignment.secrets import redact, redact_words
 
 #: Keys that say where and how loudly to work, not what comes out.

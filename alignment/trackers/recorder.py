@@ -12,7 +12,7 @@ from typing import Any
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.disk import write_text
-from alignment.files import METRICS
+from alignment.runs.files import METRICS
 from alignment.runs.record import Run
 from alignment.secrets import redact_text
 
