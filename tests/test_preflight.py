@@ -304,7 +304,7 @@ def test_memory_that_runs_out_later_is_told_in_two_lines(
     told = capsys.readouterr().err
     assert told[told.index("error: ") :].splitlines() == [
         "error: step 3: out of memory",
-        "  begin anew with --overwrite --per_device_train_batch_size 1 "
+        "  start again with --overwrite --per_device_train_batch_size 1 "
         "--gradient_accumulation_steps 2 --steps_per_generation 4",
     ]
     run = load_run(tmp_path / "out")

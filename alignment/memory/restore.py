@@ -1,10 +1,11 @@
-"""Work on a trainer that leaves no trace.
+"""Work on a trainer that is undone: a run with it before step 1 ends in the same bits as without.
 
-Random states, counters, metrics and gradients are put back as they were.
-A run with such work before step 1 ends in the same bits as one without.
+Shapes: N numbers of a parameter.
 """
 
+import copy
 import random
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -12,44 +13,72 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.optimizer import AcceleratedOptimizer  # type: ignore[import-untyped]
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-#: What counters are made of; whatever else hangs on a module or a trainer, a forward leaves alone.
+#: What counters are made of; a forward leaves every other attribute of a module alone.
 _SIMPLE = (bool, int, float, str, type(None))
-_GATHERS = ("gather", "gather_for_metrics", "reduce")
+
+
+class LocalAccelerator:
+    """An accelerator that takes the numbers of this process for those of all processes.
+
+    A process that runs out of memory never comes to where the others wait for it, so nobody may
+    wait while a batch is tried.
+    """
+
+    def __init__(self, accelerator: Any) -> None:
+        self.accelerator = accelerator
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.accelerator, name)
+
+    def gather(self, tensor: Any) -> Any:
+        """Return what this process has."""
+        return tensor
+
+    def gather_for_metrics(self, input_data: Any, use_gather_object: bool = False) -> Any:
+        """Return what this process has."""
+        return input_data
+
+    def reduce(self, tensor: Any, reduction: str = "sum", scale: float = 1.0) -> Any:
+        """Return what this process has."""
+        return tensor
 
 
 @contextmanager
-def traceless(trainer: Any) -> Iterator[None]:
-    """Put back what forward and backward passes change on a trainer, its model and random states.
+def undone(trainer: Any) -> Iterator[Any]:
+    """Lend a copy of a trainer for forward and backward passes, then undo what they changed.
 
-    Gradients are gone afterwards, as they are between two steps.
+    Counters, settings and metrics change on the copy alone. The model is the trainer's own: its
+    buffers, the counters of its modules and the random states are put back. Its gradients are gone
+    afterwards, as they are between two steps.
     """
     model: nn.Module = trainer.model
-    owners = [*model.modules(), trainer, trainer.args]
-    simple = [(vars(owner), _simple(owner)) for owner in owners]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    metrics = {mode: {k: list(v) for k, v in found.items()} for mode, found in _metrics(trainer)}
+    modules = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()]
+    # No module says which of its attributes a forward changes (RoPE counts the longest text).
+    counters = [(vars(module), _counters(module)) for module, _ in modules]
+    values = [(x, x.detach().clone()) for x in model.buffers()]
     random_states = RandomStates(trainer.args)
     try:
-        yield
+        yield _copy_of(trainer)
     finally:
         random_states.put_back()
-        for attributes, saved in simple:
-            attributes.update(saved)
+        for attributes, before in counters:
+            attributes.update(before)
+        for module, buffers in modules:
+            for name, buffer in buffers.items():
+                setattr(module, name, buffer)  # RoPE of dynamic length registers another tensor
         with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        for mode, found in _metrics(trainer):
-            found.clear()
-            found.update(metrics[mode])
+            for buffer, value in values:
+                buffer.copy_(value)
         for parameter in model.parameters():
             parameter.grad = None
 
 
 class RandomStates:
-    """The random states of python, numpy and torch, kept to be put back."""
+    """The random states of python, numpy and torch, as they were when this was made."""
 
     def __init__(self, args: TrainingArguments) -> None:
         self.python, self.numpy = random.getstate(), np.random.get_state()
@@ -61,7 +90,7 @@ class RandomStates:
             self.devices = {number: self.module.get_rng_state(number) for number in used}
 
     def put_back(self) -> None:
-        """Let all that is drawn from here on be what it would have been."""
+        """Make all that is drawn from here on what it would have been."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)
@@ -70,26 +99,11 @@ class RandomStates:
 
 
 @contextmanager
-def alone(accelerator: Any) -> Iterator[None]:
-    """Let this process work without the others.
+def memory_of_later_steps(trainer: Any, *, accumulates: bool) -> Iterator[None]:
+    """Allocate what is in memory next to a batch from step 2 on.
 
-    One that runs out of memory never comes to where the others wait for it, so nothing is gathered
-    meanwhile: each process takes its own part for the whole.
-    """
-    local = dict.fromkeys(_GATHERS, lambda x, *args, **kwargs: x)
-    vars(accelerator).update(local)
-    try:
-        yield
-    finally:
-        for name in _GATHERS:
-            del vars(accelerator)[name]
-
-
-@contextmanager
-def standing_memory(trainer: Any, *, accumulates: bool) -> Iterator[None]:
-    """Hold what stands beside a batch from step 2 on: optimizer states, gradients that add up.
-
-    The states of a fresh optimizer come only with its first step, after the first batch.
+    These are the states of the optimizer, which a fresh one makes in its first step, after the
+    first batch, and the gradients of earlier micro-batches.
     """
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     held: list[Tensor] = []
@@ -112,9 +126,9 @@ def standing_memory(trainer: Any, *, accumulates: bool) -> Iterator[None]:
 def state_bytes(optimizer: Any, *, like: Tensor) -> float:
     """Bytes that an optimizer keeps for each number of a parameter, measured on a small one.
 
-    Where it cannot be made with the defaults that it carries, two numbers are assumed, as of Adam.
+    If no such optimizer can be made from its defaults, two numbers are assumed, as in Adam.
     """
-    inner = vars(optimizer).get("optimizer", optimizer)  # accelerate's wrapper, or none
+    inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
     weight = nn.Parameter(torch.zeros(128, 128, dtype=like.dtype, device=like.device))
     weight.grad = torch.zeros_like(weight)
     known = signature(type(inner).__init__).parameters
@@ -127,10 +141,14 @@ def state_bytes(optimizer: Any, *, like: Tensor) -> float:
     return sum(x.nbytes for x in kept) / weight.numel()
 
 
-def _simple(owner: Any) -> dict[str, Any]:
-    return {name: value for name, value in vars(owner).items() if isinstance(value, _SIMPLE)}
+def _copy_of(trainer: Any) -> Any:
+    """A trainer with counters, settings and metrics of its own that waits for no other process."""
+    lent = copy.copy(trainer)
+    lent.args, lent.state = copy.copy(trainer.args), copy.copy(trainer.state)
+    lent.accelerator = LocalAccelerator(trainer.accelerator)
+    lent._metrics = {mode: defaultdict(list) for mode in trainer._metrics}
+    return lent
 
 
-def _metrics(trainer: Any) -> list[tuple[str, dict[str, list[float]]]]:
-    """TRL's metrics since the last log, by mode."""
-    return list(trainer._metrics.items())
+def _counters(module: nn.Module) -> dict[str, Any]:
+    return {name: value for name, value in vars(module).items() if isinstance(value, _SIMPLE)}
