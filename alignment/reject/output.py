@@ -12,7 +12,7 @@ from rapidfuzz import fuzz
 from alignment.disk import write_text
 from alignment.reject.rows import Item
 from data_tools.convert.output import dropped_path, json_line, written_whole
-from data_tools.formats.plain_text import is_blank, normalised, plain
+from data_tools.formats import is_blank, normalised, plain
 
 #: Likeness of two answers, in per cent, from which on they are nearly equal.
 NEAR = 95.0

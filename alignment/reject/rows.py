@@ -7,10 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.formats import group_id
-from data_tools.formats.examples import Example, examples
-from data_tools.formats.record import Record
-from data_tools.formats.turns import as_messages
+from data_tools.formats import Example, Record, as_messages, examples, group_id
 from data_tools.shapes import load_records
 
 Text: TypeAlias = str | list[dict[str, Any]]

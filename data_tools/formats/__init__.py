@@ -1,8 +1,6 @@
 """Every known format of preference and SFT data: which one a row is in, and its records."""
 
-from data_tools.formats.adapter import Adapter
 from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest, passed_over
-from data_tools.formats.examples import Example, adapted, adapted_batches, examples, sound_rows
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
 from data_tools.formats.plain_text import (
     answer_key,
@@ -10,15 +8,18 @@ from data_tools.formats.plain_text import (
     digest,
     group_id,
     is_blank,
+    is_sentinel,
     normalised,
     plain,
     prompt_key,
     prompt_of,
     spoken_parts,
 )
+from data_tools.formats.read import Example, adapted, adapted_batches, examples, sound_rows
 from data_tools.formats.record import (
     ALIASES,
     HARD,
+    Adapter,
     Kind,
     Message,
     Record,
@@ -27,7 +28,6 @@ from data_tools.formats.record import (
     listed,
     text,
 )
-from data_tools.formats.supervised import is_sentinel
 from data_tools.formats.turns import as_messages
 
 __all__ = [

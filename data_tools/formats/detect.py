@@ -10,8 +10,7 @@ from typing import Any
 
 from alignment.errors import ConfigError
 from data_tools.formats import pairs, ranked, supervised, trees
-from data_tools.formats.adapter import Adapter, tag
-from data_tools.formats.record import ALIASES, Unusable, listed, shown
+from data_tools.formats.record import ALIASES, Adapter, Unusable, listed, shown, tag
 
 FORMATS: tuple[Adapter, ...] = (
     *pairs.FORMATS,

@@ -3,9 +3,19 @@
 import itertools
 import re
 
-from data_tools.formats.adapter import Adapter
-from data_tools.formats.record import Data, Record, Text, Unusable, alias, members, number, text
-from data_tools.formats.supervised import TEXT_OR_TURNS, with_input
+from data_tools.formats.record import (
+    TEXT_OR_TURNS,
+    Adapter,
+    Data,
+    Record,
+    Text,
+    Unusable,
+    alias,
+    members,
+    number,
+    text,
+    with_template_inputs,
+)
 from data_tools.formats.turns import (
     answer,
     context,
@@ -13,7 +23,7 @@ from data_tools.formats.turns import (
     messages,
     pair_of,
     split_implicit,
-    with_template_inputs,
+    with_input,
 )
 
 ANSWER = "text|object|turns"

@@ -14,6 +14,26 @@ INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 _DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
 _VISIBLE = re.compile(rf"[^\s{INVISIBLE}]")
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
+SENTINELS = frozenset(
+    {
+        "无输入",
+        "没有输入",
+        "无",
+        "暂无输入",
+        "no input",
+        "noinput",
+        "<noinput>",
+        "<no input>",
+        "nan",
+        "n/a",
+        "none",
+        "not applicable",
+        "no input required",
+        "no input needed",
+        "no input necessary",
+    }
+)
+"""What annotators wrote where `input` is empty, folded, without a full stop."""
 
 
 def plain(value: str | list[dict[str, Any]]) -> str:
@@ -35,6 +55,13 @@ def is_blank(value: str | list[dict[str, Any]]) -> bool:
     if isinstance(value, str):
         return not value[:1].isalnum() and _VISIBLE.search(value) is None
     return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
+
+
+def is_sentinel(value: object) -> bool:
+    """Whether an alpaca `input` only says that there is none."""
+    if not isinstance(value, str):
+        return False
+    return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
 
 
 @functools.lru_cache(maxsize=16)  # several checks of one record ask for the same texts

@@ -3,10 +3,18 @@
 import re
 from collections.abc import Iterable, Iterator
 
-from data_tools.formats.adapter import Adapter
-from data_tools.formats.record import Data, Record, Text, Unusable, fields, members, number, text
-from data_tools.formats.supervised import with_input
-from data_tools.formats.turns import ANSWER_MARKERS, answer, context, ranked_of
+from data_tools.formats.record import (
+    Adapter,
+    Data,
+    Record,
+    Text,
+    Unusable,
+    fields,
+    members,
+    number,
+    text,
+)
+from data_tools.formats.turns import ANSWER_MARKERS, answer, context, ranked_of, with_input
 from data_tools.reading import Row
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")

@@ -1,7 +1,15 @@
 """Formats with one answer to a prompt, one text, or a prompt alone."""
 
-from data_tools.formats.adapter import Adapter
-from data_tools.formats.record import Data, Record, Unusable, alias, members, text
+from data_tools.formats.record import (
+    TEXT_OR_TURNS,
+    Adapter,
+    Data,
+    Record,
+    Unusable,
+    alias,
+    members,
+    text,
+)
 from data_tools.formats.turns import (
     answer,
     as_messages,
@@ -9,44 +17,8 @@ from data_tools.formats.turns import (
     flattened,
     messages,
     supervised,
+    with_input,
 )
-
-SENTINELS = frozenset(
-    {
-        "无输入",
-        "没有输入",
-        "无",
-        "暂无输入",
-        "no input",
-        "noinput",
-        "<noinput>",
-        "<no input>",
-        "nan",
-        "n/a",
-        "none",
-        "not applicable",
-        "no input required",
-        "no input needed",
-        "no input necessary",
-    }
-)
-"""What annotators wrote where `input` is empty, folded, without a full stop."""
-
-
-def with_input(data: Data) -> str:
-    """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
-    instruction = text(data, "instruction")
-    if not data.get("input"):
-        return instruction
-    given = text(data, "input")
-    return f"{instruction}\n{given}" if not given.isspace() else instruction
-
-
-def is_sentinel(value: object) -> bool:
-    """Whether an alpaca `input` only says that there is none."""
-    if not isinstance(value, str):
-        return False
-    return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
 
 
 def alpaca(data: Data) -> Record:
@@ -141,7 +113,6 @@ def is_flattened(data: Data) -> bool:
     return instruction.startswith("Human:") and flattened(instruction) is not None
 
 
-TEXT_OR_TURNS = "text|turns"
 FORMATS = (
     Adapter("alpaca", {"instruction": "text", "output": "text"}, alpaca),
     Adapter("belle", {"instruction": "text", "output": "text"}, belle, when=is_flattened),

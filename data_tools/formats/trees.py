@@ -3,8 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from data_tools.formats.adapter import Adapter
-from data_tools.formats.record import Data, Message, Record, Text, Unusable, fields, text
+from data_tools.formats.record import Adapter, Data, Message, Record, Text, Unusable, fields, text
 from data_tools.formats.turns import ROLES, ranked_of
 from data_tools.reading import Row
 

@@ -1,10 +1,9 @@
 """Conversations: the ways files write turns, read into `{role, content}` messages."""
 
-import json
 import re
 from typing import Any
 
-from data_tools.formats.record import Data, Message, Record, Text, Unusable, fields, shown, text
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, shown, text
 
 ROLES = {
     "human": "user",
@@ -24,9 +23,6 @@ WEIGHTS = ("weight", "loss", "train")
 """Kept with any value, since 0 and false say that the turn carries no loss."""
 REASONING = ("reasoning_content", "thinking")
 """Kept with any text: an empty one is not the same to a template as none."""
-
-TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
-"""Columns that a chat template reads besides the turns."""
 
 HH_MARKER = re.compile(r"\n\n(Human|Assistant):")
 ANSWER_MARKERS = (
@@ -92,35 +88,6 @@ def _kept(turn: Data, name: str) -> dict[str, Any]:
     return kept
 
 
-def with_template_inputs(record: Record, data: Data) -> Record:
-    """A record with the `tools` and `chat_template_kwargs` of its row, each also as JSON text.
-
-    Raises:
-        Unusable: If one of them is of another type; `wrong_type`.
-    """
-    tools, settings = (_json_value(data, key) for key in TEMPLATE_INPUTS)
-    if tools is not None:
-        if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
-            raise Unusable(
-                "wrong_type", f"'tools' is {shown(tools)}, wanted a list of tool schemas"
-            )
-        record = record._replace(tools=tools)
-    if settings is not None:
-        record = record._replace(template_kwargs=fields(settings, "chat_template_kwargs"))
-    return record
-
-
-def _json_value(data: Data, key: str) -> Any:
-    """A value that some files write as JSON text; None if it is absent, null or empty text."""
-    value = data.get(key)
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value) if value.strip() else None
-    except ValueError:
-        return value
-
-
 def _joined_parts(parts: list[Any], name: str) -> str:
     """Text of content given as parts; anything but text is refused rather than lost."""
     texts = []
@@ -154,6 +121,15 @@ def history(value: Any) -> list[Message]:
             )
         turns += user(pair[0]) + assistant(pair[1])
     return turns
+
+
+def with_input(data: Data) -> str:
+    """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
+    instruction = text(data, "instruction")
+    if not data.get("input"):
+        return instruction
+    given = text(data, "input")
+    return f"{instruction}\n{given}" if not given.isspace() else instruction
 
 
 def context(data: Data, question: str) -> Text:

@@ -1,5 +1,6 @@
 """Rows out of files, folders and hub data sets, with their places."""
 
+from data_tools.reading.bar import SLOW, progress
 from data_tools.reading.files import (
     FileKind,
     data_files,
@@ -10,16 +11,9 @@ from data_tools.reading.files import (
     read_rows,
     split_of,
 )
-from data_tools.reading.hub import is_hub_name
-from data_tools.reading.json_rows import (
-    Batch,
-    array_pieces,
-    line_batches,
-    line_pieces,
-    parse_piece,
-)
+from data_tools.reading.hub import hub_revision, hub_splits, is_hub_name
+from data_tools.reading.json_rows import Batch, array_pieces, line_batches, line_pieces, parse_piece
 from data_tools.reading.licences import licences_of
-from data_tools.reading.progress import SLOW, progress
 from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch
 
 __all__ = [
@@ -34,6 +28,8 @@ __all__ = [
     "array_pieces",
     "data_files",
     "file_kind",
+    "hub_revision",
+    "hub_splits",
     "is_hub_name",
     "licences_of",
     "line_batches",

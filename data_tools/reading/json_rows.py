@@ -10,14 +10,11 @@ import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import IO, Any, NamedTuple, TypeAlias
+from typing import IO, Any, NamedTuple
 
 import orjson
 
-from data_tools.reading.rows import Fault
-
-Parsed: TypeAlias = tuple[int | None, Any]
-"""A line, where one is known, and the row or its Fault."""
+from data_tools.reading.rows import Fault, Parsed
 
 
 class Batch(NamedTuple):

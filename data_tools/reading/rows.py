@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
 
+Parsed: TypeAlias = tuple[int | None, Any]
+"""A line, where one is known, and the row or its Fault."""
 OnError: TypeAlias = Callable[[DataError], None]
 """Receives the error of a row that cannot be used, so that reading can go on."""
 Watch: TypeAlias = Callable[[memoryview], None]

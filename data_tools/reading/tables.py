@@ -6,8 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from data_tools.reading.json_rows import Parsed
-from data_tools.reading.rows import Fault
+from data_tools.reading.rows import Fault, Parsed
 
 if TYPE_CHECKING:
     from _csv import Reader as CsvReader

@@ -17,8 +17,7 @@ from data_tools.checks.sets import in_circles
 from data_tools.checks.texts import redacted, text_findings
 from data_tools.checks.validate import Report, validate
 from data_tools.cli import data
-from data_tools.formats import Record
-from data_tools.formats.pairing import Pairing
+from data_tools.formats import Pairing, Record
 
 SOURCES = {
     "hh": "permissive/hh_harmless_test.jsonl.gz",

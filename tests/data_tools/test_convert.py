@@ -19,8 +19,7 @@ from data_tools.convert.output import Summary, dropped_path
 from data_tools.convert.repairs import Repairs, decoded
 from data_tools.convert.run import convert
 from data_tools.convert.writer import Conversion
-from data_tools.formats import Record, is_sentinel
-from data_tools.formats.pairing import Pairing, pairs_of
+from data_tools.formats import Pairing, Record, is_sentinel, pairs_of
 from data_tools.reading import json_rows
 
 Row = dict[str, Any]

@@ -16,7 +16,7 @@ from support import REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError, DataError
 from data_tools.cli import data
-from data_tools.formats.plain_text import normalised
+from data_tools.formats import normalised
 from data_tools.sets.contamination import COMMON, GramIndex
 from data_tools.sets.curate import dedup, split
 from data_tools.sets.leak import leaks

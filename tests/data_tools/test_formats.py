@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError
-from data_tools.formats import FORMATS, Record, Unusable, by_name, detect
+from data_tools.formats import FORMATS, Record, Unusable, adapted, by_name, detect
+from data_tools.reading import Row
 
 U = {"role": "user", "content": "q"}
 A = {"role": "assistant", "content": "good"}
@@ -391,11 +392,15 @@ def essence(record: Record | Unusable) -> Any:
     return record.prompt or record.text
 
 
+def records(row: dict[str, Any], name: str = "") -> list[Record | Unusable]:
+    forced = by_name(name) if name else None
+    return [one.record for one in adapted([Row("in.jsonl", 1, 1, row)], forced=forced)]
+
+
 @pytest.mark.parametrize(("name", "row", "wanted"), CASES)
 def test_a_row_is_known_and_read(name: str, row: dict[str, Any], wanted: Any) -> None:
-    adapter = detect(row)
-    assert adapter.name == name
-    assert essence(adapter.records(row)[0]) == wanted
+    assert detect(row).name == name
+    assert essence(records(row, name)[0]) == wanted
 
 
 @pytest.mark.parametrize(("name", "row", "wanted"), CASES)
@@ -404,7 +409,7 @@ def test_the_order_of_keys_and_an_unknown_key_change_nothing(
 ) -> None:
     other = {"zzz_extra": 1.5, **dict(reversed(row.items()))}
     assert detect(other).name == name
-    assert essence(by_name(name).records(other)[0]) == wanted
+    assert essence(records(other, name)[0]) == wanted
 
 
 def test_every_format_has_a_row_here() -> None:
@@ -414,7 +419,7 @@ def test_every_format_has_a_row_here() -> None:
 
 def test_a_tree_gives_a_ranking_a_node_and_says_which_are_unranked() -> None:
     assert detect(TREE).name == "oasst-tree"
-    ranked, unranked = detect(TREE).records(TREE)
+    ranked, unranked = records(TREE)
     assert essence(ranked) == ([U], ([A], [B]))
     assert isinstance(unranked, Unusable)
     assert unranked.code == "unranked"
@@ -432,11 +437,11 @@ def test_pku_goes_by_the_label_that_the_format_names(name: str, wanted: str | No
         "better_response_id": 1,
         "safer_response_id": 0,
     }
+    (record,) = records(row, name)
     if wanted is None:
-        with pytest.raises(Unusable, match="not the safer one"):
-            by_name(name).records(row)
+        assert isinstance(record, Unusable)
+        assert record.reason == "the better answer is not the safer one"
     else:
-        (record,) = by_name(name).records(row)
         assert isinstance(record, Record)
         assert record.chosen == wanted
 
@@ -503,9 +508,9 @@ def test_what_is_not_known_is_named(row: dict[str, Any], message: str | None) ->
     ],
 )
 def test_a_row_that_cannot_be_used_says_why(row: dict[str, Any], code: str) -> None:
-    with pytest.raises(Unusable) as caught:
-        detect(row).records(row)
-    assert caught.value.code == code
+    (record,) = records(row)
+    assert isinstance(record, Unusable)
+    assert record.code == code
 
 
 def test_only_the_exact_marker_parts_turns() -> None:
@@ -513,7 +518,7 @@ def test_only_the_exact_marker_parts_turns() -> None:
         "chosen": "\n\nHuman: He said: Human: no\n\nAssistant: I, Assistant: agree",
         "rejected": "\n\nHuman: He said: Human: no\n\nAssistant: bad",
     }
-    (record,) = detect(row).records(row)
+    (record,) = records(row)
     assert isinstance(record, Record)
     assert record.prompt == [{"role": "user", "content": "He said: Human: no"}]
     assert record.chosen == [{"role": "assistant", "content": "I, Assistant: agree"}]

@@ -12,12 +12,8 @@ from alignment.errors import AlignError, DataError
 from data_tools.checks.records import record_findings
 from data_tools.convert.run import convert
 from data_tools.convert.writer import Conversion
-from data_tools.formats import FORMATS, Record, Unusable
-from data_tools.formats.examples import adapted
-from data_tools.formats.pairing import Pairing, pairs_of
-from data_tools.reading import json_rows
-from data_tools.reading.files import read_rows
-from data_tools.reading.rows import Row
+from data_tools.formats import FORMATS, Pairing, Record, Unusable, adapted, pairs_of
+from data_tools.reading import Row, json_rows, read_rows
 
 WORDS = sorted(
     {key for adapter in FORMATS for key in adapter.needs}

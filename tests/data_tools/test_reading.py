@@ -13,8 +13,7 @@ import pytest
 import zstandard
 
 from alignment.errors import DataError
-from data_tools.reading import json_rows
-from data_tools.reading.files import data_files, read_rows
+from data_tools.reading import data_files, json_rows, read_rows
 
 ROWS: list[dict[str, Any]] = [
     {"prompt": "一", "chosen": 'b, "quoted"\n}, {"prompt": ', "rejected": "c"},

@@ -12,7 +12,7 @@ from data_tools.checks.shortcuts import REFUSALS, Lean, Shortcuts, is_refusal
 from data_tools.checks.validate import validate
 from data_tools.cli import data
 from data_tools.formats import Record
-from data_tools.reading.licences import licences_of
+from data_tools.reading import licences_of
 
 ANSWERS = ["Paris it is.", "Blue whales.", "Never on Mondays.", "About forty.", "The red one."]
 

@@ -9,8 +9,7 @@ from support import write_jsonl
 
 from data_tools.convert.run import convert
 from data_tools.convert.writer import Conversion
-from data_tools.formats import Record, Unusable
-from data_tools.formats.examples import examples
+from data_tools.formats import Record, Unusable, examples
 
 Row = dict[str, Any]
 U = {"role": "user", "content": "q"}

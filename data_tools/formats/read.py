@@ -7,11 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from data_tools.formats.adapter import Adapter, Gather, Result
 from data_tools.formats.detect import by_name, detect_each
 from data_tools.formats.plain_text import is_blank
-from data_tools.formats.record import Kind, Record, Text, Unusable
-from data_tools.formats.turns import with_template_inputs
+from data_tools.formats.record import (
+    Adapter,
+    Gather,
+    Kind,
+    Record,
+    Result,
+    Text,
+    Unusable,
+    with_template_inputs,
+)
 from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files, read_batches
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
