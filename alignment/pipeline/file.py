@@ -50,6 +50,15 @@ class Pipeline:
     steps: tuple[Step, ...]
 
 
+def is_pipeline(path: Path) -> bool:
+    """Whether a YAML file is a pipeline: it names stages.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return any(entry.key == "stages" for entry in read_yaml(path))
+
+
 def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file; ``overrides`` are ``stage.key=value`` and come last.
 

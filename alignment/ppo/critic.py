@@ -261,7 +261,7 @@ def make_critic(
     if args.critic == "head":
         return ValueHead(hidden_size(policy_of(model)))
     if args.critic == "lora":
-        return _lora_critic(model, without_dropout=args.disable_dropout)
+        return lora_critic(model, without_dropout=args.disable_dropout)
     # In bfloat16 most updates of 1e-5 are lost: the critic learns in the precision of the policy's.
     dtype = next(p.dtype for p in model.parameters() if p.requires_grad)
     if args.critic_init != "policy":
@@ -277,7 +277,12 @@ def make_critic(
     return critic_from_policy(model, dtype=dtype)
 
 
-def _lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:
+def lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:
+    """Add the critic's adapter to a LoRA policy, and its head.
+
+    Raises:
+        ConfigError: the policy is a whole model.
+    """
     if not isinstance(model, PeftModel):
         raise ConfigError(
             "critic: lora shares the frozen base of a LoRA policy, and this policy has none",

@@ -62,8 +62,16 @@ class Settings:
         return self.sources.get(key, "default")
 
 
-def resolve(stage: str, argv: list[str], *, elsewhere: bool = False) -> Settings:
-    """Read the recipes and flags of one stage; ``elsewhere``: of a run on another machine.
+def resolve(
+    stage: str, argv: list[str], *, elsewhere: bool = False, options: Iterable[str] = ()
+) -> Settings:
+    """Read the recipes and flags of one stage.
+
+    Args:
+        stage: The stage.
+        argv: Recipes, then flags.
+        elsewhere: Whether the run is planned for another machine.
+        options: Further names that a flag may have meant, for the hint at an unknown one.
 
     Raises:
         ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type, or
@@ -79,7 +87,8 @@ def resolve(stage: str, argv: list[str], *, elsewhere: bool = False) -> Settings
     for entry in entries:
         name = entry.key.replace("-", "_")
         if name not in schema:
-            raise unknown_key(entry.key, schema, where=entry.where, owner=f"align {stage}")
+            known = [*schema, *options]
+            raise unknown_key(entry.key, known, where=entry.where, owner=f"align {stage}")
         settings.values[name] = convert(schema[name], entry.value, entry.where)
         settings.sources[name] = entry.where
     check_names(settings.values, settings.source)
