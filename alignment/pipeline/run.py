@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import click
 
-from alignment.data.inputs import check_rows, digest_inputs
+from alignment.data.rows import Start, prepare_stage
+from alignment.data.sources import digest_inputs
 from alignment.errors import ConfigError
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
 from alignment.pipeline.file import Pipeline, Step
 from alignment.pipeline.launch import command, take_launch_words
-from alignment.registry import ROLES
+from alignment.registry import ROLES, STAGES
 from alignment.runs.changes import changes
 from alignment.runs.files import checkpoints
 from alignment.runs.folder import drop_formers, formers
@@ -49,9 +50,7 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
     Raises:
         DataError: a row of a later stage cannot be used; nothing was started then.
     """
-    for plan in plans:
-        if plan.action in ("run", "resume"):
-            check_rows(plan.step.stage, plan.settings.values)
+    _prepare_rows(plans)
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
         if plan.action == "skip" and formers(plan.step.folder):
@@ -69,6 +68,21 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
             )
             return code
     return 0
+
+
+def _prepare_rows(plans: Sequence[Plan]) -> None:
+    """Prepare the rows of all stages before the first one trains; the stages map them from disk.
+
+    A stage that starts from an earlier one has a tokenizer that is not written yet, but known: that
+    of the earlier stage, with what its recipe changes.
+    """
+    handed_on: dict[str, Start] = {}
+    for plan in plans:
+        if plan.action in ("run", "resume"):
+            values = plan.settings.values
+            start = handed_on.get(str(values["model_name_or_path"]))
+            rows = prepare_stage(STAGES[plan.step.stage], values, start)
+            handed_on[str(plan.step.folder)] = rows.start
 
 
 def plan_pipeline(

@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from transformers import ProcessorMixin
 
+from alignment.data.load import decode_prompts
 from alignment.ppo.adapters import BORROWED, keeping_activations
-from alignment.ppo.alarms import AlarmBell
+from alignment.ppo.alarms import AlarmBell, report_alarms
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.checkpoints import CheckpointedPPO
-from alignment.ppo.checks import check_count, check_ends, check_prompts, check_stats
+from alignment.ppo.checks import check_count, check_ends, check_stats
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import (
     head_of,
@@ -50,19 +51,23 @@ from alignment.ppo.experience import (
 from alignment.ppo.forward import add_response_forward
 from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import rollout_metrics
+from alignment.ppo.prompts import Prompts
 from alignment.ppo.reward_functions import Reward, as_rewards, distinct
 from alignment.ppo.reward_models import AdapterReward, ModelReward
 from alignment.ppo.rollout import Rollout, pad_rollout
 from alignment.ppo.sampler import EpochSampler
-from alignment.ppo.samples import SampleLog
+from alignment.ppo.samples import sample_rows
 from alignment.ppo.state import PPOState, make_kl_control
+from alignment.trackers.base import Tracker
+from alignment.trackers.files import FileTracker
 
 
 class PPOTrainer(CheckpointedPPO):
     """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
 
     Takes the arguments of RLOOTrainer, `args` being a PPOConfig. `reward_funcs` may also hold what
-    `alignment.ppo.rewards.load_rewards` returns.
+    `alignment.ppo.rewards.load_rewards` returns. `tracker` gets samples and alarms; the default
+    writes them to files in `output_dir`.
 
     Raises:
         ConfigError: before training, where a key, a model or a reward cannot be used.
@@ -87,6 +92,8 @@ class PPOTrainer(CheckpointedPPO):
         model: Any,
         reward_funcs: Any,
         args: PPOConfig,
+        *,
+        tracker: Tracker | None = None,
         **kwargs: Any,
     ) -> None:
         model = os.fspath(model) if isinstance(model, Path) else model
@@ -98,14 +105,14 @@ class PPOTrainer(CheckpointedPPO):
         check_ends(self.eos_token_ids, self.tokenizer)
         per_rollout = self.args.generation_batch_size // self.num_generations
         check_count(self.train_dataset, num_prompts=per_rollout)
+        self._prompts = Prompts(self.tokenizer, self.chat_template_kwargs)
+        self._prompt_ids: list[list[int]] = []
         for name, dataset in (("", self.train_dataset), ("eval ", self.eval_dataset)):
-            check_prompts(
+            self._prompts.check(
                 dataset,
                 name=name,
                 model=self.model,
-                tokenizer=self.tokenizer,
                 max_completion_length=self.max_completion_length,
-                template=self.chat_template_kwargs,
             )
         self.ppo_state = PPOState(beta=args.beta)
         self.kl_control = make_kl_control(args)
@@ -118,7 +125,7 @@ class PPOTrainer(CheckpointedPPO):
         self.alarms = AlarmBell(args, self.ppo_state.alarms)
         self._sums = StepSums()
         self._seconds: dict[str, float] = defaultdict(float)
-        self._samples = SampleLog(Path(args.output_dir), num_samples=args.num_samples)
+        self.tracker = tracker or FileTracker(Path(args.output_dir))
 
     def _add_critic(self) -> None:
         model = self.accelerator.unwrap_model(self.model)
@@ -176,12 +183,13 @@ class PPOTrainer(CheckpointedPPO):
     def roll_out(self, inputs: list[dict[str, Any]]) -> Rollout:
         """Sample responses, score them, and compute what the losses need of each token."""
         args, device = self.args, self.accelerator.device
+        inputs = decode_prompts(inputs)
         prompts = [row["prompt"] for row in inputs]
-        with self._clock("generate"), self._no_timers(), self._policy_for_vllm():
+        self._prompt_ids = self._prompts.ids(inputs)
+        with self._clock("generate"), self._policy_for_vllm():
             prompt_ids, response_ids, completions = self._generate(prompts)
         with self._clock("score"):
-            with self._no_timers():
-                rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
+            rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
             first = args.process_index * len(prompts)
             rewards = rewards[first : first + len(prompts)]
             ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in response_ids]
@@ -229,6 +237,9 @@ class PPOTrainer(CheckpointedPPO):
                 autocast=self.accelerator.autocast,
             )
 
+    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        return self._prompt_ids, None, {}  # rendered and tokenised in one place, `Prompts`
+
     def _make_experience(self, rollout: Rollout, tokens: TokenScores, scores: Tensor) -> Experience:
         experience = make_experience(
             rollout,
@@ -252,13 +263,9 @@ class PPOTrainer(CheckpointedPPO):
     ) -> None:
         every = self.args.sample_steps
         if every and (self.ppo_state.rollouts - 1) % every == 0 and self.is_world_process_zero():
-            rows = zip(prompts, completions, scores.tolist(), kl.tolist(), strict=True)
-            names = ("prompt", "completion", "score", "kl")
-            self._samples.write(
-                self.state.global_step,
-                [dict(zip(names, row, strict=True)) for row in rows],
-                to_wandb="wandb" in self.args.report_to,
-            )
+            count = self.args.num_samples
+            rows = sample_rows(prompts[:count], completions[:count], scores[:count], kl[:count])
+            self.tracker.log_table("samples", rows, step=self.state.global_step)
         self.kl_control.beta = self.ppo_state.beta
         self.kl_control.update(found["objective/kl"], len(prompts) * self.accelerator.num_processes)
         self.ppo_state.beta = self.kl_control.beta
@@ -300,7 +307,10 @@ class PPOTrainer(CheckpointedPPO):
         self._note({f"time/{name}": s for name, s in self._seconds.items()}, mode="train")
         self._seconds.clear()
         warmed_up = self.state.global_step >= self.args.critic_warmup_steps
-        self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
+        rung = self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
+        self._note({"alarms/count": float(len(self.alarms.memory["rung"]))}, mode="train")
+        if rung and self.is_world_process_zero():
+            report_alarms(rung, self.tracker, step=self.state.global_step)
 
     def compute_loss(
         self,
@@ -383,18 +393,6 @@ class PPOTrainer(CheckpointedPPO):
         if not self.use_vllm:
             return nullcontext()
         return without_critic(policy_of(self.accelerator.unwrap_model(self.model)))
-
-    @contextmanager
-    def _no_timers(self) -> Iterator[None]:
-        """Keep TRL's timers from trackers: where a tracker raises there, training would end.
-
-        They go by `report_to`; `time/generate`, `time/score` and `time/update` say the same.
-        """
-        trackers, self.args.report_to = self.args.report_to, []
-        try:
-            yield
-        finally:
-            self.args.report_to = trackers
 
     @contextmanager
     def _clock(self, name: str) -> Iterator[None]:

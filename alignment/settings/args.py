@@ -41,8 +41,23 @@ class DataArgs:
     as_chat: bool | None = field(
         default=None,
         metadata={
-            "help": "Wrap string prompts and answers as user and assistant messages; by default "
-            "wherever the tokenizer has a chat template."
+            "help": "Wrap string prompts and answers as user and assistant messages. Default: true "
+            "if the tokenizer has a chat template."
+        },
+    )
+    chat_template: str | None = field(
+        default=None,
+        metadata={
+            "help": "Chat template in place of the tokenizer's own: a known name (chatml, qwen3, "
+            "llama3, ...), a .jinja file, or the folder of a model."
+        },
+    )
+    loss_on: str = field(
+        default="assistant",
+        metadata={
+            "help": "Which tokens carry loss: those of every assistant turn ('assistant'), of the "
+            "last one ('last'), or all of them ('all'). A turn with weight 0 carries none.",
+            "choices": ["assistant", "last", "all"],
         },
     )
 

@@ -39,6 +39,7 @@ STAGE = Stage(
     splits_prompt=True,
     rows_per_example=2,
     joins_rows=False,
+    reads_in_order=False,
     long_rows="cut",
     length_key="max_length",
     samples=False,
@@ -66,8 +67,7 @@ STAGE = Stage(
 
 def run(job: "Job") -> None:
     """Train on pairs; the reference is the model that training starts from."""
-    from trl import DPOTrainer
-
     from alignment.training.arguments import trainer_arguments
+    from alignment.training.trainers import PreparedDPOTrainer
 
-    job.train(DPOTrainer(**trainer_arguments(job)))
+    job.train(PreparedDPOTrainer(**trainer_arguments(job)))

@@ -1,11 +1,7 @@
 """Proximal policy optimisation against a reward model (arXiv 2203.02155, 2403.17031)."""
 
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import click
-
-from alignment.processes import is_main
 from alignment.registry import Panel, Rule, Stage, Values, bounds, help_keys
 
 if TYPE_CHECKING:
@@ -70,6 +66,7 @@ STAGE = Stage(
     splits_prompt=False,
     rows_per_example=1,
     joins_rows=False,
+    reads_in_order=False,
     long_rows="refuse",
     length_key="max_completion_length",
     samples=True,
@@ -98,7 +95,6 @@ STAGE = Stage(
         Panel("Ended by EOS", (("response/eos_rate", "share"),), "Share of responses"),
     ),
 )
-_NAMED_PROMPTS = 5
 
 
 def run(job: "Job") -> None:
@@ -108,8 +104,6 @@ def run(job: "Job") -> None:
     from alignment.training.arguments import trainer_arguments
 
     arguments = trainer_arguments(job)
-    if job.settings.values["on_bad_row"] == "drop":
-        _drop_long_prompts(job, arguments)
     args = arguments["args"]
     rewards, reward_tokenizers = load_rewards(
         args.reward_model,
@@ -120,35 +114,9 @@ def run(job: "Job") -> None:
         retries=args.reward_retries,
     )
     trainer = PPOTrainer(
-        **arguments, reward_funcs=rewards, reward_processing_classes=reward_tokenizers
+        **arguments,
+        reward_funcs=rewards,
+        reward_processing_classes=reward_tokenizers,
+        tracker=job.trackers,
     )
     job.train(trainer)
-
-
-def _drop_long_prompts(job: "Job", arguments: dict[str, Any]) -> None:
-    """Leave out prompts with no room for a response, in place; name and count them."""
-    from alignment.models.folders import prompt_budget
-    from alignment.ppo.checks import long_prompts
-
-    args = arguments["args"]
-    budget = prompt_budget(job.run, args)
-    if budget is None:
-        return
-    for key in ("train_dataset", "eval_dataset"):
-        rows, name = arguments[key], key.removesuffix("_dataset")
-        found = dict(
-            long_prompts(
-                rows,
-                budget=budget,
-                tokenizer=arguments["processing_class"],
-                template=args.chat_template_kwargs or {},
-            )
-        )
-        if not found:
-            continue
-        arguments[key] = rows.select(row for row in range(len(rows)) if row + 1 not in found)
-        if is_main():
-            for row, length in islice(found.items(), _NAMED_PROMPTS):
-                why = f"its prompt has {length} tokens, {budget} leave room for a response"
-                click.echo(f"dropped: {name} row {row}: {why}", err=True)
-            click.echo(f"dropped {len(found)} of {len(rows)} {name} prompts: too long", err=True)

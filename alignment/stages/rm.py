@@ -5,9 +5,9 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from alignment.disk import write_text
-from alignment.files import REWARD_STATS
 from alignment.processes import is_main
 from alignment.registry import Stage, help_keys, panel
+from alignment.runs.files import REWARD_STATS
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -27,6 +27,7 @@ STAGE = Stage(
     splits_prompt=False,
     rows_per_example=2,
     joins_rows=False,
+    reads_in_order=False,
     long_rows="drop",
     length_key="max_length",
     samples=False,
@@ -48,12 +49,11 @@ _STATS_PAIRS = 512
 
 def run(job: "Job") -> None:
     """Train on pairs, then measure the scores of chosen answers, by which PPO normalises."""
-    from trl import RewardTrainer
-
     from alignment.models.policy import load_reward_policy
     from alignment.training.arguments import trainer_arguments
+    from alignment.training.trainers import PreparedRewardTrainer
 
-    trainer = RewardTrainer(**trainer_arguments(job, load_model=load_reward_policy))
+    trainer = PreparedRewardTrainer(**trainer_arguments(job, load_model=load_reward_policy))
     job.train(trainer)
     stats = reward_stats(trainer)
     job.run.metrics |= {"reward_mean": stats["mean"], "reward_std": stats["std"]}

@@ -22,6 +22,7 @@ STAGE = Stage(
     splits_prompt=False,
     rows_per_example=1,
     joins_rows=True,
+    reads_in_order=False,
     long_rows="cut",
     length_key="max_length",
     samples=False,
@@ -37,8 +38,7 @@ STAGE = Stage(
 
 def run(job: "Job") -> None:
     """Train on answers; of ``{"prompt","completion"}`` rows only the completion carries loss."""
-    from trl import SFTTrainer
-
     from alignment.training.arguments import trainer_arguments
+    from alignment.training.trainers import PreparedSFTTrainer
 
-    job.train(SFTTrainer(**trainer_arguments(job)))
+    job.train(PreparedSFTTrainer(**trainer_arguments(job)))

@@ -1,16 +1,16 @@
-"""What every TRL trainer takes, loaded in one order: tokenizer, rows, the counts of both, model."""
+"""What every TRL trainer takes, loaded in one order: tokenizer, rows, model."""
 
 from collections.abc import Callable
 from typing import Any
 
 from trl import get_quantization_config
 
-from alignment.data.counts import check_data
 from alignment.data.load import load_datasets
+from alignment.data.rows import Start, prepare_stage
 from alignment.models.policy import load_policy
 from alignment.models.tokenizer import load_tokenizer
-from alignment.registry import STAGES
 from alignment.training.job import Job
+from data_tools.rendering.tokenizer import from_transformers
 
 
 def trainer_arguments(
@@ -19,18 +19,22 @@ def trainer_arguments(
     """The keyword arguments of a stage's trainer.
 
     Raises:
-        AlignError: data or a model that cannot be used; before any weight is read where the data
-            is at fault.
+        AlignError: a tokenizer or model that cannot be used.
     """
-    data, _, model, args = job.dataclasses()
+    _, _, model, args = job.dataclasses()
     tokenizer = load_tokenizer(
         str(model.model_name_or_path),
         revision=model.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
-    kind = STAGES[job.settings.stage].kind
-    train, held_out = load_datasets(data, kind=kind, tokenizer=tokenizer, seed=args.seed)
-    check_data(job.run, train, held_out, tokenizer=tokenizer, args=args)
+    job.rows.changes.make(tokenizer)
+    found = from_transformers(tokenizer)
+    if found.key != job.rows.renderer.tokenizer.key:
+        # transformers reads these files in another way; the trainer's tokenizer decides
+        start = Start(found, job.rows.start.positions, job.rows.start.vocabulary)
+        job.rows = prepare_stage(job.rows.stage, job.settings.values, start)
+    train, held_out = load_datasets(job.rows, job.settings.values)
+    args.remove_unused_columns = False  # there are none, and TRL does not know the masks
     return {
         **load_model(model, args),
         "args": args,

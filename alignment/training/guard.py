@@ -17,7 +17,8 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.disk import write_text
 from alignment.errors import Interrupted, TrainingError
-from alignment.files import checkpoint_name
+from alignment.registry import STAGES
+from alignment.runs.files import checkpoint_name
 from alignment.runs.record import Run
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
@@ -83,12 +84,12 @@ class Guard(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """See that PPO's weights are finite before it samples from them.
+        """Check that weights are finite before a stage samples from them.
 
         Raises:
             TrainingError: which parameter is not.
         """
-        if self.run.stage != "ppo":
+        if not STAGES[self.run.stage].samples:
             return
         name = _first_broken_weight(kwargs["model"], trained=False)
         if name is not None:
@@ -147,8 +148,11 @@ class Guard(TrainerCallback):
         )
         counted = self.run.checks.get("train", {}).get("rows")
         same = counted == len(self.trainer.train_dataset)
-        unit = "training rows" if same else "examples (packed or filtered, as the trainer counts)"
-        return name_rows(rows, unit=unit)
+        if same and not STAGES[self.run.stage].reads_in_order:
+            return name_rows(rows, unit="training rows")
+        return name_rows(
+            rows, unit="examples (packed, filtered or shuffled, as the trainer counts)"
+        )
 
     def _stop(self, what: str, args: TrainingArguments, state: TrainerState, *, rows: str) -> None:
         good = last_good(args.output_dir or "", up_to=state.global_step)

@@ -4,19 +4,21 @@ import logging
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignment.data.inputs import check_rows
+from alignment.data.rows import StageRows, check_rows, prepare_stage
 from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
+from alignment.registry import STAGES
+from alignment.runs.files import checkpoints
 from alignment.memory.batch_size import take_found
-from alignment.models.parents import identify_parents
+from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import is_main
 from alignment.runs.changes import changes
 from alignment.runs.folder import check_output, formers, set_aside
@@ -24,7 +26,9 @@ from alignment.runs.record import Run, new_run
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
 from alignment.settings.resolve import Settings
-from alignment.training.checkpoints import checkpoints, newest_whole, require_resumable, sync_files
+from alignment.trackers.files import FileTracker
+from alignment.trackers.multiplexer import Trackers
+from alignment.training.checkpoints import newest_whole, require_resumable, sync_files
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -42,8 +46,13 @@ class Job:
     settings: Settings
     run: Run
     folder: Path
+    rows: StageRows
     resumes: bool
     finished: bool = False
+    trackers: Trackers = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.trackers = Trackers(FileTracker(self.folder) if is_main() else None)
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
@@ -51,18 +60,21 @@ class Job:
         values = {**self.settings.values, "auto_find_batch_size": False}
         built = config.build(replace(self.settings, values=values))
         arguments = built[-1]
+        # The trainer gets none of its own: those in `trackers` cannot stop it.
+        names, arguments.report_to = arguments.report_to, []
+        self.trackers.open(names, self.run, self.folder)
         take_found(arguments, self.run.checks.get("batch"))
         if arguments.hub_token:  # training_args.bin would hold it in every checkpoint
             os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
         return built
 
     def callbacks(self) -> "list[TrainerCallback]":
-        """What every trainer of ours carries."""
-        from alignment.trackers.recorder import Recorder
+        """The callbacks that every trainer gets."""
+        from alignment.trackers.callback import TrackerCallback
         from alignment.training.guard import Guard
         from alignment.training.spikes import SpikeGuard
 
-        found: list[TrainerCallback] = [Recorder(self.run, self.folder), Guard(self.run)]
+        found: list[TrainerCallback] = [TrackerCallback(self.trackers, self.run), Guard(self.run)]
         factor = self.settings.values["max_loss_spike"]
         return [*found, SpikeGuard(factor)] if factor is not None else found
 
@@ -75,11 +87,11 @@ class Job:
             ConfigError: the longest batch does not fit into memory.
         """
         from alignment.memory import preflight
-        from alignment.trackers.recorder import tolerate_trackers
+        from alignment.models.end_tokens import set_end_tokens
         from alignment.training.guard import Complete, Guard
 
+        set_end_tokens(trainer)
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
-        tolerate_trackers(trainer.callback_handler.callbacks)
         checkpoint = self.checkpoint()
         with disk_errors_in_words(self.folder), guard.watching(trainer):
             try:
@@ -130,19 +142,31 @@ def open_job(settings: Settings) -> Job:
     if is_main() or values["resume"]:  # else what lies there may be this run's own record
         former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
-    inputs = check_rows(settings.stage, values)
+    import_functions(values.get("reward_model") or [])
+    rows = prepare_stage(STAGES[settings.stage], values)
+    inputs = rows.inputs()
     run = new_run(
         settings.stage, settings=values, sources=settings.sources, inputs=inputs, parents=parents
     )
     if former is None or not values["resume"]:
-        return Job(settings, run, folder, resumes=False)
+        _count(rows, run, values)
+        return Job(settings, run, folder, rows, resumes=False)
     if not values["resume_anyway"]:
         _refuse_changes(folder, former, settings, run)
+    if former.status != "finished":
+        _count(rows, run, values)
     run.started, run.tracker_id = former.started, former.tracker_id
     if "batch" in former.checks:  # what fitted at its start fits now, and resumes its bits
         run.checks["batch"] = former.checks["batch"]
     finished = former.status == "finished"
-    return Job(settings, run, folder, resumes=True, finished=finished)
+    return Job(settings, run, folder, rows, resumes=True, finished=finished)
+
+
+def _count(rows: StageRows, run: Run, values: Mapping[str, Any]) -> None:
+    """Print what the trainer will make of the rows and keep the counts in the record."""
+    if is_main():
+        for role, counts in check_rows(rows, values).items():
+            run.checks[{"train": "train", "eval": "held_out"}[role]] = counts.as_json()
 
 
 def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from alignment.runs.folder import drop_formers
 from alignment.runs.lock import locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
 from alignment.settings.resolve import describe, resolve
-from alignment.trackers.wandb import finish_wandb, prepare_wandb
 from alignment.training.job import Job, open_job, recorded
 
 
@@ -85,23 +84,13 @@ def _run(stage: str, job: Job) -> None:
 
 @contextmanager
 def _tracked(job: Job) -> Iterator[None]:
-    """Set W&B's environment before a stage imports it, which reads it once; bound its end."""
-    reporters = job.settings.values["report_to"]
-    if "wandb" not in ([reporters] if isinstance(reporters, str) else reporters or []):
-        yield
-        return
-    _tell(prepare_wandb(job.run, group=job.settings.values["run_group"], folder=job.folder))
+    """Finish the trackers however the run ends, after its record is written."""
     exit_code = 1
     try:
         yield
         exit_code = 0
     finally:
-        _tell(finish_wandb(exit_code=exit_code))
-
-
-def _tell(message: str | None) -> None:
-    if message and is_main():
-        click.echo(message)
+        job.trackers.finish(exit_code=exit_code)
 
 
 def _quieten() -> None:

@@ -99,6 +99,7 @@ class Renderer:
         self.template = ChatTemplate(tokenizer, variables) if tokenizer.template else None
         self.as_chat = self.template is not None if as_chat is None else as_chat
         self.loss_on = loss_on
+        self.variables = dict(variables or {})
 
     def sequences(self, record: Record) -> dict[str, Spoken]:
         """Every sequence that the model reads of a record, by name.
@@ -121,6 +122,15 @@ class Renderer:
         if record.messages is not None:
             return {"messages": self.conversation(record, record.messages)}
         return {"completion": self.answer(record, record.prompt, record.completion)}
+
+    def wrapped(self, record: Record) -> Record:
+        """The record with a text prompt as a turn of the user, if text is wrapped as turns.
+
+        This is the prompt that reward functions see.
+        """
+        if not self.as_chat or not record.prompt:
+            return record
+        return record._replace(prompt=as_messages(record.prompt, "user"))
 
     def text(self, text: str) -> Spoken:
         """Plain text to continue from; every token carries loss."""

@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer
 
 from alignment.errors import ConfigError
 
@@ -53,9 +53,18 @@ class ModelTokenizer:
         parts = (self.encoder.to_str(), self.template, special)
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
-    def with_template(self, template: str) -> "ModelTokenizer":
-        """Return the same tokenizer with another chat template."""
-        return replace(self, template=template)
+    def changed(
+        self, *, template: str, eos: str, added: Sequence[AddedToken] = ()
+    ) -> "ModelTokenizer":
+        """Return the tokenizer with another chat template, end token and further tokens."""
+        encoder = Tokenizer.from_str(self.encoder.to_str()) if added else self.encoder
+        encoder.add_tokens(list(added))
+        special = {**self.special, **({"eos_token": eos} if eos else {})}
+        return replace(self, encoder=encoder, template=template, special=special)
+
+    def has_token(self, text: str) -> bool:
+        """Whether a text is one token."""
+        return self.encoder.token_to_id(text) is not None
 
 
 def read_tokenizer(folder: str | Path) -> ModelTokenizer:
@@ -108,7 +117,10 @@ def _made(
         raise ConfigError(
             f"{name}: the chat template has {len(template):,} characters", "check the file"
         )
-    return ModelTokenizer(encoder, template, {k: v for k, v in special.items() if v}, name)
+    given = {key: value for key, value in special.items() if value}
+    if "eos_token" in given:  # as `alignment.models.tokenizer` pads
+        given.setdefault("pad_token", given["eos_token"])
+    return ModelTokenizer(encoder, template, given, name)
 
 
 def _template_of(folder: Path, config: Mapping[str, Any]) -> str:

@@ -1,0 +1,79 @@
+"""Prepared rows as a memory-mapped Arrow file, written batch by batch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alignment.data.columns import Encoded
+
+#: Columns about a row, next to those that the trainer reads.
+LENGTH, FATE, GROUP = "length", "fate", "group"
+ABOUT_ROW = (LENGTH, FATE, GROUP)
+
+
+class RowsWriter:
+    """Writes encoded rows to an Arrow stream file, with constant memory.
+
+    Args:
+        path: The file, which `datasets.Dataset.from_file` maps.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._sink: Any = None
+        self._writer: Any = None
+        self.rows = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._sink.close()
+
+    def write(self, batch: Sequence[tuple[Encoded, int]]) -> None:
+        """Append rows, each with the hash of its prompt."""
+        if not batch:
+            return
+        names = list(batch[0][0].columns)
+        arrays = [_array(name, [one.columns[name] for one, _ in batch]) for name in names]
+        arrays.append(pa.array([one.length for one, _ in batch], pa.int32()))
+        arrays.append(pa.array([int(one.fate) for one, _ in batch], pa.uint8()))
+        arrays.append(pa.array([group for _, group in batch], pa.uint64()))
+        table = pa.record_batch(arrays, names=[*names, *ABOUT_ROW])
+        if self._writer is None:
+            self._sink = pa.OSFile(str(self._path), "wb")
+            self._writer = pa.ipc.new_stream(self._sink, table.schema)
+        self._writer.write_batch(table)
+        self.rows += len(batch)
+
+
+def read_column(path: Path, name: str) -> npt.NDArray[Any]:
+    """One column of numbers about the rows, `(N,)`, from the mapped file."""
+    with pa.memory_map(str(path)) as source:
+        table = pa.ipc.open_stream(source).read_all()
+        return np.array(table[name].to_numpy())  # a copy: the map ends here
+
+
+def _array(name: str, values: list[Any]) -> pa.Array:
+    """One column; lists of numbers go through numpy, ten times as fast as Arrow's own way."""
+    if name == "row":
+        return pa.array(values, pa.string())
+    if name == "label":
+        return pa.array(values, pa.bool_())
+    kind: Any = np.bool_ if name.endswith("_mask") else np.int32
+    offsets = np.zeros(len(values) + 1, np.int32)
+    np.cumsum([len(value) for value in values], out=offsets[1:])
+    flat = np.fromiter((item for value in values for item in value), kind, int(offsets[-1]))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

@@ -1,0 +1,291 @@
+"""The one pass over training data: read, hash, adapt, render, tokenise and write as Arrow.
+
+Everything that training, the counts before it and the preflight need of a row is in the result,
+which a second run and the other processes map from disk. Memory does not grow with the data.
+"""
+
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from alignment.data.arrow import RowsWriter
+from alignment.data.cache import (
+    ROWS,
+    Entry,
+    find_entry,
+    keep_entry,
+    new_entry,
+    only_writer,
+)
+from alignment.data.columns import Encoded, Limits, encode, sequences
+from alignment.data.sources import digest_of, digest_source, files_of, hub_digest
+from alignment.errors import DataError
+from alignment.registry import Stage
+from alignment.runs.record import Source
+from data_tools.formats import Unusable, prompt_key
+from data_tools.reading import Fault, RowError, file_kind, progress
+from data_tools.rendering.render import Renderer, Spoken, count_roles
+from data_tools.shapes import Served, serve
+
+#: Raise it when what is written changes for the same data and settings.
+_VERSION = 1
+_BATCH = 256
+#: Batches that wait for the tokenizer while the next ones are read and rendered.
+_AHEAD = 3
+#: How many bad rows are named one by one; the others are counted.
+_NAMED_ROWS = 5
+#: Bytes from which the pass takes long enough to show its progress.
+_LONG = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Everything that decides what rows become; the key of the cache."""
+
+    stage: Stage
+    renderer: Renderer
+    limits: Limits
+    format: str | None = None
+    drops_bad_rows: bool = False
+
+    @property
+    def key(self) -> str:
+        """A digest of all but the data."""
+        facts = {
+            "version": _VERSION,
+            "kind": self.stage.kind,
+            "splits_prompt": self.stage.splits_prompt,
+            "tokenizer": self.renderer.tokenizer.key,
+            "as_chat": self.renderer.as_chat,
+            "loss_on": self.renderer.loss_on,
+            "variables": self.renderer.variables,
+            "limits": asdict(self.limits),
+            "format": self.format,
+            "drops_bad_rows": self.drops_bad_rows,
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """The rows of one role, on disk.
+
+    Attributes:
+        entry: Where they are.
+        sources: The data that they come from, with digests and counts.
+        tokens: Tokens by the role that wrote them, before any cut.
+        learned: Tokens that carry loss, before any cut.
+        dropped: The first bad rows that were left out, as messages.
+    """
+
+    entry: Entry
+    sources: tuple[Source, ...]
+    tokens: Mapping[str, int]
+    learned: int
+    dropped: tuple[str, ...]
+
+
+def prepare(paths: Sequence[str], request: Request) -> Prepared:
+    """Return the prepared rows of some data, from the cache if they are there.
+
+    Only one process of a machine writes; the others wait for it and map the result.
+
+    Raises:
+        DataError: a file or row cannot be used and bad rows are not dropped, or no row is left.
+        ConfigError: the cache folder cannot be written.
+    """
+    key = request.key
+    with only_writer(key):
+        found = _find(key, paths)
+        entry = found if found is not None else _write(key, paths, request)
+    about = entry.about
+    return Prepared(
+        entry,
+        tuple(
+            Source(path, one["digest"], one["rows"], one["dropped"])
+            for path, one in zip(paths, about["sources"], strict=True)
+        ),
+        about["tokens"],
+        about["learned"],
+        tuple(about["named"]),
+    )
+
+
+def _find(key: str, paths: Sequence[str]) -> Entry | None:
+    """An entry for the same files, known by their size and time, else by their content."""
+    states = [_state(path) for path in paths]
+
+    def is_same(about: dict[str, Any]) -> bool:
+        return [one["state"] for one in about["sources"]] == states
+
+    def has_same_content(about: dict[str, Any]) -> bool:
+        return [one["digest"] for one in about["sources"]] == digests
+
+    entry = find_entry(key, is_same)
+    if entry is not None:
+        return entry
+    if find_entry(key, lambda _: True) is None:  # nothing to compare with: do not read twice
+        return None
+    digests = [digest_source(path) for path in paths]
+    return find_entry(key, has_same_content)
+
+
+def _state(path: str) -> list[Any]:
+    """What changes when a file is written; a hub data set is known by its commit."""
+    files = files_of(path)
+    if not files:
+        return [hub_digest(path)]
+    stats = [(str(file.absolute()), file.stat()) for file in files]
+    return [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
+
+
+def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
+    states = [_state(path) for path in paths]
+    by_role: Counter[str] = Counter()
+    learned = 0
+    with new_entry(key) as folder:
+        readings = [_Reading(path, request) for path in paths]
+        with RowsWriter(folder / ROWS) as writer:
+            for reading in readings:
+                for batch in reading.batches():
+                    writer.write(batch)
+                    roles, carrying = count_roles(s for one, _ in batch for s in one.sides)
+                    by_role.update(roles)
+                    learned += carrying
+        if states != [_state(path) for path in paths]:
+            raise DataError(f"{', '.join(paths)}: changed while it was read", "start again")
+        about: dict[str, Any] = {
+            "sources": [
+                {"path": one.path, "digest": one.digest(), "state": state, **one.counts()}
+                for one, state in zip(readings, states, strict=True)
+            ],
+            "rows": writer.rows,
+            "tokens": dict(by_role),
+            "learned": learned,
+            "named": [message for one in readings for message in one.named][:_NAMED_ROWS],
+        }
+        digests = "\n".join(one["digest"] for one in about["sources"])
+        name = f"{key}-{hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+        return keep_entry(folder, name, about)
+
+
+class _Reading:
+    """One source on its way through the pass: its digest, its rows and its bad rows."""
+
+    def __init__(self, path: str, request: Request) -> None:
+        self.path, self.request = path, request
+        self.rows = self.dropped = 0
+        self.named: list[str] = []
+        self._digests: list[str] = []
+
+    def counts(self) -> dict[str, int]:
+        """Rows that are used, and rows that were left out as unusable."""
+        return {"rows": self.rows, "dropped": self.dropped}
+
+    def digest(self) -> str:
+        """The digest of the source, as `digest_source` gives it."""
+        return digest_of(self.path, self._digests) if self._digests else hub_digest(self.path)
+
+    def batches(self) -> Iterator[list[tuple[Encoded, int]]]:
+        """Encoded rows with the hash of their prompts.
+
+        Reading and rendering the next rows goes on while the tokenizer, which needs no interpreter,
+        works on the last ones.
+        """
+        waiting: deque[tuple[list[Served], Future[list[Any]], list[int]]] = deque()
+        with ThreadPoolExecutor(1) as pool:
+            rendered = self._rendered()
+            while batch := list(islice(rendered, _BATCH)):
+                spoken = [one for _, sides in batch for one in sides]
+                future = pool.submit(self.request.renderer.encode, spoken)
+                sizes = [len(sides) for _, sides in batch]
+                waiting.append(([served for served, _ in batch], future, sizes))
+                if len(waiting) > _AHEAD:
+                    yield self._encoded(*waiting.popleft())
+            while waiting:
+                yield self._encoded(*waiting.popleft())
+        if self.rows == 0:
+            raise DataError(f"{self.path}: no row left to learn from", "see `align data validate`")
+
+    def _rendered(self) -> Iterator[tuple[Served, list[Spoken]]]:
+        renderer = self.request.renderer
+        for served in self._served():
+            try:
+                yield (
+                    Served(renderer.wrapped(served.record), served.row),
+                    sequences(served.record, renderer),
+                )
+            except Unusable as error:
+                self._drop(_row_error(served, error))
+
+    def _served(self) -> Iterator[Served]:
+        """The records of the source; every byte of its files goes through a digest too."""
+        files = files_of(self.path)
+        with progress(files, worth=_LONG) as bar:
+            for file in files or [Path(self.path)]:
+                digest = hashlib.sha256()
+                seen = 0
+
+                def watch(read: memoryview) -> None:
+                    nonlocal seen
+                    digest.update(read)  # noqa: B023 - the generator is used up in this turn
+                    seen += len(read)
+                    if bar:
+                        bar(read)
+
+                yield from serve(
+                    file,
+                    kind=self.request.stage.kind,
+                    format=self.request.format,
+                    on_error=self._drop,
+                    watch=watch,
+                )
+                if files:
+                    in_order = file_kind(file) != "parquet" and seen == file.stat().st_size
+                    found = digest.hexdigest() if in_order else digest_source(str(file))
+                    self._digests.append(found)
+
+    def _encoded(
+        self, rows: list[Served], future: Future[list[Any]], sizes: list[int]
+    ) -> list[tuple[Encoded, int]]:
+        tokens = iter(future.result())
+        made = []
+        for served, size in zip(rows, sizes, strict=True):
+            sides = list(islice(tokens, size))
+            try:
+                encoded = encode(self.request.stage, served, sides, self.request.limits)
+            except Unusable as error:
+                self._drop(_row_error(served, error))
+                continue
+            made.append((encoded, xxhash.xxh64_intdigest(prompt_key(served.record).encode())))
+        self.rows += len(made)
+        return made
+
+    def _drop(self, error: DataError) -> None:
+        if not self.request.drops_bad_rows:
+            remedy = error.remedy or "fix that row, or leave such rows out: --on_bad_row drop"
+            raise DataError(error.message, remedy) from None
+        self.dropped += 1
+        if len(self.named) < _NAMED_ROWS:
+            self.named.append(error.message)
+
+
+def _row_error(served: Served, why: Unusable) -> RowError:
+    return RowError.of(served.row, Fault(why.reason, why.remedy, code=why.code))
+
+
+def described_drops(prepared: Prepared) -> Iterable[str]:
+    """One line per named bad row, and one per source with their number."""
+    yield from (f"dropped: {message}" for message in prepared.dropped)
+    for source in prepared.sources:
+        if source.dropped:
+            total = (source.rows or 0) + source.dropped
+            yield f"dropped {source.dropped} of {total} rows of {source.path}"

@@ -1,0 +1,253 @@
+"""The rows of a stage: prepared once, counted, and checked before a model is loaded.
+
+Nothing here imports torch, so that a mistake in the data is reported within a second.
+"""
+
+import json
+import random
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import numpy.typing as npt
+
+from alignment.data.arrow import FATE, GROUP, LENGTH, read_column
+from alignment.data.columns import LEFT_OUT, Limits
+from alignment.data.counts import Counts, count_rows, describe, describe_loss, refuse, warnings
+from alignment.data.prepare import Prepared, Request, described_drops, prepare
+from alignment.data.sources import data_paths
+from alignment.models.chat_template import (
+    TokenizerChanges,
+    light_tokenizer,
+    tokenizer_changes,
+)
+from alignment.models.folders import adapter_base
+from alignment.registry import Stage
+from alignment.runs.record import Source
+from data_tools.rendering.render import Renderer
+from data_tools.rendering.tokenizer import ModelTokenizer
+
+Numbers = npt.NDArray[np.int64]
+
+_NAMED_ROWS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What rows are prepared for: the model that a stage starts from.
+
+    Attributes:
+        tokenizer: Its tokenizer.
+        positions: Tokens that it can place; None: not limited, or unknown.
+        vocabulary: Its embeddings; None: unknown.
+    """
+
+    tokenizer: ModelTokenizer
+    positions: int | None
+    vocabulary: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class StageRows:
+    """The rows of a stage by role, and how they were made.
+
+    Attributes:
+        stage: The stage.
+        by_role: Prepared rows of `train` and, if there are any, `eval`.
+        changes: What becomes of the model's tokenizer.
+        request: How the rows were made; its renderer renders anything else alike.
+        start: What a stage that starts from this one's result begins with.
+    """
+
+    stage: Stage
+    by_role: Mapping[str, Prepared]
+    changes: TokenizerChanges
+    request: Request
+    start: Start
+
+    @property
+    def renderer(self) -> Renderer:
+        """What makes text and tokens of a row, here and in the trainer."""
+        return self.request.renderer
+
+    def inputs(self) -> dict[str, list[Source]]:
+        """The data by role, with digests and counts, as the record of a run has it."""
+        return {role: list(prepared.sources) for role, prepared in self.by_role.items()}
+
+
+def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None = None) -> StageRows:
+    """Prepare the rows of a stage, or find them in the cache.
+
+    Args:
+        stage: The stage.
+        values: Its settings.
+        start: What an earlier stage of a pipeline will hand on; None: read from the model.
+
+    Raises:
+        ConfigError: no data is named, or the tokenizer cannot be used.
+        DataError: a file or row cannot be used.
+    """
+    paths = data_paths(values)
+    start = start or read_start(values)
+    changes = tokenizer_changes(stage, values, start.tokenizer)
+    request = Request(
+        stage=stage,
+        renderer=Renderer(
+            changes.on(start.tokenizer),
+            as_chat=values["as_chat"],
+            loss_on=values["loss_on"],
+            variables=values.get("chat_template_kwargs"),
+        ),
+        limits=_limits(stage, values, start, adds_tokens=bool(changes.added)),
+        format=values["data_format"],
+        drops_bad_rows=values["on_bad_row"] == "drop",
+    )
+    prepared = {role: prepare(given, request) for role, given in paths.items()}
+    after = replace(start, tokenizer=request.renderer.tokenizer)
+    return StageRows(stage, prepared, changes, request, after)
+
+
+def read_start(values: Mapping[str, Any]) -> Start:
+    """Read the tokenizer and the sizes of the model that a stage starts from.
+
+    Raises:
+        ConfigError: there is no tokenizer or config.
+    """
+    tokenizer = light_tokenizer(values)
+    config = _config(values)
+    text = config.get("text_config") or config
+    return Start(tokenizer, text.get("max_position_embeddings"), text.get("vocab_size"))
+
+
+def _config(values: Mapping[str, Any]) -> dict[str, Any]:
+    path = str(values["model_name_or_path"])
+    base = adapter_base(path) or path
+    file = Path(base) / "config.json"
+    if file.is_file():
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        return found
+    from transformers import AutoConfig  # knows where the hub's files are
+
+    config = AutoConfig.from_pretrained(
+        base,
+        revision=values["model_revision"] if base == path else "main",
+        trust_remote_code=values["trust_remote_code"],
+    )
+    return dict(config.to_dict())
+
+
+def _limits(stage: Stage, values: Mapping[str, Any], start: Start, *, adds_tokens: bool) -> Limits:
+    vocabulary = None if adds_tokens else start.vocabulary  # TRL resizes the embeddings then
+    if stage.samples:
+        room = values["max_completion_length"]
+        tokens = None if start.positions is None else start.positions - room
+        return Limits(tokens, vocabulary=vocabulary)
+    packs = bool(values.get("packing"))
+    return Limits(
+        values["max_length"],
+        keeps_end=values.get("truncation_mode") == "keep_end" and not packs,
+        splits=packs and values["packing_strategy"] != "bfd",
+        vocabulary=vocabulary,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which prepared rows are used: indices of all that were chosen, and of those that are kept."""
+
+    chosen: Numbers
+    kept: Numbers
+
+
+def select_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Selection]:
+    """The rows for training and, if there are any, the held-out ones (`train`, `eval`).
+
+    `max_rows` draws from all files by seed. `eval_fraction` holds rows out by a hash of their
+    prompt, so that no prompt is on both sides.
+    """
+    train = rows.by_role["train"]
+    chosen: Numbers = np.arange(train.entry.about["rows"])
+    if values["max_rows"] is not None and values["max_rows"] < len(chosen):
+        drawn = random.Random(values["seed"]).sample(range(len(chosen)), values["max_rows"])
+        chosen = np.sort(np.asarray(drawn))
+    found = {"train": _kept(train, chosen)}
+    if "eval" in rows.by_role:
+        held_out = rows.by_role["eval"]
+        found["eval"] = _kept(held_out, np.arange(held_out.entry.about["rows"]))
+    elif values["eval_fraction"] > 0:
+        groups = read_column(train.entry.rows, GROUP)[chosen]
+        is_held_out = _shares(groups, values["seed"]) < values["eval_fraction"]
+        found["train"] = _kept(train, chosen[~is_held_out])
+        if is_held_out.any():
+            found["eval"] = _kept(train, chosen[is_held_out])
+    return found
+
+
+def _kept(prepared: Prepared, chosen: Numbers) -> Selection:
+    fates = read_column(prepared.entry.rows, FATE)[chosen]
+    return Selection(chosen, chosen[(fates & LEFT_OUT) == 0])
+
+
+def _shares(groups: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for each hash, decided by hash and seed (the mixer of SplitMix64)."""
+    with np.errstate(over="ignore"):
+        mixed = groups + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
+        mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        mixed ^= mixed >> np.uint64(31)
+    return mixed.astype(np.float64) / 2.0**64
+
+
+def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
+    """Print what the trainer will make of the rows; the counts by role, for the run's record.
+
+    Raises:
+        DataError: nothing is left to learn from, or a prompt leaves no room for a response.
+    """
+    for line in _about_data(rows):
+        click.echo(line, err=True)
+    found = {}
+    for role, selection in select_rows(rows, values).items():
+        prepared = rows.by_role.get(role, rows.by_role["train"])
+        counts = count_rows(
+            read_column(prepared.entry.rows, FATE)[selection.chosen],
+            read_column(prepared.entry.rows, LENGTH)[selection.chosen],
+            limit=rows.request.limits.tokens,
+            positions=None if rows.stage.samples else rows.start.positions,
+        )
+        name = {"train": "train", "eval": "held out"}[role]
+        found[role] = counts
+        click.echo(f"{name}: {describe(rows.stage, counts)}")
+        if rows.stage.kind != "prompt":
+            everything = rows.renderer.loss_on == "all"
+            click.echo(
+                f"{name}: {describe_loss(prepared.tokens, prepared.learned, everything=everything)}"
+            )
+        refuse(rows.stage, name, counts, values=values)
+        for line in (*warnings(rows.stage, name, counts), *_left_out(rows, prepared, selection)):
+            click.echo(line, err=True)
+    return found
+
+
+def _about_data(rows: StageRows) -> Iterable[str]:
+    if rows.changes.note:
+        yield rows.changes.note
+    for prepared in rows.by_role.values():
+        yield from described_drops(prepared)
+
+
+def _left_out(rows: StageRows, prepared: Prepared, selection: Selection) -> Iterator[str]:
+    """Name prompts that are left out since they leave no room for a response."""
+    if not rows.stage.samples:
+        return
+    left_out = np.setdiff1d(selection.chosen, selection.kept)
+    lengths = read_column(prepared.entry.rows, LENGTH)
+    limit = rows.request.limits.tokens
+    for row in left_out[:_NAMED_ROWS]:
+        why = f"its prompt has {lengths[row]} tokens, {limit} leave room for a response"
+        yield f"dropped: row {row + 1}: {why}"
+    if len(left_out):
+        yield f"dropped {len(left_out)} of {len(selection.chosen)} prompts: too long"
