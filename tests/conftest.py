@@ -9,11 +9,19 @@ os.environ.setdefault("WANDB_SILENT", "true")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait for each other
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+# rows of tests are prepared into a folder of their own, and every test process has one
+os.environ["ALIGN_CACHE"] = tempfile.mkdtemp(prefix="align-rows-")
+
 import pytest
 from support import REPOSITORY, make_tokenizer
+
+atexit.register(shutil.rmtree, os.environ["ALIGN_CACHE"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

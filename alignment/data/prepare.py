@@ -10,12 +10,14 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import xxhash
 
+import data_tools
 from alignment.data.arrow import RowsWriter
 from alignment.data.cache import (
     ROWS,
@@ -35,8 +37,6 @@ from data_tools.reading import Fault, RowError, file_kind, progress
 from data_tools.rendering.render import Renderer, Spoken, count_roles
 from data_tools.shapes import Served, serve
 
-#: Raise it when what is written changes for the same data and settings.
-_VERSION = 1
 _BATCH = 256
 #: Batches that wait for the tokenizer while the next ones are read and rendered.
 _AHEAD = 3
@@ -60,7 +60,7 @@ class Request:
     def key(self) -> str:
         """A digest of all but the data."""
         facts = {
-            "version": _VERSION,
+            "code": _code_digest(),
             "kind": self.stage.kind,
             "splits_prompt": self.stage.splits_prompt,
             "tokenizer": self.renderer.tokenizer.key,
@@ -72,6 +72,14 @@ class Request:
             "drops_bad_rows": self.drops_bad_rows,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@cache
+def _code_digest() -> str:
+    """A digest of the code that decides what rows become: another version prepares them again."""
+    folders = (Path(__file__).parent, Path(data_tools.__file__).parent)
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

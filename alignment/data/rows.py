@@ -227,7 +227,10 @@ def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
                 f"{name}: {describe_loss(prepared.tokens, prepared.learned, everything=everything)}"
             )
         refuse(rows.stage, name, counts, values=values)
-        for line in (*warnings(rows.stage, name, counts), *_left_out(rows, prepared, selection)):
+        for line in (
+            *warnings(rows.stage, name, counts),
+            *_left_out(rows, name, prepared, selection),
+        ):
             click.echo(line, err=True)
     return found
 
@@ -239,7 +242,9 @@ def _about_data(rows: StageRows) -> Iterable[str]:
         yield from described_drops(prepared)
 
 
-def _left_out(rows: StageRows, prepared: Prepared, selection: Selection) -> Iterator[str]:
+def _left_out(
+    rows: StageRows, name: str, prepared: Prepared, selection: Selection
+) -> Iterator[str]:
     """Name prompts that are left out since they leave no room for a response."""
     if not rows.stage.samples:
         return
@@ -248,6 +253,6 @@ def _left_out(rows: StageRows, prepared: Prepared, selection: Selection) -> Iter
     limit = rows.request.limits.tokens
     for row in left_out[:_NAMED_ROWS]:
         why = f"its prompt has {lengths[row]} tokens, {limit} leave room for a response"
-        yield f"dropped: row {row + 1}: {why}"
+        yield f"dropped: {name} row {row + 1}: {why}"
     if len(left_out):
-        yield f"dropped {len(left_out)} of {len(selection.chosen)} prompts: too long"
+        yield f"dropped {len(left_out)} of {len(selection.chosen)} {name} prompts: too long"
