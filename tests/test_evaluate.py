@@ -107,9 +107,9 @@ def test_a_rule_file_is_loaded_under_the_name_it_is_given(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("no_colon", "not of the form module:function"),
+        ("no_colon", "no_colon: a hub name, and a rule is a function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
-        ("json:no_such_function", "json has no function 'no_such_function'"),
+        ("json:no_such_function", "no function 'no_such_function' in "),
         ("missing/file.py:f", "no file missing/file.py"),
     ],
 )
@@ -154,7 +154,7 @@ def _mistakes(tiny: Path, folder: Path) -> dict[str, tuple[dict[str, Any], str]]
         "no reward model": ({"reward_model": folder / "none"}, "reward_model: .*no such folder"),
         "no prompts": ({"prompts": folder / "none.jsonl"}, "no such file"),
         "empty prompts": ({"prompts": empty}, "empty.jsonl"),
-        "bad rule": ({"rules": ["nothing"]}, "not of the form"),
+        "bad rule": ({"rules": ["nothing"]}, "nothing: a hub name, and a rule is a function"),
         "wrong count": ({"rules": [f"{here}:too_few"]}, "returned 1 for 2 completions"),
         "no such column": ({"rules": [f"{here}:wants_gold"], "prompts": None}, "column 'gold'"),
         "used output": ({"output_dir": used}, "holds an evaluation"),
@@ -397,7 +397,7 @@ def test_an_adapter_without_a_tokenizer_has_its_bases(tmp_path: Path, tiny_dir: 
 def test_a_language_model_is_no_reward_model(tiny_dir: Path) -> None:
     from alignment.ppo.scorer import load_scorer
 
-    with pytest.raises(ConfigError, match="LlamaForCausalLM is no sequence classifier"):
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is not a sequence classifier"):
         load_scorer(str(tiny_dir), policy_tokenizer=load_tokenizer(str(tiny_dir)))
 
 

@@ -1,13 +1,13 @@
-"""Models from their folders: whole ones, and LoRA adapters on the base that they name."""
+"""Models to generate with, on the device of this process."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import AutoPeftModelForCausalLM
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from alignment.models.folders import adapter_base
+from alignment.models.device import default_device
+from alignment.models.policy import load_causal_model
 
 
 @dataclass(frozen=True)
@@ -26,27 +26,27 @@ class Policy:
 
 
 def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Policy:
-    """Load a language model to generate with; it ends at its own and its tokenizer's EOS."""
-    kind = AutoModelForCausalLM if adapter_base(path) is None else AutoPeftModelForCausalLM
-    model: Any = kind.from_pretrained(path, dtype=_dtype())
-    model.to(_device()).eval()
-    configured = model.generation_config.eos_token_id
+    """Load a model to generate with; it stops at its own and its tokenizer's EOS."""
+    model = load_causal_model(path, dtype=_dtype())
+    model.to(default_device()).eval()
+    ids = end_tokens(model.generation_config.eos_token_id, tokenizer)
+    return Policy(name, model, tokenizer, ids)
+
+
+def end_tokens(
+    configured: int | list[int] | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """The tokens that end an answer: those of a generation config and the tokenizer's EOS."""
     eos = configured if isinstance(configured, list) else [configured]
-    ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
-    return Policy(name, model, tokenizer, tuple(sorted(ids)))
+    return tuple(sorted({t for t in (*eos, tokenizer.eos_token_id) if t is not None}))
 
 
 def describe_device() -> str:
     """The accelerator's name, or `cpu`."""
-    device = _device()
+    device = default_device()
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _device() -> torch.device:
-    found = torch.accelerator.current_accelerator(check_available=True)
-    return found if found is not None else torch.device("cpu")
-
-
 def _dtype() -> torch.dtype | str:
-    """float32 on a CPU, where it is fast and answers do not hang on rounding; else as saved."""
-    return torch.float32 if _device().type == "cpu" else "auto"
+    """float32 on a CPU, which is fast there and keeps answers free of rounding; else as saved."""
+    return torch.float32 if default_device().type == "cpu" else "auto"

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from alignment.evaluate import generation
 from alignment.evaluate.divergence import sequence_kl, why_not_comparable
@@ -22,7 +22,7 @@ from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
-from alignment.models.folders import adapter_base
+from alignment.models.folders import load_config, max_positions
 from alignment.models.tokenizer import load_tokenizer
 from alignment.ppo.scorer import load_scorer
 from alignment.runs.record import versions
@@ -62,9 +62,8 @@ def measure(plan: Plan) -> Evaluation:
 
 
 def _encode(model: NamedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[list[int]]:
-    config = AutoConfig.from_pretrained(adapter_base(model.path) or model.path)
     ids = generation.encode_prompts(tokenizer, plan.prompts, name=model.name)
-    context = config.get_text_config().to_dict().get("max_position_embeddings")
+    context = max_positions(load_config(model.path))
     generation.check_context(ids, plan.options.max_new_tokens, context=context, name=model.name)
     return ids
 

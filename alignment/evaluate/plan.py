@@ -10,7 +10,8 @@ from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
-from alignment.models.folders import check_model, has_chat_template
+from alignment.models.folders import check_model, check_reward_model
+from alignment.models.tokenizer import has_chat_template
 from data_tools.shapes import load_records
 
 
@@ -77,7 +78,7 @@ def make_plan(
     for model in models:
         check_model(model.path, role=f"model {model.name!r}")
     if reward_model is not None:
-        check_model(str(reward_model), role="reward_model")
+        check_reward_model(str(reward_model))
     loaded = load_rules(rules)
     rows = _read_prompts(prompts, options.limit)
     columns = columns_of(rows, prompts)

@@ -6,18 +6,15 @@ one function can be the reward of `align ppo` and the measure here, and the hidd
 is an ordinary function that training never sees.
 """
 
-import importlib
-import importlib.util
 import inspect
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from alignment.errors import ConfigError, DataError
+from alignment.settings.reward_spec import RewardKind, load_function, parse_reward
 
 _GIVEN = ("prompts", "completions", "completion_ids")
 
@@ -111,41 +108,13 @@ def _number(rule: LoadedRule, score: Any) -> float | None:
 
 
 def _load(spec: str) -> Callable[..., Any]:
-    module_name, colon, function_name = spec.rpartition(":")
-    if not colon or not module_name or not function_name.isidentifier():
-        raise ConfigError(f"rule {spec!r}: not of the form module:function")
-    module = _file(Path(module_name), spec) if module_name.endswith(".py") else _module(spec)
-    function = vars(module).get(function_name)
-    if not callable(function):
-        raise ConfigError(f"rule {spec!r}: {module_name} has no function {function_name!r}")
-    return function  # type: ignore[no-any-return]
-
-
-def _module(spec: str) -> ModuleType:
-    """Import by name; the working directory counts, as it does for `python -m`."""
-    name = spec.rpartition(":")[0]
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise  # the module is there; something that it imports is not
+    reward = parse_reward(spec, role="rule")
+    if reward.kind is not RewardKind.FUNCTION:
         raise ConfigError(
-            f"rule {spec!r}: no module {error.name!r}",
-            "Looked in the installed packages and in the working directory.",
-        ) from None
-    finally:
-        sys.path.remove(here)
-
-
-def _file(path: Path, spec: str) -> ModuleType:
-    found = importlib.util.spec_from_file_location(path.stem, path) if path.is_file() else None
-    if found is None or found.loader is None:
-        raise ConfigError(f"rule {spec!r}: no file {path}")
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
+            f"rule: {spec}: {reward.kind}, and a rule is a function",
+            "name module:function, or file.py:function",
+        )
+    return load_function(reward, role="rule")
 
 
 def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -1,26 +1,50 @@
-"""What a model folder holds, told from its files alone, in milliseconds and without torch."""
+"""What a model's folder holds, found from its files alone, in milliseconds and without torch."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignment.errors import ConfigError
 from alignment.runs.files import (
     ADAPTER_CONFIG,
-    CHAT_TEMPLATE,
     MODEL_CONFIG,
     TOKENIZER_CONFIG,
     checkpoints,
     holds_weights,
 )
 from alignment.runs.record import Run, load_run
+from alignment.settings.reward_spec import parse_reward
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
+
+DEFAULT_REVISION = "main"
+
+
+class Adapter(NamedTuple):
+    """What an adapter's config says of it: its base, the base's revision, PEFT's task type."""
+
+    base: str
+    revision: str | None = None
+    task: str | None = None
+
+
+class Place(NamedTuple):
+    """Where something is loaded from: a folder or a hub name, and the revision there."""
+
+    path: str
+    revision: str
 
 
 def check_model(path: str, *, role: str) -> None:
-    """See that `path` can be loaded: a whole model, an adapter whose base is there, a hub name.
+    """Check that a model can be loaded: a whole one, an adapter whose base is there, a hub name.
+
+    Args:
+        path: A folder or a hub name.
+        role: Begins the message of an error.
 
     Raises:
-        ConfigError: It cannot; the message names `role`.
+        ConfigError: It cannot.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -34,7 +58,7 @@ def check_model(path: str, *, role: str) -> None:
     if run is not None and run.status != "finished":
         raise ConfigError(
             f"{role}: {path}: its {run.stage} run is {run.status}, not finished",
-            "end it with --resume, or give one of its checkpoints",
+            "finish it with --resume, or give one of its checkpoints",
         )
     if not any((folder / name).is_file() for name in (MODEL_CONFIG, ADAPTER_CONFIG)):
         found = checkpoints(folder)
@@ -49,8 +73,23 @@ def check_model(path: str, *, role: str) -> None:
         check_model(base, role=f"{role}: base of the adapter {path}")
 
 
-def adapter_base(path: str) -> str | None:
-    """The model that the LoRA adapter in `path` sits on; None where `path` is no adapter.
+def check_reward_model(path: str, *, role: str = "reward_model") -> None:
+    """Check that a reward is a model that can be loaded, not a function or a URL.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    reward = parse_reward(path, role=role)
+    if not reward.is_model:
+        raise ConfigError(
+            f"{role}: {path}: {reward.kind}, and only a reward model can be used here",
+            "name a run of rm",
+        )
+    check_model(path, role=role)
+
+
+def read_adapter(path: str) -> Adapter | None:
+    """Read what the adapter in a folder is; None if `path` is not an adapter's folder.
 
     Raises:
         ConfigError: The adapter's config cannot be read.
@@ -59,35 +98,71 @@ def adapter_base(path: str) -> str | None:
     if not file.is_file():
         return None
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["base_model_name_or_path"])
-    except (ValueError, KeyError, TypeError) as error:
+        config = json.loads(file.read_text(encoding="utf-8"))
+        base = str(config["base_model_name_or_path"])
+        return Adapter(base, config.get("revision"), config.get("task_type"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(f"{file}: not an adapter's config ({error})") from error
 
 
+def adapter_base(path: str) -> str | None:
+    """The model that the adapter in `path` belongs to; None if `path` is not an adapter's folder.
+
+    Raises:
+        ConfigError: The adapter's config cannot be read.
+    """
+    adapter = read_adapter(path)
+    return None if adapter is None else adapter.base
+
+
+def weights_place(path: str, revision: str = DEFAULT_REVISION) -> Place:
+    """Where the whole model is: the base of an adapter, else `path` itself.
+
+    Args:
+        path: A folder or a hub name.
+        revision: Of the whole model, if the adapter does not name the one it was trained on.
+    """
+    adapter = read_adapter(path)
+    if adapter is None:
+        return Place(path, revision)
+    return Place(adapter.base, adapter.revision or revision)
+
+
+def tokenizer_place(path: str, revision: str = DEFAULT_REVISION) -> Place:
+    """Where a model's tokenizer is: an adapter without one of its own uses its base's."""
+    if adapter_base(path) is None or (Path(path) / TOKENIZER_CONFIG).is_file():
+        return Place(path, revision)
+    return tokenizer_place(*weights_place(path, revision))
+
+
 def tokenizer_home(path: str) -> str:
-    """The model whose tokenizer a model has: an adapter without one of its own has its base's."""
-    base = adapter_base(path)
-    if base is None or (Path(path) / TOKENIZER_CONFIG).is_file():
-        return path
-    return tokenizer_home(base)
+    """The model whose tokenizer a model uses, by its path."""
+    return tokenizer_place(path).path
 
 
-def has_chat_template(path: str) -> bool:
-    """Whether the tokenizer of a model has a chat template; an adapter's may be its base's."""
-    home = tokenizer_home(path)
-    folder = Path(home)
-    if not folder.is_dir():
-        return _has_loaded_template(home)
-    config = folder / TOKENIZER_CONFIG
-    if (folder / CHAT_TEMPLATE).is_file() or (folder / "chat_template.json").is_file():
-        return True
-    return config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))
+def load_config(
+    path: str, *, revision: str = DEFAULT_REVISION, trust_remote_code: bool = False
+) -> "PreTrainedConfig":
+    """Load the config of a model; of an adapter, that of its base.
+
+    Args:
+        path: A folder or a hub name.
+        revision: Of the whole model.
+        trust_remote_code: Whether code beside the model may run.
+    """
+    from transformers import AutoConfig
+
+    place = weights_place(path, revision)
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        place.path, revision=place.revision, trust_remote_code=trust_remote_code
+    )
+    return config
 
 
-def _has_loaded_template(name: str) -> bool:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name).chat_template is not None
+def max_positions(config: "PreTrainedConfig") -> int | None:
+    """The longest text in tokens that a model can read; None if its config does not say."""
+    positions = config.get_text_config().to_dict().get("max_position_embeddings")
+    return None if positions is None else int(positions)
 
 
 def _is_on_hub(name: str) -> bool:
@@ -104,13 +179,11 @@ def _is_on_hub(name: str) -> bool:
 
 
 def prompt_budget(run: Run, args: Any) -> int | None:
-    """The tokens that a prompt of ppo may have for the response to fit the model's positions."""
-    from transformers import AutoConfig
-
-    path = run.parents["model"].path
-    revision = run.settings.get("model_revision", {"value": "main"})["value"]
-    config = AutoConfig.from_pretrained(
-        adapter_base(path) or path, revision=revision, trust_remote_code=args.trust_remote_code
+    """The tokens of a prompt of ppo that leave room for a response within the model's positions."""
+    config = load_config(
+        run.parents["model"].path,
+        revision=run.settings.get("model_revision", {"value": DEFAULT_REVISION})["value"],
+        trust_remote_code=args.trust_remote_code,
     )
-    positions = config.get_text_config().to_dict().get("max_position_embeddings")
-    return None if positions is None else int(positions) - int(args.max_completion_length)
+    positions = max_positions(config)
+    return None if positions is None else positions - int(args.max_completion_length)

@@ -1,75 +1,117 @@
-"""The policy of a stage, whole models and LoRA adapters alike.
+"""Causal language models to train, to generate with and to merge: whole ones and LoRA adapters.
 
-An adapter that an earlier stage wrote is trained further, not stacked upon: one adapter over the
-one base that everything started from, so that a chain of stages needs a single base on disk and in
-memory.
+A stage trains the adapter that an earlier stage wrote further and adds no second one: a chain of
+stages needs a single base, on disk and in memory.
 """
 
 import copy
+from pathlib import Path
 from typing import Any
 
+from peft import (
+    LoraConfig,
+    PeftConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    load_peft_weights,
+    set_peft_model_state_dict,
+)
+from transformers import AutoModelForCausalLM, set_seed
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base
+from alignment.models.classifier import new_classifier
+from alignment.models.folders import DEFAULT_REVISION, adapter_base, weights_place
+from alignment.models.tokenizer import load_tokenizer
+from alignment.runs.files import TOKENIZER_CONFIG
+
+
+def load_causal_model(
+    path: str,
+    *,
+    revision: str = DEFAULT_REVISION,
+    is_trainable: bool = False,
+    **options: Any,
+) -> Any:
+    """Load a causal language model; an adapter comes on its base, not merged.
+
+    Args:
+        path: A folder or a hub name.
+        revision: Of the whole model.
+        is_trainable: Whether the weights of an adapter are to be trained.
+        **options: For transformers' `from_pretrained`.
+    """
+    place = weights_place(path, revision)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        place.path, revision=place.revision, **options
+    )
+    if adapter_base(path) is None:
+        return model
+    if (Path(path) / TOKENIZER_CONFIG).is_file():
+        # The stage that wrote the adapter may have added tokens, which the base has no rows for.
+        trusts = bool(options.get("trust_remote_code"))
+        size = len(load_tokenizer(path, trust_remote_code=trusts))
+        if size > model.get_input_embeddings().weight.size(0):
+            model.resize_token_embeddings(size)
+    return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
 
 
 def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
-    """The causal language model, as the arguments that a TRL trainer takes.
+    """The model that a stage trains, as arguments of a TRL trainer.
 
-    A whole model is handed over by name, so that the trainer loads it (and its reference) the same
-    way; an adapter is loaded here, trainable.
+    A whole model is passed by name, so that the trainer loads it and its reference in the same way;
+    an adapter is loaded here, trainable.
+
+    Raises:
+        ConfigError: The recipe's LoRA keys are not those of the adapter.
     """
     path = str(model.model_name_or_path)
-    init = _init_kwargs(model, args)
+    options = _loading_options(model, args)
     if adapter_base(path):
-        from peft import PeftModel
-        from transformers import AutoModelForCausalLM
-
-        base = AutoModelForCausalLM.from_pretrained(_base_of(path, model), **init)
-        return {"model": PeftModel.from_pretrained(base, path, is_trainable=True)}
-    args.model_init_kwargs = init
-    return {"model": path, "peft_config": get_peft_config(model)}
+        _check_lora_keys(path, model)
+        return {"model": load_causal_model(path, is_trainable=True, **options)}
+    args.model_init_kwargs = options
+    return {"model": path, "peft_config": _new_adapter(model)}
 
 
 def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
-    """The same for a reward model: one score on top, which LoRA trains and saves whole."""
+    """The same for a reward model: one score on top, which LoRA trains and saves whole.
+
+    Raises:
+        ConfigError: The recipe's LoRA keys are not those of the adapter.
+    """
     path = str(model.model_name_or_path)
     model.lora_task_type = "SEQ_CLS"
     model.lora_modules_to_save = [*(model.lora_modules_to_save or []), "score"]
+    options = _loading_options(model, args)
     if not adapter_base(path):
-        args.model_init_kwargs = _init_kwargs(model, args)
-        return {"model": path, "peft_config": get_peft_config(model)}
-
-    from peft import (
-        PeftConfig,
-        get_peft_model,
-        get_peft_model_state_dict,
-        load_peft_weights,
-        set_peft_model_state_dict,
-    )
-    from transformers import AutoModelForSequenceClassification, set_seed
-    from trl.trainer.reward_trainer import suppress_seqcls_warning
-
+        args.model_init_kwargs = options
+        return {"model": path, "peft_config": _new_adapter(model)}
+    config = _check_lora_keys(path, model)
+    place = weights_place(path, options.pop("revision"))
     set_seed(args.seed)  # the score head is random
-    with suppress_seqcls_warning():
-        base = AutoModelForSequenceClassification.from_pretrained(
-            _base_of(path, model), num_labels=1, **_init_kwargs(model, args)
-        )
-    config: Any = copy.deepcopy(PeftConfig.from_pretrained(path))
+    base: Any = new_classifier(place.path, revision=place.revision, **options)
+    config = copy.deepcopy(config)
     config.task_type, config.inference_mode = "SEQ_CLS", False
     config.modules_to_save = ["score"]
     policy = get_peft_model(base, config)
-    # peft asks for every key, and the earlier adapter has no score head
+    # PEFT asks for every key, and the earlier adapter has no score head.
     weights = get_peft_model_state_dict(policy) | load_peft_weights(path)
     set_peft_model_state_dict(policy, weights)
     return {"model": policy}
 
 
-def _base_of(path: str, model: ModelConfig) -> str:
-    """The base under an adapter; what the recipe says of LoRA must be what the adapter is."""
-    from peft import PeftConfig
+def _new_adapter(model: ModelConfig) -> LoraConfig | None:
+    """The adapter that a recipe asks for; it names the revision of its base, if there is one."""
+    config: LoraConfig | None = get_peft_config(model)
+    if config is not None and model.model_revision != DEFAULT_REVISION:
+        config.revision = model.model_revision
+    return config
 
+
+def _check_lora_keys(path: str, model: ModelConfig) -> Any:
+    """Check that what the recipe says of LoRA is what the adapter is; returns PEFT's config."""
     config: Any = PeftConfig.from_pretrained(path)
     if not model.use_peft:
         raise ConfigError(
@@ -82,11 +124,11 @@ def _base_of(path: str, model: ModelConfig) -> str:
             f"has {config.r}, {config.lora_alpha}",
             "give the adapter's own values: it is trained further, not replaced",
         )
-    return str(config.base_model_name_or_path)
+    return config
 
 
-def _init_kwargs(model: ModelConfig, args: Any) -> dict[str, Any]:
-    init: dict[str, Any] = {
+def _loading_options(model: ModelConfig, args: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
@@ -94,5 +136,5 @@ def _init_kwargs(model: ModelConfig, args: Any) -> dict[str, Any]:
     }
     quantization = get_quantization_config(model)
     if quantization is not None:
-        init["quantization_config"] = quantization
-    return init | (args.model_init_kwargs or {})
+        options["quantization_config"] = quantization
+    return options | (args.model_init_kwargs or {})

@@ -1,22 +1,26 @@
-"""The tokenizer of a model: beside it, or in the base that its adapter names."""
+"""The tokenizer of a model: in its folder, or that of the base that its adapter names."""
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from alignment.errors import ConfigError
-from alignment.models.folders import tokenizer_home
+from alignment.models.folders import DEFAULT_REVISION, tokenizer_home, tokenizer_place
+from alignment.runs.files import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
 def load_tokenizer(
-    path: str, *, revision: str = "main", trust_remote_code: bool = False
+    path: str, *, revision: str = DEFAULT_REVISION, trust_remote_code: bool = False
 ) -> "PreTrainedTokenizerBase":
-    """The tokenizer of a model, which pads with its EOS where it has no padding of its own.
+    """Load the tokenizer of a model; it pads with its EOS if it has no padding token.
 
     Args:
         path: A folder or a hub name.
-        revision: Of the model; an adapter's base without a tokenizer of its own is taken as it is.
+        revision: Of the model, or of its base if the tokenizer is that one's and the adapter does
+            not name another.
         trust_remote_code: Whether code beside the tokenizer may run.
 
     Raises:
@@ -24,19 +28,29 @@ def load_tokenizer(
     """
     from transformers import AutoTokenizer
 
-    home = tokenizer_home(path)
+    place = tokenizer_place(path, revision)
     try:
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            home,
-            revision=revision if home == path else "main",
-            trust_remote_code=trust_remote_code,
+            place.path, revision=place.revision, trust_remote_code=trust_remote_code
         )
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"{home}: no tokenizer: {first_line}",
-            "give a folder with tokenizer.json, or a hub name (behind a slow network: HF_ENDPOINT)",
+            f"{place.path}: no tokenizer: {first_line}",
+            f"give a folder with {TOKENIZER}, or a hub name (behind a slow network: HF_ENDPOINT)",
         ) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def has_chat_template(path: str) -> bool:
+    """Whether the tokenizer of a model has a chat template, from its files if it is in a folder."""
+    home = tokenizer_home(path)
+    folder = Path(home)
+    if not folder.is_dir():
+        return load_tokenizer(home).chat_template is not None
+    config = folder / TOKENIZER_CONFIG
+    if (folder / CHAT_TEMPLATE).is_file() or (folder / "chat_template.json").is_file():
+        return True
+    return config.is_file() and "chat_template" in json.loads(config.read_text(encoding="utf-8"))

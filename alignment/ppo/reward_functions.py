@@ -1,14 +1,11 @@
 """Rewards written in Python, with their answers checked."""
 
 import asyncio
-import importlib
 import inspect
 import math
 import numbers
-import sys
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,31 +83,6 @@ def check_scores(answer: Any, *, count: int, source: str) -> list[float | None]:
             "return one number for each completion, None where it does not apply",
         )
     return [_check_score(score, row, source) for row, score in enumerate(answer)]
-
-
-def load_function(spec: str) -> Callable[..., Any]:
-    """Import `module:function`, also from the working directory.
-
-    Raises:
-        ConfigError: where there is no such module or function.
-    """
-    module_name, _, name = spec.partition(":")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not module_name.startswith(error.name):
-            raise  # the module is there, and something that it imports is not
-        raise ConfigError(
-            f"reward_model {spec}: no module {module_name!r}",
-            "name an importable module, or start from the folder that holds it",
-        ) from error
-    function = vars(module).get(name)
-    if not callable(function):
-        raise ConfigError(f"reward_model {spec}: {module_name} has no function {name!r}")
-    return function  # type: ignore[no-any-return]
 
 
 def _check_score(score: Any, row: int, source: str) -> float | None:

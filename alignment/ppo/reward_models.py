@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.models import prepare_deepspeed
 
+from alignment.models.folders import max_positions
 from alignment.ppo.adapters import active_adapter, add_saved_adapter, evaluating
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
 
 logger = logging.getLogger(__name__)
+
+#: Tokens of the longest text, if a model does not say how many it can read.
+_UNLIMITED = 10**9
 
 
 class ModelReward(Reward):
@@ -35,13 +39,11 @@ class ModelReward(Reward):
         batch_size: int = 16,
     ) -> None:
         super().__init__(name)
-        if tokenizer.pad_token_id is None:
-            tokenizer.pad_token = tokenizer.eos_token
         self.tokenizer: Any = tokenizer
         self.chat_template = chat_template
         self.stats = stats
         self.batch_size = batch_size
-        self.max_length = 10**9
+        self.max_length = _UNLIMITED
         self.device = torch.device("cpu")
         self._has_warned = False
         self.model: nn.Module | None = None
@@ -58,7 +60,7 @@ class ModelReward(Reward):
     def _take(self, classifier: PreTrainedModel) -> None:
         classifier.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self._classifier = classifier.eval().requires_grad_(False)
-        self.max_length = max_positions(classifier.config)
+        self.max_length = max_positions(classifier.config) or _UNLIMITED
 
     def place(self, accelerator: Any) -> None:
         """Move the model to the device, or hand it to DeepSpeed or FSDP as TRL does."""
@@ -167,7 +169,7 @@ class AdapterReward(ModelReward):
         head = nn.Linear(weight.size(1), 1, bias=bias is not None)
         head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
         head.requires_grad_(False)
-        self.max_length = max_positions(config)
+        self.max_length = max_positions(config) or _UNLIMITED
         self._shared = (model, name, head)
         logger.info("reward %s shares the policy's base", self.__name__)
         return True
@@ -192,11 +194,6 @@ class AdapterReward(ModelReward):
         last = torch.where(batch["input_ids"] != self.tokenizer.pad_token_id, steps, 0).amax(dim=1)
         scores: Tensor = head(hidden[torch.arange(len(rows)), last].float())[:, 0]
         return scores
-
-
-def max_positions(config: PreTrainedConfig) -> int:
-    """Return the longest text that a model takes; very many where it does not say."""
-    return int(config.get_text_config().to_dict().get("max_position_embeddings") or 10**9)
 
 
 def _place_of(name: str) -> str:

@@ -2,34 +2,30 @@
 
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
-from alignment.errors import ConfigError
+from alignment.models.device import default_device
+from alignment.models.folders import check_reward_model
 from alignment.ppo.reward_models import ModelReward
-from alignment.ppo.rewards import load_rewards
+from alignment.ppo.rewards import load_reward_model
 
 
 def load_scorer(
-    spec: str, *, policy_tokenizer: PreTrainedTokenizerBase, accuracy_gate: float = 0.0
+    path: str, *, policy_tokenizer: PreTrainedTokenizerBase, accuracy_gate: float = 0.0
 ) -> ModelReward:
-    """Load a reward model onto the best device there is.
+    """Load a reward model onto the accelerator, onto the CPU if there is none.
 
     Args:
-        spec: A run of rm, another folder of a sequence classifier or adapter, or a hub name.
+        path: A run of rm, another folder of a sequence classifier or adapter, or a hub name.
         policy_tokenizer: Renders chats for a reward model that has no chat template.
         accuracy_gate: Least held-out accuracy of a reward model with a run record; 0: any.
 
     Raises:
-        ConfigError: It cannot be loaded, or was measured to do no better than guessing.
+        ConfigError: It is not a model, cannot be loaded, or fails the gate.
     """
-    (reward,), _ = load_rewards(
-        [spec], policy_tokenizer=policy_tokenizer, accuracy_gate=accuracy_gate
-    )
-    if not isinstance(reward, ModelReward):
-        raise ConfigError(f"reward_model: {spec}: not the folder of a model", "name a run of rm")
-    found = torch.accelerator.current_accelerator(check_available=True)
-    reward.device = found if found is not None else torch.device("cpu")
+    check_reward_model(path)
+    reward = load_reward_model(path, policy_tokenizer=policy_tokenizer, accuracy_gate=accuracy_gate)
+    reward.device = default_device()
     classifier: Any = reward.classifier
     classifier.to(reward.device)
     return reward

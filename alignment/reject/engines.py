@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignment.evaluate.generation import Sampling, generate
-from alignment.evaluate.loading import Policy, load_policy
+from alignment.evaluate.loading import Policy, end_tokens, load_policy
 from alignment.reject.plan import Plan
 
 Answers: TypeAlias = list[dict[str, Any]]
@@ -89,6 +89,4 @@ def _load_vllm(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Vllm:
         configured = GenerationConfig.from_pretrained(plan.model).eos_token_id
     except OSError:  # the model has none
         configured = None
-    eos = configured if isinstance(configured, list) else [configured]
-    ids = {token for token in (*eos, tokenizer.eos_token_id) if token is not None}
-    return Vllm(plan, tokenizer, vllm, model, sorted(ids))
+    return Vllm(plan, tokenizer, vllm, model, list(end_tokens(configured, tokenizer)))

@@ -10,7 +10,8 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base, check_model, has_chat_template
+from alignment.models.folders import adapter_base, check_model, check_reward_model
+from alignment.models.tokenizer import has_chat_template
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
@@ -101,7 +102,7 @@ def make_plan(
     check_model(model, role="model")
     _check_is_policy(model)
     if reward_model is not None:
-        check_model(reward_model, role="reward_model")
+        check_reward_model(reward_model)
     if options.vllm:
         _check_vllm(model)
     files = [file for path in prompts for file in data_files(path)]

@@ -12,13 +12,12 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from transformers import AutoConfig
 
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
-from alignment.models.folders import adapter_base
+from alignment.models.folders import load_config, max_positions
 from alignment.models.tokenizer import load_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
@@ -121,14 +120,13 @@ def _identified(plan: Plan) -> Plan:
     Raises:
         ConfigError: The parts that lie there were made on another device.
     """
-    config = AutoConfig.from_pretrained(adapter_base(plan.model) or plan.model)
+    config = load_config(plan.model)
     settings = {**plan.settings, "device": describe_device()}
     if not plan.options.overwrite:
         plan.parts.refuse_others(settings)
     revision = vars(config).get("_commit_hash")
-    positions = config.get_text_config().to_dict().get("max_position_embeddings")
     meta: dict[str, Any] = {**plan.meta, "revision": revision}
-    return replace(plan, settings=settings, meta=meta, context=positions)
+    return replace(plan, settings=settings, meta=meta, context=max_positions(config))
 
 
 def _plan_batches(plan: Plan, prompt_ids: Sequence[list[int]]) -> list[Batch]:

@@ -12,7 +12,7 @@ _LABELS = ("run_name", "run_group", "project")
 _HUB_NAMES = ("hub_model_id", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
 #: Branches, tags and commits; the hub's cache keeps a file for each.
 _REVISIONS = ("model_revision", "hub_revision")
-_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _DRIVE = re.compile(r"[A-Za-z]:")
 
@@ -29,7 +29,7 @@ def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None
     for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
         fault = find_fault_of_name(values.get(key))
         if fault is None and key in _HUB_NAMES and values.get(key) is not None:
-            fault = None if _HUB_NAME.fullmatch(values[key]) else "is no hub name"
+            fault = None if HUB_NAME.fullmatch(values[key]) else "is no hub name"
         if fault is not None:
             remedy = "as in owner/name" if key in _HUB_NAMES else "use plain words, as in demo-1"
             where = place_of(source(key))

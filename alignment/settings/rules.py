@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Rule, Values, bounds
-from alignment.settings.reward_spec import missing_function
+from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
 from alignment.trackers.names import TRACKERS
 
 #: A key, the value that asks for a package, the package, and its extra of ours.
@@ -134,6 +134,12 @@ def check_combinations(
     """
     for key, why, remedy in _faults(stage, values, elsewhere):
         raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
+    try:
+        _check_rewards(values.get("reward_model") or [])
+    except ConfigError as error:
+        raise ConfigError(
+            f"{place_of(source('reward_model'))}{error.message}", error.remedy
+        ) from None
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
@@ -146,8 +152,12 @@ def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, 
     yield from _missing_files(values)
     yield from _unknown_losses(stage, values)
     yield from _endangered(values)
-    for reward in values.get("reward_model") or []:
-        yield from missing_function(reward)
+
+
+def _check_rewards(names: list[str]) -> None:
+    for reward in map(parse_reward, names):
+        if reward.kind is RewardKind.FUNCTION:
+            find_source(reward)
 
 
 def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:

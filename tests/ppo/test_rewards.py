@@ -23,6 +23,7 @@ from alignment.ppo import reward_http
 from alignment.ppo.reward_functions import FunctionReward
 from alignment.ppo.reward_models import ModelReward
 from alignment.ppo.rewards import load_rewards
+from alignment.runs.record import Run
 
 CHAT = [{"role": "user", "content": "Say hello."}]
 ANSWER = [{"role": "assistant", "content": "Hello, how are you?"}]
@@ -173,7 +174,7 @@ def test_two_labels_of_a_model_in_memory_are_refused(
 
 
 def test_a_language_model_is_no_reward_model(tiny_dir: Path, load: Callable[..., Any]) -> None:
-    with pytest.raises(ConfigError, match="LlamaForCausalLM is no sequence classifier"):
+    with pytest.raises(ConfigError, match="LlamaForCausalLM is not a sequence classifier"):
         load(tiny_dir)
 
 
@@ -192,14 +193,20 @@ def test_no_reward_at_all_is_refused(load: Callable[..., Any]) -> None:
         load()
 
 
+def measured(folder: Path, accuracy: float) -> None:
+    """Let a reward model be a run that measured an accuracy."""
+    Run("rm", "rm", "f", status="finished", metrics={"eval_accuracy": accuracy}).write(folder)
+
+
 def test_the_gate_refuses_a_reward_model_that_never_learned(
     reward_dir: Path, load: Callable[..., Any]
 ) -> None:
-    (reward_dir / "run.json").write_text(json.dumps({"metrics": {"eval_accuracy": 0.51}}))
+    measured(reward_dir, 0.51)
     with pytest.raises(ConfigError, match=r"in 51\.0% of cases, under the gate of 55%"):
         load(reward_dir)
+    assert isinstance(load(reward_dir, accuracy_gate=0.51), ModelReward), "the gate itself passes"
     assert isinstance(load(reward_dir, accuracy_gate=0.5), ModelReward)
-    (reward_dir / "run.json").write_text(json.dumps({"metrics": {"eval_accuracy": float("nan")}}))
+    measured(reward_dir, float("nan"))
     with pytest.raises(ConfigError, match="under the gate"):
         load(reward_dir)
 
@@ -211,7 +218,7 @@ def test_the_gate_lets_a_good_one_through_and_names_the_unknown(
         load(reward_dir)
     assert "its held-out accuracy is unknown" in caplog.text
     caplog.clear()
-    (reward_dir / "run.json").write_text(json.dumps({"metrics": {"eval_accuracy": 0.9}}))
+    measured(reward_dir, 0.9)
     with caplog.at_level(logging.WARNING):
         load(reward_dir)
     assert not caplog.text
@@ -273,7 +280,8 @@ def test_a_function_is_found_by_module_and_name(
     monkeypatch.chdir(tmp_path)
     reward = load("my_rules:length")
     assert reward(prompts=["a"], completions=["abc"], factor=[2]) == [6.0]
-    with pytest.raises(ConfigError, match="has no function 'width'"):
+    assert load("./my_rules.py:length")(prompts=["a"], completions=["ab"], factor=[2]) == [4.0]
+    with pytest.raises(ConfigError, match="no function 'width'"):
         load("my_rules:width")
     with pytest.raises(ConfigError, match="no module 'not_there'"):
         load("not_there:length")
@@ -319,9 +327,10 @@ def test_an_http_scorer_gets_prompts_and_completions(
     server: tuple[str, type[Scorer]], load: Callable[..., Any]
 ) -> None:
     url, handler = server
-    scores = load(url)(prompts=["a", "b"], completions=["c", "d"], other=[1, 2])
-    assert scores == [0.5, 1.5]
-    assert handler.asked == [{"prompts": ["a", "b"], "completions": ["c", "d"]}]
+    for address in (url, url.replace("http", "HTTP")):
+        scores = load(address)(prompts=["a", "b"], completions=["c", "d"], other=[1, 2])
+        assert scores == [0.5, 1.5]
+    assert handler.asked == [{"prompts": ["a", "b"], "completions": ["c", "d"]}] * 2
 
 
 def test_an_http_scorer_is_asked_again_after_a_failure(
