@@ -65,6 +65,8 @@ class Stage:
         splits_prompt: A tokenised row keeps the prompt apart from the answer.
         rows_per_example: Sequences in a batch for each row.
         joins_rows: Its trainer can join rows into one sequence (``packing``, ``padding_free``).
+        reads_in_order: Its trainer reads the rows in the order of the data set, so they are
+            shuffled once before, and their numbers are no longer those of the file.
         long_rows: What happens to a row over the limit: its tokens are cut, the row is left out,
             or the run is refused unless ``on_bad_row`` is drop.
         length_key: The key that shortens its sequences.
@@ -93,6 +95,7 @@ class Stage:
     splits_prompt: bool
     rows_per_example: int
     joins_rows: bool
+    reads_in_order: bool
     long_rows: LongRows
     length_key: LengthKey
     samples: bool

@@ -32,14 +32,19 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-STAGES = ("pt", "sft", "rm", "dpo", "ppo")
+from alignment.registry import STAGES
+
 WORDS = ("one", "two", "three", "四", "five", "六", "seven", "八", "nine", "十")
+#: Rows of each kind that stages read.
 ROWS: dict[str, list[dict[str, Any]]] = {
-    "pt": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
+    "text": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
     "sft": [{"prompt": f"say {word}", "completion": word} for word in WORDS],
-    "rm": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "dpo": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "ppo": [{"prompt": f"say {word}"} for word in WORDS],
+    "preference": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
+    "unpaired": [
+        {"prompt": f"say {word}", "completion": (word, "no")[i % 2], "label": i % 2 == 0}
+        for i, word in enumerate(WORDS)
+    ],
+    "prompt": [{"prompt": f"say {word}"} for word in WORDS],
 }
 RECIPE = """\
 max_steps: 8
@@ -60,12 +65,15 @@ lora_r: 4
 lora_alpha: 8
 lora_target_modules: [q_proj, v_proj]
 """
-PPO = """\
+#: What a stage needs besides.
+EXTRA = {
+    "ppo": """\
 reward_model: kills:reward
 max_completion_length: 6
 steps_per_generation: 2
 num_ppo_epochs: 2
 """
+}
 #: Seconds after which a resumed run, of a few seconds, will not end any more.
 HANGS = 300
 #: Wall-clock entries of a record; everything else must be equal.
@@ -80,9 +88,9 @@ def reward(completions: list[Any], **_: Any) -> list[float]:
 def arguments(stage: str, folder: Path, model: Path, *, lora: bool) -> list[str]:
     """The command line of one small run in a folder."""
     data, recipe = folder.parent / f"{stage}.jsonl", folder.parent / f"{stage}.yaml"
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[stage]]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS[STAGES[stage].kind]]
     data.write_text("".join(lines), encoding="utf-8")
-    parts = (RECIPE, LORA if lora else "", PPO if stage == "ppo" else "")
+    parts = (RECIPE, LORA if lora else "", EXTRA.get(stage, ""))
     recipe.write_text("".join(parts), encoding="utf-8")
     words = [str(recipe), "--model_name_or_path", str(model), "--train_data", str(data)]
     return [*words, "--output_dir", str(folder)]
@@ -350,14 +358,17 @@ def preload() -> None:
     import torch
     from tqdm import tqdm
 
+    from alignment.settings.schema import schema_of
+
     torch.set_num_threads(1)
     # Its own lock is a semaphore that all forks share: one killed while it holds it stops them all.
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())
+    for name in ("sft", "reward", "dpo", "kto"):
+        importlib.import_module(f"trl.trainer.{name}_trainer")
+    for name in ("ppo.trainer", "ppo.rewards", "training.arguments", "memory.preflight"):
+        importlib.import_module(f"alignment.{name}")
     for stage in STAGES:
-        importlib.import_module(f"alignment.stages.{stage}")
-        from alignment.settings.schema import schema_of
-
         schema_of(stage)
 
 

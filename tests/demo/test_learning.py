@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from alignment.evaluate import load_evaluation
+from alignment.pipeline.file import read_pipeline
 from alignment.runs.record import load_run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = "recipes/demo/data"
-STAGES = ("pt", "sft", "rm", "dpo", "ppo")
 MARGIN = 0.20
 KL_BOUND = 4.0  # nats a response, of ten tokens
 PAIRS = [f"{DATA}/huozi.csv", f"{DATA}/huozi.json", f"{DATA}/rlhf.jsonl"]
@@ -34,7 +34,8 @@ def test_dpo_and_ppo_beat_sft_on_the_hidden_rule(seed, tmp_path):
     align(tmp_path, "init-model", "tiny", "runs/demo/base", "--seed", str(seed))
     align(tmp_path, "data", "convert", f"{DATA}/alpaca.json", "-o", "runs/demo/data/sft.jsonl")
     align(tmp_path, "data", "convert", *PAIRS, "-o", "runs/demo/data/pairs.jsonl")
-    seeds = [word for stage in STAGES for word in ("--set", f"{stage}.seed={seed}")]
+    steps = read_pipeline(tmp_path / "recipes" / "demo" / "pipeline.yaml").steps
+    seeds = [word for step in steps for word in ("--set", f"{step.name}.seed={seed}")]
     align(tmp_path, "run", "recipes/demo/pipeline.yaml", *seeds)
     align(
         tmp_path,

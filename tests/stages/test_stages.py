@@ -6,26 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import ROWS, WORDS
 from support import write_jsonl
 
 from alignment.errors import AlignError
+from alignment.registry import STAGES
 from alignment.runs.record import load_run
 from alignment.training.run import run_stage
 
-WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八"]
-ROWS = {
-    "pt": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
-    "sft": [{"prompt": f"say {word}", "completion": word} for word in WORDS],
-    "rm": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "dpo": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "ppo": [{"prompt": f"say {word}"} for word in WORDS],
-}
 QUICK = [
     "--max_steps", "3", "--per_device_train_batch_size", "2", "--learning_rate", "1e-3",
     "--logging_steps", "1", "--report_to", "none", "--use_cpu", "--disable_tqdm", "true",
     "--activation_checkpointing", "false", "--seed", "7",
 ]  # fmt: skip
-PPO = ["--max_completion_length", "8", "--steps_per_generation", "2", "--num_ppo_epochs", "1"]
+SAMPLING = ["--max_completion_length", "8", "--steps_per_generation", "2", "--num_ppo_epochs", "1"]
 
 
 def reward_by_length(completions: list[Any], **_: Any) -> list[float]:
@@ -33,13 +27,15 @@ def reward_by_length(completions: list[Any], **_: Any) -> list[float]:
     return [-float(len(completion[0]["content"])) for completion in completions]
 
 
-def argv(stage: str, folder: Path, model: Path, *more: str) -> list[str]:
-    data = write_jsonl(folder / f"{stage}.jsonl", ROWS[stage])
+def argv(
+    stage: str, folder: Path, model: Path, *more: str, rows: list[dict[str, Any]] | None = None
+) -> list[str]:
+    data = write_jsonl(folder / f"{stage}.jsonl", rows or ROWS[STAGES[stage].kind])
     words = ["--model_name_or_path", str(model), "--train_data", str(data)]
-    if stage == "ppo" and "--reward_model" not in more:
+    if STAGES[stage].samples:
+        words += SAMPLING
+    if "reward_model" in STAGES[stage].roles and "--reward_model" not in more:
         words += ["--reward_model", f"{__name__}:reward_by_length"]
-    if stage == "ppo":
-        words += PPO
     return [*words, "--output_dir", str(folder / "out"), *QUICK, *more]
 
 
@@ -54,7 +50,7 @@ def weights(folder: Path, name: str = "model.safetensors") -> dict[str, Any]:
     return load_file(folder / name)
 
 
-@pytest.mark.parametrize("stage", ["pt", "sft", "rm", "dpo", "ppo"])
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_trains_and_leaves_its_record(stage: str, tmp_path: Path, tiny_dir: Path) -> None:
     run_stage(stage, argv(stage, tmp_path, tiny_dir))
     out = tmp_path / "out"
@@ -72,7 +68,7 @@ def test_a_stage_trains_and_leaves_its_record(stage: str, tmp_path: Path, tiny_d
 
 
 def test_rm_measures_itself_for_ppo(tmp_path: Path, tiny_dir: Path) -> None:
-    held_out = write_jsonl(tmp_path / "held_out.jsonl", ROWS["rm"][:4])
+    held_out = write_jsonl(tmp_path / "held_out.jsonl", ROWS["preference"][:4])
     run_stage("rm", argv("rm", tmp_path, tiny_dir, "--eval_data", str(held_out)))
     run = load_run(tmp_path / "out")
     assert run is not None
@@ -83,16 +79,32 @@ def test_rm_measures_itself_for_ppo(tmp_path: Path, tiny_dir: Path) -> None:
     assert run.metrics["reward_mean"] == stats["mean"]
 
 
+def test_kto_mixes_the_labels_of_a_file_that_is_sorted_by_them(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    rows = sorted(ROWS["unpaired"], key=lambda row: row["label"])
+    run_stage("kto", argv("kto", tmp_path, tiny_dir, rows=rows))
+    assert any("rewards/margins" in line for line in metrics(tmp_path / "out"))
+
+
+def test_kto_takes_pairs_apart(tmp_path: Path, tiny_dir: Path) -> None:
+    run_stage("kto", argv("kto", tmp_path, tiny_dir, rows=ROWS["preference"]))
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    assert run.checks["train"]["rows"] == 2 * len(WORDS)
+
+
 def test_lora_goes_through_all_stages_on_one_base(tmp_path: Path, tiny_dir: Path) -> None:
     lora = ["--use_peft", "--lora_r", "4", "--lora_alpha", "8"]
     lora += ["--lora_target_modules", "q_proj", "v_proj"]
-    folders = {name: tmp_path / name for name in ("sft", "rm", "dpo", "ppo")}
+    folders = {name: tmp_path / name for name in ("sft", "rm", "dpo", "kto", "ppo")}
     for folder in folders.values():
         folder.mkdir()
     sft = folders["sft"] / "out"
     run_stage("sft", argv("sft", folders["sft"], tiny_dir, *lora))
     run_stage("rm", argv("rm", folders["rm"], sft, *lora))
     run_stage("dpo", argv("dpo", folders["dpo"], sft, *lora))
+    run_stage("kto", argv("kto", folders["kto"], sft, *lora))
     reward = ["--reward_model", str(folders["rm"] / "out")]
     run_stage("ppo", argv("ppo", folders["ppo"], sft, *lora, *reward))
     for folder in folders.values():
@@ -130,20 +142,21 @@ def test_a_used_folder_asks(tmp_path: Path, tiny_dir: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
 
 
-def test_resume_ends_as_an_uninterrupted_run(tmp_path: Path, tiny_dir: Path) -> None:
+@pytest.mark.parametrize("stage", ["sft", "kto"])
+def test_resume_ends_as_an_uninterrupted_run(stage: str, tmp_path: Path, tiny_dir: Path) -> None:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    run_stage("sft", argv("sft", whole, tiny_dir, "--save_steps", "2"))
-    words = argv("sft", broken, tiny_dir, "--save_steps", "2")
-    run_stage("sft", words)
+    run_stage(stage, argv(stage, whole, tiny_dir, "--save_steps", "2"))
+    words = argv(stage, broken, tiny_dir, "--save_steps", "2")
+    run_stage(stage, words)
     out = broken / "out"  # undo all that came after step 2, as a crash would
     for path in [out / "model.safetensors", *out.glob("checkpoint-3/*")]:
         path.unlink()
     (out / "checkpoint-3").rmdir()
     record = json.loads((out / "run.json").read_text())
     (out / "run.json").write_text(json.dumps({**record, "status": "running"}))
-    run_stage("sft", [*words, "--resume"])
+    run_stage(stage, [*words, "--resume"])
     assert (out / "model.safetensors").read_bytes() == (
         whole / "out" / "model.safetensors"
     ).read_bytes()

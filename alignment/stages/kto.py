@@ -1,0 +1,92 @@
+"""Kahneman-Tversky optimisation (arXiv 2402.01306): answers labelled good or bad, without pairs."""
+
+from typing import TYPE_CHECKING
+
+from alignment.registry import ENTROPY, Panel, Rule, Stage, Values, bounds, help_keys, panel
+
+if TYPE_CHECKING:
+    from alignment.training.job import Job
+
+
+def _estimates_kl(values: Values) -> bool:
+    """Whether the loss compares rewards with the KL of answers to other prompts of the batch."""
+    return bool(values["loss_type"] == "kto")
+
+
+STAGE = Stage(
+    name="kto",
+    summary="Optimise on answers labelled good or bad, without pairs",
+    kind="unpaired",
+    config="trl:KTOConfig",
+    roles=("model",),
+    keys=help_keys(
+        "max_length", "beta", "loss_type", "desirable_weight", "undesirable_weight", "as_chat"
+    ),
+    help={
+        "loss_type": "kto, or apo_zero_unpaired, which estimates no KL",
+        "desirable_weight": "weight of the loss of good answers",
+        "undesirable_weight": "weight of the loss of bad answers",
+    },
+    rules=(
+        *bounds(("desirable_weight", "undesirable_weight"), lambda x: x >= 0, "0 or more"),
+        Rule(
+            "per_device_train_batch_size",
+            lambda values: _estimates_kl(values) and values["per_device_train_batch_size"] < 2,
+            "{} leaves no other row in the batch to estimate the KL with",
+            "give 2 or more, or loss_type: apo_zero_unpaired",
+        ),
+        Rule(
+            "train_sampling_strategy",
+            lambda values: (
+                _estimates_kl(values) and values["train_sampling_strategy"] != "sequential"
+            ),
+            "{} would tear apart the batches that the KL is estimated with",
+            "leave it out: the rows are shuffled once with the seed",
+        ),
+        Rule(
+            "auto_find_batch_size",
+            lambda values: _estimates_kl(values) and values["auto_find_batch_size"],
+            "cannot change the batches that the KL is estimated with",
+            "leave it out, or give loss_type: apo_zero_unpaired",
+        ),
+    ),
+    losses=("kto", "apo_zero_unpaired"),
+    answer_losses=(),
+    sides=("completion",),
+    splits_prompt=True,
+    rows_per_example=1,
+    joins_rows=False,
+    # the KL is estimated with the answers of each batch exchanged: batches must hold good and bad
+    # answers, and few answers to the same prompt, whatever the order of the file is
+    reads_in_order=True,
+    long_rows="cut",
+    length_key="max_length",
+    samples=False,
+    reference="always",
+    critic=False,
+    classifier=False,
+    fused_outputs=("log_probs", "entropy", "mean_logits"),
+    unmatched_passes=1,
+    resumes_with_other_batch=True,
+    panels=(
+        panel("rewards/margins", "Margin", "Implicit reward of good minus bad answers", 0.0),
+        panel("loss", "Loss", "Starts at 0.5", 0.5),
+        Panel(
+            "Implicit rewards",
+            (("rewards/chosen", "good"), ("rewards/rejected", "bad")),
+            "If both fall, the model gives all these answers less probability",
+            0.0,
+        ),
+        panel("kl", "KL estimate", "Nats per answer, from answers to other prompts", 0.0),
+        Panel("Log-probabilities", (("logps/chosen", "good"), ("logps/rejected", "bad"))),
+        ENTROPY,
+    ),
+)
+
+
+def run(job: "Job") -> None:
+    """Train on labelled answers; the reference is the model that training starts from."""
+    from alignment.training.arguments import trainer_arguments
+    from alignment.training.trainers import PreparedKTOTrainer
+
+    job.train(PreparedKTOTrainer(**trainer_arguments(job)))
