@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,16 @@ def prepare(paths: Sequence[str], request: Request) -> Prepared:
         about["learned"],
         tuple(about["named"]),
     )
+
+
+def sample_source(path: str, request: Request, count: int) -> list[Encoded]:
+    """The first usable rows of a source, as they would be prepared; nothing is kept on disk.
+
+    Raises:
+        DataError: a row cannot be used and bad rows are not dropped, or there is none.
+    """
+    batches = _Reading(path, request).batches()
+    return [encoded for encoded, _ in islice(chain.from_iterable(batches), count)]
 
 
 def _find(key: str, paths: Sequence[str]) -> Entry | None:

@@ -93,7 +93,17 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
     paths = data_paths(values)
     start = start or read_start(values)
     changes = tokenizer_changes(stage, values, start.tokenizer)
-    request = Request(
+    request = request_of(stage, values, start, changes)
+    prepared = {role: prepare(given, request) for role, given in paths.items()}
+    after = replace(start, tokenizer=request.renderer.tokenizer)
+    return StageRows(stage, prepared, changes, request, after)
+
+
+def request_of(
+    stage: Stage, values: Mapping[str, Any], start: Start, changes: TokenizerChanges
+) -> Request:
+    """What the settings of a stage ask of its rows, once the tokenizer is changed."""
+    return Request(
         stage=stage,
         renderer=Renderer(
             changes.on(start.tokenizer),
@@ -105,9 +115,6 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
         format=values["data_format"],
         drops_bad_rows=values["on_bad_row"] == "drop",
     )
-    prepared = {role: prepare(given, request) for role, given in paths.items()}
-    after = replace(start, tokenizer=request.renderer.tokenizer)
-    return StageRows(stage, prepared, changes, request, after)
 
 
 def read_start(values: Mapping[str, Any]) -> Start:
