@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import sys
 from collections import Counter
@@ -127,5 +128,11 @@ class _WrittenBehind(io.FileIO):
 
 
 def json_line(value: Any) -> bytes:
-    """One row of JSON lines, keys in the order they have."""
-    return orjson.dumps(value, None, orjson.OPT_APPEND_NEWLINE)
+    """One row of JSON lines, keys in the order they have; integers may have any length."""
+    try:
+        return orjson.dumps(value, None, orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError as error:
+        if "64-bit" not in str(error):
+            raise
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.encode() + b"\n"

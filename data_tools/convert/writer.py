@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
-import orjson
-
 from alignment.errors import DataError
 from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
 from data_tools.convert.output import Summary, json_line
@@ -27,7 +25,7 @@ from data_tools.formats import (
     passed_over,
     plain,
 )
-from data_tools.reading import Fault, Row, RowError
+from data_tools.reading import Fault, Row, RowError, parse_json
 
 STRAIGHT: frozenset[Kind] = frozenset({"text", "sft", "preference"})
 """Kinds whose records are written as they come, where the shape takes them and no margin counts."""
@@ -230,7 +228,7 @@ class RecordWriter:
         rewritten = path.with_name(path.name + ".unified")
         with path.open("rb") as rows, rewritten.open("wb") as again:
             for line in rows:
-                again.write(json_line(unified(orjson.loads(line))))
+                again.write(json_line(unified(parse_json(line))))
         rewritten.replace(path)
         self.summary.unified = self.text_rows
 

@@ -12,7 +12,14 @@ from data_tools.reading.files import (
     split_of,
 )
 from data_tools.reading.hub import hub_revision, hub_splits, is_hub_name
-from data_tools.reading.json_rows import Batch, array_pieces, line_batches, line_pieces, parse_piece
+from data_tools.reading.json_rows import (
+    Batch,
+    array_pieces,
+    line_batches,
+    line_pieces,
+    parse_json,
+    parse_piece,
+)
 from data_tools.reading.licences import licences_of
 from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch
 
@@ -36,6 +43,7 @@ __all__ = [
     "line_pieces",
     "numbered",
     "open_plain",
+    "parse_json",
     "parse_piece",
     "progress",
     "read_batches",
