@@ -93,14 +93,13 @@ def pad_rollout(
     prompt_ids, prompt_attention = _pad(prompts, pad_token_id, side="left")
     response_ids, response_attention = _pad(responses, pad_token_id, side="right")
     mask = response_attention.bool() & torch.tensor(counts).unsqueeze(1)
-    nothing = torch.zeros(response_ids.shape)
     return Rollout(
         prompt_ids.to(device),
         prompt_attention.to(device),
         response_ids.to(device),
         response_attention.to(device),
         mask.to(device),
-        *(nothing.to(device) for _ in range(4)),
+        *(torch.zeros(response_ids.shape, device=device) for _ in range(4)),
     )
 
 
