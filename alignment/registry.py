@@ -66,7 +66,7 @@ class Stage:
         rows_per_example: Sequences in a batch for each row.
         joins_rows: Its trainer can join rows into one sequence (``packing``, ``padding_free``).
         reads_in_order: Its trainer reads the rows in the order of the data set, so they are
-            shuffled once before, and their numbers are no longer those of the file.
+            shuffled once before.
         long_rows: What happens to a row over the limit: its tokens are cut, the row is left out,
             or the run is refused unless ``on_bad_row`` is drop.
         length_key: The key that shortens its sequences.
@@ -126,6 +126,10 @@ class Stage:
         return self.reference == "always" or (
             self.reference == "with_beta" and bool(values["beta"])
         )
+
+    def shuffles_rows(self, values: Values) -> bool:
+        """Whether rows are shuffled before training, so that their numbers are not the file's."""
+        return self.reads_in_order or bool(values.get("shuffle_dataset"))
 
 
 class _Stages(Mapping[str, Stage]):

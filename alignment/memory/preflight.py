@@ -221,6 +221,8 @@ class Preflight(TrainerCallback):
 
     def _unit(self, count: int) -> str:
         """What rows are called: by their file if they are its rows one by one."""
+        if self.stage.shuffles_rows(vars(self.trainer.args)):
+            return "shuffled row"
         sources = self.run.inputs.get("train", [])
         if len(sources) == 1 and sources[0].rows == count and not sources[0].dropped:
             return f"{Path(sources[0].path).name} row"

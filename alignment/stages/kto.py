@@ -40,14 +40,24 @@ STAGE = Stage(
             lambda values: (
                 _estimates_kl(values) and values["train_sampling_strategy"] != "sequential"
             ),
-            "{} would tear apart the batches that the KL is estimated with",
+            "{} is not possible: KTOTrainer reads the rows in their order",
             "leave it out: the rows are shuffled once with the seed",
         ),
         Rule(
             "auto_find_batch_size",
             lambda values: _estimates_kl(values) and values["auto_find_batch_size"],
-            "cannot change the batches that the KL is estimated with",
+            "could end at one row, which leaves no other answer to estimate the KL with",
             "leave it out, or give loss_type: apo_zero_unpaired",
+        ),
+        Rule(
+            "precompute_ref_batch_size",
+            lambda values: (
+                _estimates_kl(values)
+                and values["precompute_ref_batch_size"]
+                not in (None, values["per_device_train_batch_size"])
+            ),
+            "{} would estimate the KL of the reference with the answers of other batches",
+            "leave it out, or give that of per_device_train_batch_size",
         ),
     ),
     losses=("kto", "apo_zero_unpaired"),
@@ -56,8 +66,8 @@ STAGE = Stage(
     splits_prompt=True,
     rows_per_example=1,
     joins_rows=False,
-    # the KL is estimated with the answers of each batch exchanged: batches must hold good and bad
-    # answers, and few answers to the same prompt, whatever the order of the file is
+    # the KL is estimated with the answers of a batch exchanged, so a batch has to hold good and bad
+    # answers, and to different prompts, whatever the order of the file is
     reads_in_order=True,
     long_rows="cut",
     length_key="max_length",

@@ -148,7 +148,7 @@ class Guard(TrainerCallback):
         )
         counted = self.run.checks.get("train", {}).get("rows")
         same = counted == len(self.trainer.train_dataset)
-        if same and not STAGES[self.run.stage].reads_in_order:
+        if same and not STAGES[self.run.stage].shuffles_rows(vars(args)):
             return name_rows(rows, unit="training rows")
         return name_rows(
             rows, unit="examples (packed, filtered or shuffled, as the trainer counts)"

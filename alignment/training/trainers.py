@@ -52,7 +52,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
 
 class PreparedKTOTrainer(KTOTrainer):  # type: ignore[misc]
-    """KTOTrainer that takes prepared rows as they are, with masks within the answers."""
+    """KTOTrainer that shuffles prepared rows once, with masks within the answers."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -64,8 +64,8 @@ class PreparedKTOTrainer(KTOTrainer):  # type: ignore[misc]
             estimates_kl=self.calculate_KL,
         )
 
-    def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
-        return dataset
+    def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:
+        return dataset.shuffle(seed=args.seed)
 
 
 @dataclass
@@ -91,8 +91,8 @@ class MaskedPreferences(DataCollatorForPreference):  # type: ignore[misc]
 class MaskedAnswers(DataCollatorForUnpairedPreference):  # type: ignore[misc]
     """KTO's collator, with `completion_mask` in place of whole answers.
 
-    For the KL estimate each prompt gets the answer of the row before it in the batch, which is what
-    TRL precomputes over batches in file order (arXiv 2402.01306, section 4.2).
+    For the KL estimate each prompt gets the answer of the row before it in the batch, as in TRL,
+    which computes these pairs before training (arXiv 2402.01306, section 4.2).
     """
 
     estimates_kl: bool = True
