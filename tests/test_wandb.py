@@ -77,9 +77,9 @@ def test_a_run_with_no_key_trains_offline_with_its_lineage(bare: Path, tiny_dir:
     words = ["--model_name_or_path", str(tiny_dir), "--train_data", str(data), "--max_steps", "1"]
     words += ["--output_dir", str(bare / "out"), "--use_cpu", "--run_group", "family"]
     program = (
-        "import sys\n"
+        "from alignment.trackers.wandb import WandbTracker\n"
         "from alignment.training import run\n"
-        "stages.finish_wandb = lambda **_: None  # so that its run can be looked at\n"
+        "WandbTracker.finish = lambda *_, **__: None  # so that its run can be looked at\n"
         f"run.run_stage('sft', {[*words, '--report_to', 'wandb']!r})\n"
         "import wandb\n"
         "print('GROUP', wandb.run.group, wandb.run.job_type, wandb.run.settings.mode)\n"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from alignment.ppo.config import PPOConfig
+from alignment.trackers.base import Tracker
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,8 @@ class AlarmBell:
         for part in ("first", "last", "counts", "rung", "held_out"):
             memory.setdefault(part, {})
 
-    def look(self, now: dict[str, float], *, warmed_up: bool) -> list[str]:
-        """Take a rollout's metrics in; log and return the alarms that ring now.
+    def look(self, now: dict[str, float], *, warmed_up: bool) -> list[dict[str, str]]:
+        """Take a rollout's metrics in; return the alarms that ring now, for `report_alarms`.
 
         Args:
             now: Metrics of the rollout and of its updates, by name.
@@ -114,9 +115,8 @@ class AlarmBell:
             if alarm.name in _NEEDS_WARM_UP and not warmed_up:
                 continue
             if self._lasts(alarm, now | derived):
-                logger.warning("PPO: %s", alarm.message.format_map(now))
                 memory["rung"][alarm.name] = 1.0
-                rung.append(alarm.name)
+                rung.append({"alarm": alarm.name, "message": alarm.message.format_map(now)})
         return rung
 
     def note_held_out(self, value: float) -> None:
@@ -135,3 +135,10 @@ class AlarmBell:
 
 def _margin(best: float) -> float:
     return abs(best) * (1 - FALL) if math.isfinite(best) else 0.0
+
+
+def report_alarms(rung: list[dict[str, str]], tracker: Tracker, *, step: int) -> None:
+    """Print a line for each alarm and put it into the table "alarms" of the trackers."""
+    for alarm in rung:
+        logger.warning("PPO: %s", alarm["message"])
+    tracker.log_table("alarms", rung, step=step)

@@ -1,8 +1,8 @@
 """The trackers that `report_to` accepts: the package that each needs and the class that drives it.
 
-A new tracker is one row here. If transformers has no callback for it, or if it has tables, it also
-needs a class: a subclass of `alignment.trackers.base.Tracker`. This module imports nothing heavy,
-so that settings are validated without torch.
+A new tracker is one row here. If transformers has no callback for it, or if its tables are wanted,
+it also needs a class with the methods of `alignment.trackers.base.Tracker`. This module imports
+nothing heavy, so that settings are validated without torch.
 """
 
 from typing import NamedTuple

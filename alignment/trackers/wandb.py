@@ -1,45 +1,97 @@
-"""W&B's environment, set before wandb is imported: it reads it once."""
+"""W&B: one run for all processes that continue each other, offline if its server cannot be used."""
 
-import logging
 import netrc
 import os
-import sys
 import threading
 import urllib.error
 import urllib.request
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-from alignment.runs.record import Run
+import click
+import wandb
 
-logger = logging.getLogger(__name__)
+from alignment.runs.record import Run
+from alignment.trackers.integrations import IntegrationTracker, as_cell
+from alignment.trackers.multiplexer import first_line
 
 _HOST = "https://api.wandb.ai"
 #: Seconds that W&B may take to answer before a run begins without it.
 PROBE_SECONDS = 5.0
-#: Seconds for the last uploads of a run that is over; W&B itself waits without end.
+#: Seconds for the last uploads of a finished run; by default W&B waits without limit.
 FINISH_SECONDS = 30
-#: What W&B's file holds before its first record.
+#: The size of W&B's file before its first record.
 _HEADER_BYTES = 7
 
 
-def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
-    """Give a run its project, group, job type and id; a line to print where it goes offline.
+class WandbTracker(IntegrationTracker):
+    """Drives transformers' WandbCallback and adds tables, the lineage and a bounded end."""
 
-    What the user has set already stays as it is.
+    def __init__(self, name: str, run: Run, folder: Path) -> None:
+        group = run.settings.get("run_group", {}).get("value")
+        line = prepare_wandb(run, group=group, folder=folder)
+        if line is not None:
+            click.echo(line)
+        super().__init__(name, run, folder)
+        self.name = "W&B"
+
+    def resume(self, *, step: int) -> None:
+        """Start or continue the run of W&B; if that fails online, write it offline instead."""
+        try:
+            super().resume(step=step)
+        except Exception as error:
+            if os.environ.get("WANDB_MODE") in ("offline", "disabled"):
+                raise
+            click.echo(f"W&B: {first_line(error)}; this run is written offline", err=True)
+            os.environ["WANDB_MODE"] = "offline"
+            # W&B reads its environment once and keeps the id of the run until it is torn down,
+            # and the callback that failed takes its setup for done.
+            wandb.teardown()
+            self.callback = self.make_callback()
+            super().resume(step=step)
+
+    def set_config(self, config: dict[str, Any]) -> None:
+        """Add the lineage to the arguments that the callback has recorded."""
+        wandb.config.update(config, allow_val_change=True)
+
+    def log_table(self, name: str, rows: list[dict[str, Any]], *, step: int) -> None:
+        """Log a table of the rows; it joins the numbers that are logged next."""
+        columns = ["step", *rows[0]]
+        data = [[step, *map(as_cell, row.values())] for row in rows]
+        # A commit here would give the table a row of its own, without the numbers of its step.
+        wandb.log({name: wandb.Table(columns=columns, data=data)}, commit=False)
+
+    def finish(self, *, exit_code: int) -> None:
+        """Let W&B send the rest, for a bounded time.
+
+        Raises:
+            RuntimeError: not everything was sent; names the command that sends it.
+        """
+        try:
+            super().finish(exit_code=exit_code)
+        finally:
+            finish_wandb(exit_code=exit_code)
+
+
+def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
+    """Set project, group, job type and id of a run in W&B's environment, before W&B reads it.
+
+    What the user has set is kept.
+
+    Returns:
+        The line to print if the run stays offline, otherwise None.
     """
     os.environ.setdefault("WANDB_PROJECT", "align")
     os.environ.setdefault("WANDB_DIR", str(folder))
     os.environ.setdefault("WANDB_JOB_TYPE", run.stage)
     if group:
         os.environ.setdefault("WANDB_RUN_GROUP", group)
-    if run.tracker_id is None:
-        run.tracker_id = f"{run.stage}-{run.fingerprint}-{int(run.started)}"
     os.environ.setdefault("WANDB_RUN_ID", run.tracker_id)
     _set_empty_aside(folder / "wandb", run.tracker_id)
-    os.environ.setdefault("WANDB_RESUME", "allow")  # a resumed run goes on in the same W&B run
-    os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # it waits 90 s by default
+    os.environ.setdefault("WANDB_RESUME", "allow")  # a resumed run continues the same W&B run
+    os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # the default is 90 s
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
     if "WANDB_MODE" in os.environ:
@@ -52,45 +104,48 @@ def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
     return f"W&B: {fault}, so this run stays offline; to send it: {command}"
 
 
-def finish_wandb(*, exit_code: int) -> str | None:
-    """Let W&B send what is left, for a bounded time; a line to print where it could not.
+def finish_wandb(*, exit_code: int) -> None:
+    """Finish the run of W&B, if there is one.
 
-    Whatever was logged lies in the folder named, also what was never sent.
+    Raises:
+        RuntimeError: not everything was sent; the folder that it names has all that was logged.
     """
-    wandb = sys.modules.get("wandb")
-    if wandb is None or wandb.run is None:
-        return None
+    if wandb.run is None:
+        return
     folder = Path(wandb.run.dir).parent
     try:
         wandb.finish(exit_code=exit_code)
-    except Exception as error:  # whatever a tracker raises, the run is over and saved
+    except Exception as error:
         seconds = os.environ["WANDB_FINISH_TIMEOUT"]
         late = isinstance(error, TimeoutError)
-        fault = f"not all was sent within {seconds} s" if late else str(error) or repr(error)
-        return f"W&B: {fault}; to send it: wandb sync --include-online {folder}"
-    return None
+        fault = f"not everything was sent within {seconds} s" if late else first_line(error)
+        command = f"wandb sync --include-online {folder}"
+        raise RuntimeError(f"{fault}; to send it: {command}") from error
 
 
 def _set_empty_aside(folder: Path, run_id: str) -> None:
-    """Rename what a run left that was killed before W&B wrote a record: it ends `wandb sync`."""
+    """Rename the folder of a run that was killed before its first record.
+
+    `wandb sync` of several folders stops at such a one.
+    """
     for path in folder.glob(f"offline-run-*/run-{run_id}.wandb"):
         if path.stat().st_size <= _HEADER_BYTES:
             aside = path.parent.rename(folder / f"torn-{path.parent.name}")
-            logger.warning("W&B: %s holds no record; set aside as %s", path.parent, aside.name)
+            click.echo(f"W&B: {path.parent} has no record; renamed to {aside.name}", err=True)
 
 
 def _find_fault() -> str | None:
-    """Why W&B's server cannot be used now, None where it answers."""
+    """Why W&B's server cannot be used now, None if it answers."""
     host = os.environ.get("WANDB_BASE_URL", _HOST)
     found = [f"{host} did not answer in {PROBE_SECONDS:g} s"]
     thread = threading.Thread(target=_ask, args=(host, found), daemon=True)
-    thread.start()  # looking up a name knows no time-out of its own
+    thread.start()  # a name lookup has no time-out of its own
     thread.join(PROBE_SECONDS)
     return found[0] or None
 
 
 def _ask(host: str, found: list[str]) -> None:
-    """Put the fault in place of the first item, nothing where the server answers."""
+    """Replace the first item by the fault, by "" if the server answers."""
     try:
         with urllib.request.urlopen(f"{host}/healthz", timeout=PROBE_SECONDS):
             found[0] = ""
@@ -103,7 +158,7 @@ def _ask(host: str, found: list[str]) -> None:
 
 
 def _has_key() -> bool:
-    """Whether wandb will find a key where it looks: the environment, then the netrc file."""
+    """Whether wandb finds a key in the places that it searches: environment, then netrc file."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
@@ -112,5 +167,5 @@ def _has_key() -> bool:
     host = urlsplit(os.environ.get("WANDB_BASE_URL", _HOST)).netloc
     try:
         return netrc.netrc(path).authenticators(host) is not None
-    except (netrc.NetrcParseError, OSError):  # wandb warns of it and goes on without a key
+    except (netrc.NetrcParseError, OSError):  # wandb prints a warning and continues without a key
         return False

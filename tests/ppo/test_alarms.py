@@ -1,15 +1,17 @@
 """The alarms ring where they should, once, and not where all is well."""
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ppo_cases import tiny_args
+from ppo_cases import logged, tiny_args
 
-from alignment.ppo.alarms import ALARMS, AlarmBell
+from alignment.ppo.alarms import ALARMS, AlarmBell, report_alarms
 from alignment.ppo.trainer import PPOTrainer
+from alignment.trackers.files import FileTracker
 
 WELL = {
     "objective/kl": 1.0,
@@ -35,7 +37,12 @@ def bell(tmp_path: Path) -> AlarmBell:
 
 
 def look(bell: AlarmBell, times: int, **changes: Any) -> list[list[str]]:
-    return [bell.look(WELL | changes.get("now", {}), warmed_up=True) for _ in range(times)]
+    now = WELL | changes.get("now", {})
+    return [names(bell.look(now, warmed_up=True)) for _ in range(times)]
+
+
+def names(rung: list[dict[str, str]]) -> list[str]:
+    return [alarm["alarm"] for alarm in rung]
 
 
 def test_all_is_well(bell: AlarmBell) -> None:
@@ -45,17 +52,21 @@ def test_all_is_well(bell: AlarmBell) -> None:
 
 @pytest.mark.parametrize("name", ILL)
 def test_an_alarm_rings_once_after_some_rollouts(
-    bell: AlarmBell, name: str, caplog: pytest.LogCaptureFixture
+    bell: AlarmBell, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     look(bell, 1)
     if name == "overoptimised":
         bell.note_held_out(0.8)
         bell.note_held_out(0.6)
+    rung = [bell.look(WELL | ILL[name], warmed_up=True) for _ in range(8)]
+    assert list(map(names, rung)) == [[], [], [name], [], [], [], [], []]
     with caplog.at_level(logging.WARNING):
-        assert look(bell, 8, now=ILL[name]) == [[], [], [name], [], [], [], [], []]
+        report_alarms(rung[2], FileTracker(tmp_path), step=7)
     (record,) = caplog.records
-    assert record.message.startswith("PPO: ")
-    assert "{" not in record.message
+    (row,) = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
+    assert record.message == f"PPO: {row['message']}"
+    assert "{" not in row["message"]
+    assert (row["step"], row["alarm"]) == (7, name)
 
 
 def test_every_alarm_is_tried_here() -> None:
@@ -73,7 +84,7 @@ def test_a_critic_may_be_useless_while_it_warms_up(bell: AlarmBell) -> None:
     look(bell, 1)
     now = WELL | ILL["critic_useless"]
     assert [bell.look(now, warmed_up=False) for _ in range(5)] == [[]] * 5
-    assert [bell.look(now, warmed_up=True) for _ in range(3)][-1] == ["critic_useless"]
+    assert [names(bell.look(now, warmed_up=True)) for _ in range(3)][-1] == ["critic_useless"]
 
 
 def test_responses_that_no_longer_end(bell: AlarmBell) -> None:
@@ -112,11 +123,18 @@ def test_the_memory_goes_through_a_checkpoint(
 def test_a_run_that_leaves_its_reference_says_so(
     make_trainer: Callable[..., PPOTrainer], caplog: pytest.LogCaptureFixture
 ) -> None:
+    trainer = make_trainer(
+        learning_rate=0.1, target_kl=0.05, alarm_patience=1, beta=1e-6, max_steps=12
+    )
     with caplog.at_level(logging.WARNING):
-        make_trainer(
-            learning_rate=0.1, target_kl=0.05, alarm_patience=1, beta=1e-6, max_steps=12
-        ).train()
-    assert [r.message for r in caplog.records if "KL to the reference" in r.message]
+        trainer.train()
+    printed = [r.message for r in caplog.records if r.message.startswith("PPO: ")]
+    assert any("KL to the reference" in line for line in printed)
+    lines = (Path(trainer.args.output_dir) / "alarms.jsonl").read_text().splitlines()
+    assert [f"PPO: {row['message']}" for row in map(json.loads, lines)] == printed
+    counts = logged(trainer, "alarms/count")
+    assert counts == sorted(counts)
+    assert counts[-1] == len(printed)
 
 
 @pytest.mark.parametrize(
