@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import torch
 from trl import RLOOConfig
 
 from alignment.errors import ConfigError
+from alignment.settings.precision import uses_bf16
 
 _OUR_WORDS = {
     "num_iterations": ("num_ppo_epochs", 1),
@@ -232,8 +232,7 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     def __post_init__(self) -> None:
         """Map PPO's words onto RLOO's, check every value and resolve the batches."""
         self._take_our_words()
-        if self.bf16 is None:
-            self.bf16 = not self.fp16 and not self.use_cpu and _gpu_has_bf16()
+        self.bf16 = uses_bf16(self.__dict__)
         self._check_values()
         self._check_together()
         try:
@@ -315,7 +314,3 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 f"gradient_accumulation_steps ({self.gradient_accumulation_steps})",
                 "a mini-batch would mix two rollouts; their quotient is the number of mini-batches",
             )
-
-
-def _gpu_has_bf16() -> bool:
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()

@@ -16,6 +16,7 @@ from typing import Any
 from alignment.errors import ConfigError
 from alignment.secrets import redact
 from alignment.settings.names import check_names
+from alignment.settings.precision import uses_bf16
 from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.settings.yaml_file import Entry, Raw, read_yaml
@@ -106,8 +107,8 @@ def build(settings: Settings) -> tuple[Any, ...]:
     for owner in dataclasses_of(settings.stage):
         names = {field.name for field in dataclasses.fields(owner) if field.init}
         given = {key: settings.values[key] for key in settings.sources if key in names}
-        if "bf16" in names and not given.get("bf16"):
-            given["bf16"] = _default_bf16(given)
+        if "bf16" in names:
+            given["bf16"] = uses_bf16(given)
         for old, new in _RENAMED.items():
             if new in names and given.get(new) is None:
                 given[new] = settings.values[old]
@@ -119,15 +120,6 @@ def build(settings: Settings) -> tuple[Any, ...]:
                 f"align {settings.stage}: {message}", "change the keys named"
             ) from error
     return tuple(built)
-
-
-def _default_bf16(given: dict[str, Any]) -> bool:
-    """TRL's default is bf16 everywhere, which ends in an error on a machine without a GPU."""
-    import torch
-
-    if given.get("bf16") is False or given.get("fp16") or given.get("use_cpu"):
-        return False
-    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:
