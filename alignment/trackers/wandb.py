@@ -5,6 +5,7 @@ import os
 import threading
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ class WandbTracker(IntegrationTracker):
             os.environ["WANDB_MODE"] = "offline"
             # W&B reads its environment once and keeps the id of the run until it is torn down,
             # and the callback that failed takes its setup for done.
-            wandb.teardown()
+            with suppress(Exception):  # if it is still broken, the next start reports that
+                wandb.teardown()
             self.callback = self.make_callback()
             super().resume(step=step)
 
