@@ -1,12 +1,17 @@
 """The record beside a checkpoint: fingerprints, lineage, reading it back."""
 
 import json
+import os
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignment.errors import ConfigError
-from alignment.runs.files import RECORD
+from alignment.runs.changes import changes
+from alignment.runs.files import RECORD, checkpoint_name, checkpoint_step, checkpoints, run_folder
 from alignment.runs.lineage import describe_run, find_runs
 from alignment.runs.record import (
     Parent,
@@ -20,6 +25,7 @@ from alignment.runs.record import (
 from alignment.settings.resolve import resolve
 
 DATA = {"train": [Source("a.jsonl", "aa", 3)]}
+A, B = Source("a.jsonl", "aa", 3), Source("b.jsonl", "bb", 4)
 PARENTS = {"model": Parent("runs/sft", "f" * 16, "sft")}
 
 
@@ -44,9 +50,12 @@ def test_a_fingerprint_changes_with_settings_data_and_parents() -> None:
         mark("--max_rows", "2"),
         mark(inputs={"train": [Source("a.jsonl", "bb", 3)]}),
         mark(inputs={"train": DATA["train"], "eval": DATA["train"]}),
+        mark(inputs={"train": [A, B]}),
+        mark(inputs={"train": [B, A]}),
         mark(parents={"model": Parent("runs/sft", "e" * 16, "sft")}),
+        mark(parents={**PARENTS, "reward_model": Parent("runs/rm", "d" * 16, "rm")}),
     }
-    assert len(different) == 7
+    assert len(different) == 10
 
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
@@ -61,6 +70,44 @@ def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     assert "hf_planted" not in text
     assert json.loads(text)["settings"]["beta"] == {"value": 0.2, "source": "--beta"}
     assert set(run.versions) >= {"python", "torch", "trl", "transformers"}
+
+
+def test_a_record_is_replaced_in_one_step(tmp_path: Path) -> None:
+    run = record(tmp_path, "sft", 1.0)
+    before = (tmp_path / RECORD).read_text()
+    os.link(tmp_path / RECORD, tmp_path / "old")
+    run.status = "failed"
+    run.write(tmp_path)
+    assert (tmp_path / "old").read_text() == before, "the record was changed in place"
+    assert load_run(tmp_path) == run
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["old", RECORD]
+
+
+def test_a_record_says_which_commit_and_whether_files_were_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        who = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        return subprocess.run(
+            ["git", *who, *words], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    def found() -> dict[str, Any]:
+        values = {"output_dir": "out"}
+        return new_run("sft", settings=values, sources={}, inputs={}, parents={}).git
+
+    monkeypatch.chdir(tmp_path)
+    assert found() == {}
+    git("init", "-q")
+    assert found() == {}, "there is no commit yet"
+    Path("a.txt").write_text("a")
+    git("add", "a.txt")
+    git("commit", "-q", "-m", "Begin")
+    Path("new.txt").write_text("not part of the repository")
+    commit = git("rev-parse", "HEAD")
+    assert found() == {"commit": commit, "dirty": False}
+    Path("a.txt").write_text("b")
+    assert found() == {"commit": commit, "dirty": True}
 
 
 def test_a_broken_record_is_a_user_error(tmp_path: Path) -> None:
@@ -92,6 +139,118 @@ def test_identify_names_runs_folders_and_hub_names(tmp_path: Path) -> None:
     (base / "model.safetensors").write_bytes(b"x" * 10)
     assert identify(str(base)).fingerprint != before.fingerprint
     assert identify("Qwen/Qwen2.5-0.5B", "v1").fingerprint == "Qwen/Qwen2.5-0.5B@v1"
+
+
+def change_byte(path: Path, at: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+MEGABYTE = 1 << 20
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda folder: (folder / "chat_template.jinja").write_text("b"),
+        lambda folder: (folder / "additional_chat_templates" / "rag.jinja").write_text("b"),
+        lambda folder: (folder / "modeling_own.py").write_text("b"),
+        lambda folder: (folder / "vocab.txt").write_text("b"),
+        lambda folder: (folder / "tokenizer.model").write_text("b"),
+        lambda folder: change_byte(folder / "tokenizer.json", 20 * MEGABYTE),
+        lambda folder: change_byte(folder / "adapter_model.bin", 3 * MEGABYTE),
+        lambda folder: change_byte(folder / "model.safetensors", 0),
+        lambda folder: change_byte(folder / "model.safetensors", -1),
+        lambda folder: change_byte(folder / "model.safetensors", 20 * MEGABYTE),
+        lambda folder: (folder / "model.safetensors").write_bytes(bytes(40 * MEGABYTE + 1)),
+        lambda folder: (folder / "merges.txt").write_text(""),
+        lambda folder: (folder / "vocab.txt").unlink(),
+        lambda folder: (folder / "vocab.txt").rename(folder / "words.txt"),
+    ],
+    ids=["template", "named template", "code", "vocabulary", "sentencepiece", "tokenizer", "middle",
+         "head", "tail", "large middle", "size", "more", "less", "name"],
+)  # fmt: skip
+def test_every_file_of_a_model_counts(tmp_path: Path, change: Callable[[Path], Any]) -> None:
+    (tmp_path / "additional_chat_templates").mkdir()
+    for name in ("chat_template.jinja", "additional_chat_templates/rag.jinja", "modeling_own.py",
+                 "vocab.txt", "tokenizer.model"):  # fmt: skip
+        (tmp_path / name).write_text("a")
+    (tmp_path / "tokenizer.json").write_bytes(bytes(40 * MEGABYTE))
+    (tmp_path / "model.safetensors").write_bytes(bytes(40 * MEGABYTE))
+    (tmp_path / "adapter_model.bin").write_bytes(bytes(6 * MEGABYTE))
+    before = identify(str(tmp_path)).fingerprint
+    (tmp_path / "README.md").write_text("about it")
+    (tmp_path / ".hidden.json").write_text("{}")
+    (tmp_path / "optimizer.pt").write_bytes(b"state")
+    assert identify(str(tmp_path)).fingerprint == before
+    change(tmp_path)
+    assert identify(str(tmp_path)).fingerprint != before
+
+
+def test_checkpoints_are_in_the_order_of_their_steps(tmp_path: Path) -> None:
+    for name in ("checkpoint-9", "checkpoint-100", "checkpoint-20", "checkpoint-best",
+                 "torn-checkpoint-200", "checkpoint-300x"):  # fmt: skip
+        (tmp_path / name).mkdir()
+    (tmp_path / "checkpoint-400").touch()
+    found = checkpoints(tmp_path)
+    assert [path.name for path in found] == ["checkpoint-9", "checkpoint-20", "checkpoint-100"]
+    assert [checkpoint_step(path) for path in found] == [9, 20, 100]
+    assert checkpoint_name(20) == "checkpoint-20"
+    assert run_folder(found[0]) == run_folder(tmp_path) == tmp_path
+    assert run_folder(tmp_path / "checkpoint-best") == tmp_path / "checkpoint-best"
+
+
+def differences(*flags: str, inputs: Any = None, parents: Any = None) -> list[str]:
+    """What changed since a run of `--beta 0.2 --max_steps 5` on two files and a parent."""
+    earlier = resolve("dpo", ["--beta", "0.2", "--max_steps", "5"])
+    run = new_run(
+        "dpo", settings=earlier.values, sources=earlier.sources,
+        inputs={"train": [A, B]}, parents=PARENTS,
+    )  # fmt: skip
+    return list(
+        changes(
+            run,
+            settings=resolve("dpo", ["--max_steps", "5", *flags]),
+            inputs={"train": [A, B]} if inputs is None else inputs,
+            parents=PARENTS if parents is None else parents,
+        )
+    )
+
+
+BETA = ("--beta", "0.2")
+OTHER = Parent("runs/rm", "e" * 16, "rm")
+
+
+def test_the_same_run_has_no_changes() -> None:
+    assert differences(*BETA) == []
+    moved = {"train": [Source("moved/a.jsonl", "aa"), Source("moved/b.jsonl", "bb")]}
+    assert differences(*BETA, inputs=moved) == []
+    assert differences(*BETA, parents={"model": Parent("moved", "f" * 16, None)}) == []
+    assert differences(*BETA, "--logging_steps", "7", "--save_steps", "9", "--report_to", "none",
+                       "--output_dir", "elsewhere", "--overwrite") == []  # fmt: skip
+
+
+def test_changed_settings_are_named_with_both_values() -> None:
+    assert differences("--beta", "0.3") == ["beta 0.2 -> 0.3"]
+    assert differences() == ["beta 0.2 -> 0.1"], "a key that is no longer given"
+    assert differences(*BETA, "--seed", "7") == ["seed 42 -> 7"], "a key that was not given before"
+
+
+def test_changed_data_is_named_by_its_files() -> None:
+    assert differences(*BETA, inputs={"train": [B, A]}) == ["train data changed: another order"]
+    assert differences(*BETA, inputs={"train": [A]}) == ["train data changed: b.jsonl"]
+    other = Source("data/b.jsonl", "cc")
+    assert differences(*BETA, inputs={"train": [A, other]}) == ["train data changed: b.jsonl"]
+    held_out = {"train": [A, B], "eval": [Source("c.jsonl", "cc")]}
+    assert differences(*BETA, inputs=held_out) == ["eval data changed: c.jsonl"]
+
+
+def test_changed_added_and_missing_parents_are_named() -> None:
+    assert differences(*BETA, parents={"model": OTHER}) == ["its model changed"]
+    both = {**PARENTS, "reward_model": OTHER}
+    assert differences(*BETA, parents=both) == ["its reward model changed"]
+    assert differences(*BETA, parents={}) == ["its model changed"]
 
 
 def test_lineage_is_a_tree_of_models(tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from alignment.settings.resolve import Settings
 from alignment.runs.record import Parent, Run, Source, decides
 from alignment.secrets import redact
+from alignment.settings.resolve import Settings
 
 
 def changes(

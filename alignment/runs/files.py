@@ -36,6 +36,9 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 CHAT_TEMPLATE = "chat_template.jinja"
 NAMED_CHAT_TEMPLATES = "additional_chat_templates"
 
+WEIGHT_SUFFIXES = {".bin", ".safetensors"}
+#: Files that decide what a model does.
+_MODEL_SUFFIXES = WEIGHT_SUFFIXES | {".jinja", ".json", ".model", ".py", ".tiktoken", ".txt"}
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 
@@ -60,6 +63,12 @@ def checkpoints(run: Path) -> list[Path]:
 def run_folder(model: Path) -> Path:
     """The folder of the run that a model belongs to: that above a checkpoint, else its own."""
     return model.parent if checkpoint_step(model) is not None else model
+
+
+def model_files(folder: Path) -> list[Path]:
+    """The files of a model's folder that decide what the model does, sorted by path."""
+    found = [*folder.glob("[!.]*"), *folder.glob(f"{NAMED_CHAT_TEMPLATES}/[!.]*")]
+    return sorted(path for path in found if path.suffix in _MODEL_SUFFIXES and path.is_file())
 
 
 def holds_weights(folder: Path) -> bool:

@@ -8,22 +8,26 @@ pipeline form a hash chain: change the reward data, and rm and ppo are stale whi
 import hashlib
 import importlib.metadata
 import json
-import os
 import platform
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignment import processes
-from alignment.disk import digest_file, sync, write_text
+from alignment.disk import digest_file, digest_pieces, sync, write_text
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
-from alignment.runs.files import RECORD, checkpoint_step, run_folder
+from alignment.runs.files import (
+    RECORD,
+    WEIGHT_SUFFIXES,
+    checkpoint_step,
+    model_files,
+    run_folder,
+)
 from alignment.secrets import redact, redact_words
 
 #: Keys that say where and how loudly to work, not what comes out.
@@ -202,25 +206,16 @@ def identify(model: str, revision: str = "main") -> Parent:
         mark = "" if checkpoint_step(folder) is None else folder.name
         return Parent(model, run.fingerprint + mark, run.stage)
     if folder.is_dir():
-        return Parent(model, _folder_digest(folder), None)
+        return Parent(model, _digest_model(folder), None)
     return Parent(model, f"{model}@{revision}", None)
 
 
-def _folder_digest(folder: Path) -> str:
-    """A digest of a model folder: small files whole, of weights the size and both ends.
-
-    Hashing 15 GB takes minutes; a megabyte at either end, with the size, tells two trainings apart.
-    """
+def _digest_model(folder: Path) -> str:
+    """A digest of a model's files: of weights by pieces, of all others whole."""
     digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.suffix not in {".json", ".safetensors", ".bin", ".model", ".jinja", ".txt"}:
-            continue
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            digest.update(file.read(1 << 20))
-            file.seek(max(0, size - (1 << 20)))
-            digest.update(file.read(1 << 20))
+    for path in model_files(folder):
+        content = digest_pieces(path) if path.suffix in WEIGHT_SUFFIXES else digest_file(path)
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return digest.hexdigest()[:16]
 
 
