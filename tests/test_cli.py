@@ -74,7 +74,7 @@ GOOD_ROW = {"prompt": "a", "chosen": "b", "rejected": "c"}
         (["dpo", "--model_name_or_path", "./nowhere", "--train_data", "good.jsonl"],
          "nowhere: no such folder, and no hub model"),
         (["dpo", "--model_name_or_path", "MODEL", "--train_data", "good.jsonl",
-          "--output_dir", "full"], "full: not empty, and no run of ours"),
+          "--output_dir", "full"], "full: not empty, and not a run of align"),
         (["run", "none.yaml"], "none.yaml: no such file"),
         (["runs", "nowhere"], "nowhere: no such folder"),
         (["sfx"], "No such command 'sfx'"),

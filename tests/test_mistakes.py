@@ -204,7 +204,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("ppo", "--reward_model bare",
      "reward_model: bare: no model here: no config.json, no adapter_config.json"),
     ("sft", "--output_dir page.jsonl", "output_dir: page.jsonl: is a file"),
-    ("sft", "--output_dir full", "output_dir: full: not empty, and no run of ours"),
+    ("sft", "--output_dir full", "output_dir: full: not empty, and not a run of align"),
     ("sft", "--output_dir .", "output_dir: HERE is where you work"),
     ("sft", "--output_dir model", "output_dir: HERE/model holds model_name_or_path model"),
     # data

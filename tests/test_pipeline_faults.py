@@ -6,6 +6,7 @@ pipeline that nobody touched.
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from kills import fingerprints
 from support import write_jsonl
 from test_reliability import environment
 
-from alignment.runs.folder import check_output, drop_formers, formers, set_aside
+from alignment.runs.folder import check_output, delete_previous_runs, previous_runs, set_aside
 from alignment.runs.record import Run, load_run
 from alignment.training.checkpoints import find_fault, newest_whole
 
@@ -172,20 +173,20 @@ def test_a_stale_run_is_kept_until_the_new_one_is_finished(whole: Path, tmp_path
     subprocess.run(["cp", "-r", str(whole / "runs"), str(root / "runs")], check=True)
     for name in ("sft.yaml", "dpo.yaml"):
         (root / name).write_bytes((whole / name).read_bytes())
-    sft, former = root / "runs" / "sft", root / "runs" / "sft.former-1"
+    sft, previous = root / "runs" / "sft", root / "runs" / "sft.previous-1"
     before = content(sft)
 
     broken = ("--set", "sft.learning_rate=1e39", "--only", "sft")
     code, told = run(root, *broken)
     assert code == 1, told
     assert "sft: run (learning_rate 0.001 -> 1e+39)" in told
-    assert f"{sft}: the run in it is kept as sft.former-1 until this one is finished" in told
-    assert f"the run before this one is whole, in {former}" in told
-    assert content(former) == before
+    assert f"{sft}: the run in it is kept as sft.previous-1 until this one is finished" in told
+    assert f"the run before this one is whole, in {previous}" in told
+    assert content(previous) == before
 
     assert run(root, *broken)[0] == 1
-    assert content(former) == before, "the run that failed left nothing to be kept beside it"
-    assert formers(sft) == [former]
+    assert content(previous) == before, "the run that failed left nothing to be kept beside it"
+    assert previous_runs(sft) == [previous]
 
     (tmp_path / "planted").mkdir()
     (tmp_path / "planted" / "sitecustomize.py").write_text(PLANTED)
@@ -194,11 +195,11 @@ def test_a_stale_run_is_kept_until_the_new_one_is_finished(whole: Path, tmp_path
     code, told = run(root, *better, PYTHONPATH=path)
     assert code == 137, told
     assert not sft.exists()
-    assert content(former) == before
+    assert content(previous) == before
 
     code, told = run(root, *better)
     assert code == 0, told
-    assert not formers(sft)
+    assert not previous_runs(sft)
     found = load_run(sft)
     assert found
     assert found.status == "finished"
@@ -235,7 +236,7 @@ def replace(folder: Path, mark: str) -> None:
     (folder / "model.safetensors").write_text(mark)
     record.status = "finished"
     record.write(folder)
-    drop_formers(folder)
+    delete_previous_runs(folder)
 
 
 @pytest.mark.filterwarnings("ignore:.*use of fork.*:DeprecationWarning")
@@ -248,13 +249,13 @@ def test_a_kill_at_any_moment_leaves_a_whole_run(tmp_path: Path) -> None:
         (folder / "checkpoint-1" / "optimizer.pt").write_text("first")
         before = content(folder)
         killed = killed_at(number, lambda folder=folder: replace(folder, "second"))
-        places = [place for place in (folder, *formers(folder)) if place.exists()]
+        places = [place for place in (folder, *previous_runs(folder)) if place.exists()]
         whole = [place for place in places if content(place) == before]
         found = load_run(folder)
         done = found is not None and (found.fingerprint, found.status) == ("second", "finished")
         assert whole or done, number
         replace(folder, "third")
-        assert not formers(folder)
+        assert not previous_runs(folder)
         assert names(folder.parent) == ["sft"]
         if not killed:
             break
@@ -262,25 +263,41 @@ def test_a_kill_at_any_moment_leaves_a_whole_run(tmp_path: Path) -> None:
     assert number > 20
 
 
-def test_former_runs_are_numbered_and_found_by_their_record(tmp_path: Path) -> None:
+def test_previous_runs_are_numbered_and_found_by_their_record(tmp_path: Path) -> None:
     folder = tmp_path / "sft"
-    for name in ("sft.former-1", "sft.former-x", "other.former-1"):
+    for name in ("sft.previous-1", "sft.previous-x", "other.previous-1"):
         (tmp_path / name).mkdir()  # not ours: no record
     for mark in ("a", "b"):
         record = Run("sft", "sft", mark, status="interrupted")
         record.write(folder)
         (folder / "checkpoint-2").mkdir()
         if mark == "a":
-            (tmp_path / "sft.former-1").rmdir()
+            (tmp_path / "sft.previous-1").rmdir()
         set_aside(folder)
-    assert [path.name for path in formers(folder)] == ["sft.former-1", "sft.former-2"]
+    assert [path.name for path in previous_runs(folder)] == ["sft.previous-1", "sft.previous-2"]
     record.write(folder)
-    drop_formers(folder)
-    assert len(formers(folder)) == 2, "nothing is deleted before the new run is finished"
+    delete_previous_runs(folder)
+    assert len(previous_runs(folder)) == 2, "nothing is deleted before the new run is finished"
     record.status = "finished"
     record.write(folder)
-    drop_formers(folder)
-    assert names(tmp_path) == ["other.former-1", "sft", "sft.former-x"]
+    delete_previous_runs(folder)
+    assert names(tmp_path) == ["other.previous-1", "sft", "sft.previous-x"]
+
+
+def test_a_number_is_not_used_again_and_a_name_is_taken_literally(tmp_path: Path) -> None:
+    folder, similar = tmp_path / "v1.5", tmp_path / "v1x5"
+    for mark in range(3):
+        Run("sft", "v1.5", f"{mark}", status="interrupted").write(folder)
+        (folder / "checkpoint-2").mkdir()
+        set_aside(folder)
+    shutil.rmtree(tmp_path / "v1.5.previous-2")
+    shutil.rmtree(tmp_path / "v1.5.previous-1")
+    Run("sft", "v1x5", "similar", status="interrupted").write(tmp_path / "v1x5.previous-1")
+    replace(similar, "similar")
+    Run("sft", "v1.5", "last", status="interrupted").write(folder)
+    (folder / "checkpoint-2").mkdir()
+    assert set_aside(folder) == tmp_path / "v1.5.previous-4"
+    assert [path.name for path in previous_runs(folder)] == ["v1.5.previous-3", "v1.5.previous-4"]
 
 
 def test_a_link_to_another_disk_stays_a_link(tmp_path: Path) -> None:
@@ -291,5 +308,5 @@ def test_a_link_to_another_disk_stays_a_link(tmp_path: Path) -> None:
     set_aside(link)
     Run("sft", "sft", "second").write(link)
     assert link.is_symlink()
-    assert [path.name for path in formers(link)] == ["sft.former-1"]
+    assert [path.name for path in previous_runs(link)] == ["sft.previous-1"]
     assert load_run(far)

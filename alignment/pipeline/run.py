@@ -21,7 +21,7 @@ from alignment.pipeline.launch import command, take_launch_words
 from alignment.registry import ROLES, STAGES
 from alignment.runs.changes import changes
 from alignment.runs.files import checkpoints
-from alignment.runs.folder import drop_formers, formers
+from alignment.runs.folder import delete_previous_runs, previous_runs
 from alignment.runs.lock import locked
 from alignment.runs.record import Parent, Run, fingerprint, load_run
 from alignment.secrets import redact_words
@@ -53,9 +53,9 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
     _prepare_rows(plans)
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
-        if plan.action == "skip" and formers(plan.step.folder):
+        if plan.action == "skip" and previous_runs(plan.step.folder):
             with locked(plan.step.folder):  # a kill came before they were deleted
-                drop_formers(plan.step.folder)
+                delete_previous_runs(plan.step.folder)
         if plan.action not in ("run", "resume"):
             continue
         click.echo(f"  {plan.pasteable}")

@@ -15,13 +15,13 @@ import click
 from alignment.data.rows import StageRows, check_rows, prepare_stage
 from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
-from alignment.registry import STAGES
-from alignment.runs.files import checkpoints
 from alignment.memory.batch_size import take_found
 from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import is_main
+from alignment.registry import STAGES
 from alignment.runs.changes import changes
-from alignment.runs.folder import check_output, formers, set_aside
+from alignment.runs.files import checkpoints
+from alignment.runs.folder import check_output, previous_runs, set_aside
 from alignment.runs.record import Run, new_run
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
@@ -138,9 +138,9 @@ def open_job(settings: Settings) -> Job:
     """
     values = settings.values
     folder = Path(values["output_dir"])
-    former = None
+    previous = None
     if is_main() or values["resume"]:  # else what lies there may be this run's own record
-        former = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
+        previous = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
     import_functions(values.get("reward_model") or [])
     rows = prepare_stage(STAGES[settings.stage], values)
@@ -148,17 +148,17 @@ def open_job(settings: Settings) -> Job:
     run = new_run(
         settings.stage, settings=values, sources=settings.sources, inputs=inputs, parents=parents
     )
-    if former is None or not values["resume"]:
+    if previous is None or not values["resume"]:
         _count(rows, run, values)
         return Job(settings, run, folder, rows, resumes=False)
     if not values["resume_anyway"]:
-        _refuse_changes(folder, former, settings, run)
-    if former.status != "finished":
+        _refuse_changes(folder, previous, settings, run)
+    if previous.status != "finished":
         _count(rows, run, values)
-    run.started, run.tracker_id = former.started, former.tracker_id
-    if "batch" in former.checks:  # what fitted at its start fits now, and resumes its bits
-        run.checks["batch"] = former.checks["batch"]
-    finished = former.status == "finished"
+    run.started, run.tracker_id = previous.started, previous.tracker_id
+    if "batch" in previous.checks:  # what fitted at its start fits now, and resumes its bits
+        run.checks["batch"] = previous.checks["batch"]
+    finished = previous.status == "finished"
     return Job(settings, run, folder, rows, resumes=True, finished=finished)
 
 
@@ -177,11 +177,11 @@ def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:
     return {key: value for key, value in last.items() if key not in ("step", "epoch")}
 
 
-def _refuse_changes(folder: Path, former: Run, settings: Settings, run: Run) -> None:
+def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -> None:
     """A resumed run must be the run that was begun."""
-    differing = list(changes(former, settings=settings, inputs=run.inputs, parents=run.parents))
-    if former.processes != run.processes:
-        differing.append(f"processes {former.processes} -> {run.processes}")
+    differing = list(changes(previous, settings=settings, inputs=run.inputs, parents=run.parents))
+    if previous.processes != run.processes:
+        differing.append(f"processes {previous.processes} -> {run.processes}")
     found = "; ".join(differing)
     if found:
         raise ConfigError(
@@ -211,18 +211,18 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
         if is_main():
             _write_last(job)
-            _tell_of_formers(job)
+            _report_previous_run(job)
 
 
 def _make_room(folder: Path) -> None:
-    former = set_aside(folder)
-    if former is not None:
-        click.echo(f"{folder}: the run in it is kept as {former.name} until this one is finished")
+    previous = set_aside(folder)
+    if previous is not None:
+        click.echo(f"{folder}: the run in it is kept as {previous.name} until this one is finished")
 
 
-def _tell_of_formers(job: Job) -> None:
+def _report_previous_run(job: Job) -> None:
     """Say where the run is that this one was to replace, where it did not come to that."""
-    found = formers(job.folder)
+    found = previous_runs(job.folder)
     if job.run.status != "finished" and found:
         click.echo(f"the run before this one is whole, in {found[-1]}", err=True)
 

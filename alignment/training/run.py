@@ -16,7 +16,7 @@ from alignment.errors import AlignError, Interrupted, TrainingError
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
-from alignment.runs.folder import drop_formers
+from alignment.runs.folder import delete_previous_runs
 from alignment.runs.lock import locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
 from alignment.settings.resolve import describe, resolve
@@ -72,13 +72,13 @@ def run_stage(stage: str, argv: list[str]) -> None:
 def _run(stage: str, job: Job) -> None:
     if job.finished:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
-        drop_formers(job.folder)
+        delete_previous_runs(job.folder)
         return
     _quieten()
     with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
-        drop_formers(job.folder)
+        delete_previous_runs(job.folder)
         click.echo(f"{stage}: done, in {job.folder}")
 
 
