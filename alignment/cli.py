@@ -230,6 +230,24 @@ def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
     click.echo(f"merged into {folder}; logits moved by at most {change:.1e} of their size")
 
 
+@main.command("cache", short_help="List or clear the prepared training rows")
+@click.option("--clear", is_flag=True, help="Delete them; the next run prepares its rows again.")
+def cache_command(clear: bool) -> None:
+    """List the training rows that were prepared on this machine, or delete them.
+
+    They are in the folder ALIGN_CACHE, or in align/rows in the user's cache folder. The least
+    recently used are deleted if they exceed ALIGN_CACHE_GB (20).
+    """
+    from alignment.data import cache
+
+    if clear:
+        number, freed = cache.clear()
+        click.echo(f"deleted {number} prepared data sets, {freed / 1e6:,.1f} MB")
+        return
+    for line in cache.describe_entries():
+        click.echo(line)
+
+
 def entry_point() -> None:
     """Run `align`; a user's mistake ends with 2 and without a traceback."""
     guard_output()

@@ -10,9 +10,12 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from alignment.errors import ConfigError, DataError
+from alignment.errors import DataError
 from alignment.evaluate.loading import Policy
 from alignment.evaluate.records import Prompt
+from data_tools.formats.record import Unusable
+from data_tools.rendering.render import Renderer
+from data_tools.rendering.tokenizer import from_transformers
 
 
 @dataclass(frozen=True)
@@ -42,26 +45,16 @@ def encode_prompts(
 
     Raises:
         ConfigError: A prompt is messages and the tokenizer of model `name` has no chat template.
+        DataError: The chat template refuses a prompt, counted from 1.
     """
-    encoded = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            encoded.append(tokenizer(prompt)["input_ids"])
-            continue
-        if tokenizer.chat_template is None:
-            raise ConfigError(
-                f"model {name!r}: its tokenizer has no chat template, and the prompts are messages",
-                "Give string prompts with as_chat=false, or a tokenizer with a template.",
-            )
-        is_open = prompt[-1]["role"] == "assistant"
-        ids = tokenizer.apply_chat_template(
-            prompt,
-            add_generation_prompt=not is_open,
-            continue_final_message=is_open,
-            return_dict=False,
-        )
-        encoded.append(ids)
-    return encoded
+    renderer = Renderer(from_transformers(tokenizer), as_chat=False)
+    spoken = []
+    for row, prompt in enumerate(prompts, start=1):
+        try:
+            spoken.append(renderer.prompt(prompt))
+        except Unusable as error:
+            raise DataError(f"prompt {row}: model {name!r}: {error.reason}", error.remedy) from None
+    return [tokens.ids for tokens in renderer.encode(spoken)]
 
 
 def check_context(

@@ -11,9 +11,13 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from trl.models import prepare_deepspeed
 
+from alignment.errors import DataError
 from alignment.models.folders import max_positions
 from alignment.ppo.adapters import active_adapter, add_saved_adapter, evaluating
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
+from data_tools.formats.record import Record, Unusable
+from data_tools.rendering.render import Renderer
+from data_tools.rendering.tokenizer import from_transformers
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +38,16 @@ class ModelReward(Reward):
         tokenizer: PreTrainedTokenizerBase,
         *,
         name: str,
-        chat_template: Any = None,
+        chat_template: str | None = None,
         stats: ScoreStats | None = None,
         batch_size: int = 16,
     ) -> None:
         super().__init__(name)
         self.tokenizer: Any = tokenizer
-        self.chat_template = chat_template
+        light = from_transformers(tokenizer)
+        if chat_template is not None:
+            light = light.changed(template=chat_template, eos=light.eos)
+        self._renderer = Renderer(light, as_chat=False)
         self.stats = stats
         self.batch_size = batch_size
         self.max_length = _UNLIMITED
@@ -98,18 +105,11 @@ class ModelReward(Reward):
         return {key: batch[key] for key in ("input_ids", "attention_mask")}
 
     def _token_ids(self, prompt: Any, completion: Any) -> list[int]:
-        if isinstance(prompt, str):
-            eos = self.tokenizer.eos_token or ""
-            text = prompt + completion
-            text = text if text.endswith(eos) else text + eos
-            ids = self.tokenizer(text)["input_ids"]
-        else:
-            ids = self.tokenizer.apply_chat_template(
-                prompt + completion,
-                chat_template=self.chat_template,
-                tokenize=True,
-                return_dict=True,
-            )["input_ids"]
+        try:
+            spoken = self._renderer.answer(Record("sft"), prompt, completion)
+        except Unusable as error:
+            raise DataError(f"reward {self.__name__}: {error.reason}", error.remedy) from error
+        ids = self._renderer.encode([spoken])[0].ids
         if len(ids) > self.max_length and not self._has_warned:
             self._has_warned = True
             logger.warning(

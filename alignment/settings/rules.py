@@ -132,7 +132,7 @@ def check_combinations(
     Raises:
         ConfigError: the first that cannot, with its place and what to do.
     """
-    for key, why, remedy in _faults(stage, values, elsewhere):
+    for key, why, remedy in (*_faults(stage, values, elsewhere), *_other_masks(values, source)):
         raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
     try:
         _check_rewards(values.get("reward_model") or [])
@@ -140,6 +140,17 @@ def check_combinations(
         raise ConfigError(
             f"{place_of(source('reward_model'))}{error.message}", error.remedy
         ) from None
+
+
+def _other_masks(values: Values, source: Callable[[str], str]) -> Iterator[tuple[str, str, str]]:
+    """Keys of TRL that ask for another loss mask than `loss_on`, which decides it here."""
+    for key in ("assistant_only_loss", "completion_only_loss"):
+        if key not in values or source(key) == "default" or values[key] is None:
+            continue
+        if not values[key] and values["loss_on"] != "all":
+            yield key, "false asks for loss on every token", "say so by loss_on: all"
+        if values[key] and values["loss_on"] == "all":
+            yield key, "true, but loss_on is all", "give one of the two"
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
@@ -198,6 +209,8 @@ def _missing_files(values: Values) -> Iterator[tuple[str, str, str]]:
             json.loads(Path(value).read_text(encoding="utf-8"))
         except ValueError as error:
             yield key, f"{value}: not JSON: {error}", "fix the file"
+    if values.get("chat_template") and values.get("chat_template_path"):
+        yield "chat_template_path", "names a second chat template", "give one of the two"
     template = values.get("chat_template_path")
     if template and not Path(template).exists() and template.endswith((".jinja", ".j2")):
         yield "chat_template_path", f"{template}: no such file", f"looked from {Path.cwd()}"

@@ -35,6 +35,8 @@ def trainer_arguments(
         job.rows = prepare_stage(job.rows.stage, job.settings.values, start)
     train, held_out = load_datasets(job.rows, job.settings.values)
     args.remove_unused_columns = False  # there are none, and TRL does not know the masks
+    if "assistant_only_loss" in job.settings.values:
+        args.assistant_only_loss = False  # the rows are masked; TRL would ask for conversations
     return {
         **load_model(model, args),
         "args": args,

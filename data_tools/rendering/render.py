@@ -7,6 +7,7 @@ prompts of PPO all ask it.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 from tokenizers import Encoding
@@ -130,7 +131,7 @@ class Renderer:
         """
         if not self.as_chat or not record.prompt:
             return record
-        return record._replace(prompt=as_messages(record.prompt, "user"))
+        return replace(record, prompt=as_messages(record.prompt, "user"))
 
     def text(self, text: str) -> Spoken:
         """Plain text to continue from; every token carries loss."""
@@ -163,6 +164,9 @@ class Renderer:
     def prompt(self, prompt: Text, record: Record | None = None) -> Spoken:
         """A prompt up to where the answer begins; nothing carries loss.
 
+        A prompt that ends with a turn of the assistant is an answer to continue: it ends with the
+        content of that turn.
+
         Raises:
             Unusable: If the template refuses the row, or there is none for its turns.
         """
@@ -170,7 +174,11 @@ class Renderer:
             return Spoken(prompt, (), len(prompt), plain=True)
         template, turns = self._needed_template(), as_messages(prompt, "user")
         check_reserved(turns)
-        text = template.text(turns, opened=True, **_given(record))
+        if turns[-1]["role"] == "assistant":
+            text, content = template.text(turns, **_given(record)), turns[-1]["content"].strip()
+            text = text[: text.rfind(content) + len(content)]
+        else:
+            text = template.text(turns, opened=True, **_given(record))
         return Spoken(text, (), len(text))
 
     def encode(self, spoken: Sequence[Spoken]) -> list[Tokens]:
