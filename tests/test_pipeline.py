@@ -161,6 +161,39 @@ def test_a_stage_that_fails_ends_the_pipeline(
     assert load_run(folder / "runs" / "ppo") is not None  # what was there stays
 
 
+def test_a_reward_function_is_missed_before_the_first_stage_starts(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "length_rules.py").write_text(
+        "def length(completions, **columns):\n    return [float(len(c)) for c in completions]\n"
+    )
+    (tmp_path / "pipeline.yaml").write_text(
+        f"name: rules\noutput_dir: {tmp_path}/runs\nstages:\n"
+        f"  sft: {{config: {folder}/sft.yaml}}\n"
+        f"  ppo: {{config: {folder}/ppo.yaml, needs: {{model: sft}}}}\n"
+    )
+
+    def run(reward: str) -> int:
+        return run_pipeline(plan(tmp_path, f"ppo.reward_model={reward}"))
+
+    assert run("length_rules.py:width") == 2
+    told = capfd.readouterr()
+    assert "no function 'width' in length_rules.py" in told.err
+    assert "sft: run" not in told.out
+    assert not (tmp_path / "runs").exists()
+    assert run("length_rules:length") == 0
+    ppo = load_run(tmp_path / "runs" / "ppo")
+    assert ppo
+    before = ppo.parents["reward_model"].fingerprint
+    assert actions(plan(tmp_path, "ppo.reward_model=length_rules.py:length"))["ppo"] == "skip"
+    (tmp_path / "length_rules.py").write_text("length = len\n")
+    changed = plan(tmp_path, "ppo.reward_model=length_rules:length")[1]
+    assert (changed.action, changed.reason) == ("run", "its reward model changed")
+    assert before.endswith(":length")
+
+
 @pytest.mark.parametrize(
     "door",
     [

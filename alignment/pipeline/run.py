@@ -17,6 +17,7 @@ from alignment.errors import ConfigError
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
 from alignment.pipeline.file import Pipeline, Step
+from alignment.pipeline.functions import check_functions
 from alignment.pipeline.launch import command, take_launch_words
 from alignment.registry import ROLES, STAGES
 from alignment.runs.changes import changes
@@ -50,6 +51,10 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
     Raises:
         DataError: a row of a later stage cannot be used; nothing was started then.
     """
+    to_run = [plan for plan in plans if plan.action in ("run", "resume")]
+    rewards = [r for plan in to_run for r in plan.settings.values.get("reward_model") or []]
+    if code := check_functions(rewards):
+        return code
     _prepare_rows(plans)
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")

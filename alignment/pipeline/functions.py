@@ -1,0 +1,36 @@
+"""Check that a pipeline's reward functions are there, before its first stage starts.
+
+That needs an import, which runs the user's code: it may claim a GPU or leave threads behind. So a
+process of its own imports them, and ends before a stage begins.
+"""
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from alignment.errors import AlignError
+from alignment.models.parents import import_functions
+from alignment.pipeline.child import run_child
+from alignment.secrets import guard_output, redact_text
+from alignment.settings.reward_spec import RewardKind, parse_reward
+
+
+def check_functions(rewards: Sequence[str]) -> int:
+    """Import the functions among rewards in a process of its own; returns its exit code."""
+    named = sorted({r for r in rewards if parse_reward(r).kind is RewardKind.FUNCTION})
+    return run_child([sys.executable, "-m", __name__, *named]) if named else 0
+
+
+def main(rewards: Sequence[str]) -> None:
+    """Import the functions; a mistake is reported as a stage reports it."""
+    guard_output()
+    try:
+        import_functions(rewards)
+    except AlignError as error:
+        click.echo(redact_text(f"error: {error}"), err=True)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
