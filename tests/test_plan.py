@@ -14,6 +14,7 @@ import torch
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import LoraConfig, get_peft_model
 from support import REPOSITORY, make_tokenizer, write_jsonl
 from torch import nn
 from torch._subclasses import FakeTensorMode
@@ -27,18 +28,21 @@ from transformers import (
 )
 
 from alignment.cli import main
+from alignment.data.arrow import LENGTH, read_column
+from alignment.data.rows import prepare_stage, read_start
 from alignment.errors import AlignError, ConfigError
 from alignment.plan.command import plan as plan_command
 from alignment.plan.devices import parse_counts, parse_memory
-from alignment.plan.launched import Launch, read_launch
 from alignment.plan.ledger import Ledger
 from alignment.plan.memory import Memory, estimate, shard
 from alignment.plan.models import build_models, with_depth
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.recipe import read_stage
+from alignment.plan.request import read_launch
 from alignment.plan.rows import measure_rows
-from alignment.plan.steps import _read, read_memory
-from alignment.plan.work import Batch, Device, Lora, RewardModel, Work
+from alignment.plan.steps import read_memory, run_step
+from alignment.plan.work import Batch, Device, Launch, RewardModel, Work
+from alignment.registry import STAGES
 from alignment.settings.resolve import resolve
 
 SHAPE = {
@@ -56,13 +60,17 @@ CONFIGS: dict[str, PreTrainedConfig] = {
 
 
 def work(stage: str = "sft", config: PreTrainedConfig = LLAMA, **keys: Any) -> Work:
+    facts = STAGES[stage]
     known: dict[str, Any] = {
-        "form": "full", "device": "cpu", "batch": Batch(4, 32), "checkpointing": False,
-        "reference": stage in ("dpo", "ppo"),
+        "form": "full", "device": "cpu", "checkpointing": False, "adapter": lora(16),
+        "batch": Batch(4, 48, 1, 32, 4) if facts.samples else Batch(4, 32),
+        "reference": facts.has_reference({"beta": 0.1}),
     }  # fmt: skip
-    if stage == "ppo":
-        known["batch"] = Batch(4, 48, 1, 32, 4)
-    return Work(stage, config, **{**known, **keys})
+    return Work(facts, config, **{**known, **keys})
+
+
+def lora(rank: int, **keys: Any) -> LoraConfig:
+    return LoraConfig(r=rank, lora_alpha=32, lora_dropout=0.05, **keys)
 
 
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out is set")  # peft, of GPT-2
@@ -71,16 +79,14 @@ def test_parameters_are_counted_as_in_the_real_model(name: str) -> None:
     config = CONFIGS[name]
     real = AutoModelForCausalLM.from_config(config)
     assert build_models(work(config=config)).parameters == real.num_parameters()
-    from peft import LoraConfig, get_peft_model
-
     adapted = get_peft_model(real, LoraConfig(r=4, task_type="CAUSAL_LM", target_modules=None))
     trained, _ = adapted.get_nb_trainable_parameters()
-    models = build_models(work(config=config, form="lora", lora=Lora(r=4)))
+    models = build_models(work(config=config, form="lora", adapter=lora(4)))
     assert sum(p.numel() for p in models.trained()) == trained
     assert models.parameters == real.num_parameters() - trained
 
 
-@pytest.mark.parametrize("stage", ["pt", "sft", "rm", "dpo", "ppo"])
+@pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("form", ["full", "lora", "qlora"])
 @pytest.mark.parametrize("device", ["cpu", "gpu"])
 def test_every_stage_has_an_estimate(stage: str, form: str, device: Device) -> None:
@@ -92,8 +98,10 @@ def test_every_stage_has_an_estimate(stage: str, form: str, device: Device) -> N
     assert found.total <= sum(
         (found.weights, found.gradients, found.optimizer, found.activations, found.reference)
     ) + sum((found.critic, found.rewards, found.context))
-    assert (found.kv_cache > 0) == (stage == "ppo")
-    assert (found.reference > 0) == (stage in ("dpo", "ppo") and form == "full")
+    facts = STAGES[stage]
+    assert (found.kv_cache > 0) == facts.samples
+    assert (found.reference > 0) == (facts.reference != "never" and form == "full")
+    assert (found.critic > 0) == facts.critic
 
 
 @pytest.mark.parametrize("name", ["qwen2", "qwen3", "gpt2"])
@@ -103,9 +111,9 @@ def test_other_architectures_have_an_estimate(name: str) -> None:
 
 
 @pytest.mark.parametrize("keys", [{}, {"checkpointing": True}, {"form": "lora"}], ids=str)
-def test_two_depths_tell_every_other(keys: dict[str, Any]) -> None:
+def test_two_depths_give_any_other(keys: dict[str, Any]) -> None:
     deep = work("dpo", with_depth(LLAMA, 7), **keys)
-    from_two, whole = read_memory(deep).segments, _read(deep).segments
+    from_two, whole = read_memory(deep).segments, run_step(deep).segments
     assert max(m.live for m in from_two.values()) == max(m.live for m in whole.values())
     assert from_two == {name: whole[name] for name in from_two}
 
@@ -159,18 +167,21 @@ def _live(what: Work) -> int:
 
 
 def test_quantized_weights_take_half_a_byte() -> None:
-    lora, qlora = (
-        estimate(work(form=form, quantized=kind, dtype="bfloat16", lora=Lora(targets="all-linear")))
+    everywhere = lora(16, target_modules="all-linear")
+    plain, quantized = (
+        estimate(work(form=form, quantized=kind, dtype="bfloat16", adapter=everywhere))
         for form, kind in (("lora", ""), ("qlora", "4bit"))
     )
     linear = 2 * (32 * 32 * 2 + 32 * 16 * 2 + 3 * 32 * 64)
-    adapter_savings = 2 * lora.trained  # bfloat16 in place of float32
-    assert lora.weights - qlora.weights == pytest.approx(linear * (2 - 0.5625), abs=adapter_savings)
+    adapter_savings = 2 * plain.trained  # bfloat16 in place of float32
+    assert plain.weights - quantized.weights == pytest.approx(
+        linear * (2 - 0.5625), abs=adapter_savings
+    )
 
 
 def test_a_shared_reward_model_costs_its_adapter() -> None:
-    shared = RewardModel(LLAMA, "float32", Lora(r=4))
-    alone = replace(shared, lora=None)
+    shared = RewardModel(LLAMA, "float32", lora(4))
+    alone = replace(shared, adapter=None)
     small, large = (estimate(work("ppo", form="lora", rewards=(r,))) for r in (shared, alone))
     assert small.rewards < large.rewards / 5
 
@@ -193,7 +204,7 @@ def test_more_tokens_take_no_less(rows: int, length: int, stage: str) -> None:
 @settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rank=st.integers(1, 12))
 def test_rank_costs_and_lora_holds_less_than_full(rank: int) -> None:
-    small, large = (estimate(work(form="lora", lora=Lora(r=r))) for r in (rank, rank + 1))
+    small, large = (estimate(work(form="lora", adapter=lora(r))) for r in (rank, rank + 1))
     full = estimate(work())
     assert small.total <= large.total
     assert large.gradients + large.optimizer < full.gradients + full.optimizer
@@ -326,7 +337,7 @@ def test_only_the_config_is_read_of_a_model(model: Path, tmp_path: Path) -> None
     assert max(map(len, [line for line in wide.splitlines() if str(model) not in line])) <= 80
 
 
-def test_a_critic_that_is_an_adapter_is_told_of_without_the_full_form(
+def test_a_critic_that_is_an_adapter_is_reported_without_the_full_form(
     model: Path, tmp_path: Path
 ) -> None:
     words = ["--stage=ppo", *argv(model, tmp_path, critic="lora"), "--device=cpu"]
@@ -338,8 +349,6 @@ def test_a_critic_that_is_an_adapter_is_told_of_without_the_full_form(
 
 
 def test_an_adapter_is_planned_as_the_lora_that_it_is(model: Path, tmp_path: Path) -> None:
-    from peft import LoraConfig, get_peft_model
-
     adapter = tmp_path / "adapter"
     whole = AutoModelForCausalLM.from_config(LLAMA)
     get_peft_model(whole, LoraConfig(r=4)).save_pretrained(adapter)
@@ -381,7 +390,7 @@ def test_packages_of_another_machine_may_be_missing_on_this(model: Path, tmp_pat
     assert (found["form"], found["device"]) == ("qlora", "gpu")
 
 
-def test_what_does_not_fit_is_told_with_what_would(model: Path, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_reported_with_what_would(model: Path, tmp_path: Path) -> None:
     words = ["--stage=sft", *argv(model, tmp_path, activation_checkpointing="false")]
     (found,) = json.loads(run(*words, "--memory=600MiB", "--json"))["stages"]
     assert found["fits"] is False
@@ -418,18 +427,50 @@ def test_a_pipeline_knows_what_earlier_stages_leave(model: Path, tmp_path: Path)
     assert 0 < ppo["forms"]["lora"]["reference"] < ppo["forms"]["lora"]["weights"] / 4
 
 
-def test_lengths_are_the_tokenizers(model: Path, tmp_path: Path) -> None:
-    words = argv(model, tmp_path, as_chat="true")
-    tokenizer = make_tokenizer()
-    found = measure_rows("sft", resolve("sft", words).values, tokenizer)
-    chat = [
-        {"role": "user", "content": "Say hello."},
-        {"role": "assistant", "content": "hello " * 20},
-    ]
-    ids = tokenizer.apply_chat_template(chat, tokenize=True, return_dict=True)["input_ids"]
-    assert (found.rows, found.longest) == (3, len(ids))
-    cut = measure_rows("sft", resolve("sft", [*words, "--max_length=9"]).values, tokenizer)
-    assert cut.longest == 9
+def write_rows(file: Path, stage: str, *lengths: int) -> None:
+    """Rows of a stage whose longest side has so many words."""
+    rows = []
+    for words in lengths:
+        text = "hello " * words
+        rows.append(
+            {
+                "text": {"text": text},
+                "sft": {"prompt": "Hi", "completion": text},
+                "preference": {"prompt": "Hi", "chosen": text, "rejected": "bye"},
+                "unpaired": {"prompt": "Hi", "completion": text, "label": words > 2},
+                "prompt": {"prompt": text},
+            }[STAGES[stage].kind]
+        )
+    write_jsonl(file, rows)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_lengths_are_those_of_the_rows_that_the_trainer_gets(
+    stage: str, model: Path, tmp_path: Path
+) -> None:
+    facts = STAGES[stage]
+    write_rows(tmp_path / "rows.jsonl", stage, 2, 20, 5)
+    values = resolve(stage, argv(model, tmp_path, **{facts.length_key: 100})).values
+    found = measure_rows(facts, values, read_start(values))
+    prepared = prepare_stage(facts, values)
+    lengths = read_column(prepared.by_role["train"].entry.rows, LENGTH)
+    assert (found.rows, found.longest) == (3, max(lengths))
+    assert found.mean == pytest.approx(lengths.mean())
+    assert found.prompt == (max(lengths) if facts.samples else 0)
+    assert found.start is not None
+    assert found.start.tokenizer.key == prepared.renderer.tokenizer.key
+
+
+@pytest.mark.parametrize("stage", [name for name, facts in STAGES.items() if not facts.samples])
+def test_rows_over_the_limit_are_cut_or_left_out(stage: str, model: Path, tmp_path: Path) -> None:
+    write_rows(tmp_path / "rows.jsonl", stage, 1, 40, 2)
+    values = resolve(stage, argv(model, tmp_path, max_length=30)).values
+    found = measure_rows(STAGES[stage], values, read_start(values))
+    if STAGES[stage].long_rows == "cut":
+        assert (found.rows, found.longest) == (3, 30)
+    else:
+        assert found.rows == 2
+        assert found.longest < 30
 
 
 def test_data_that_is_not_there_counts_as_full_rows(model: Path, tmp_path: Path) -> None:
@@ -440,7 +481,7 @@ def test_data_that_is_not_there_counts_as_full_rows(model: Path, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["sft.yaml"], "sft.yaml: no such file"),
         (["--stage", "stf"], "did you mean 'sft'?"),
@@ -449,7 +490,7 @@ def test_data_that_is_not_there_counts_as_full_rows(model: Path, tmp_path: Path)
         (["--stage", "sft", "--memory", "much"], "--memory: expected a size, got 'much'"),
         (["--stage", "sft", "--gpus", "0"], "--gpus: expected counts, got '0'"),
         (["--stage", "sft", "--gpus", "2", "--device", "cpu"], "--gpus: 2 on a CPU"),
-        (["--stage", "sft", "--set", "a.b=1"], "--set: is for pipelines"),
+        (["--stage", "sft", "--set", "a.b=1"], "--set: only for pipelines"),
         (["--stage", "sft"], "model_name_or_path: no model is named"),
         (["--stage", "sft", "--model_name_or_path", "./no"], "no such folder, and no hub model"),
         ([], "no recipe: which stage is it?"),
@@ -460,13 +501,13 @@ def test_data_that_is_not_there_counts_as_full_rows(model: Path, tmp_path: Path)
     ],
     ids=lambda x: " ".join(x) if isinstance(x, list) else "",
 )
-def test_mistakes_are_told_in_two_lines(
-    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_are_reported_in_two_lines(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(AlignError) as caught:
         CliRunner().invoke(main, ["plan", *words], catch_exceptions=False)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
 
 

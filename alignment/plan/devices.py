@@ -1,59 +1,43 @@
-"""The GPUs that are here, and how fast a device computes: given, known by name, or measured."""
+"""The devices to plan for: the GPUs of this machine, and sizes and counts as they are written."""
 
 import os
 import subprocess
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import TYPE_CHECKING
 
 from alignment.errors import ConfigError
-from alignment.plan.work import Device
-
-if TYPE_CHECKING:
-    import torch
+from alignment.plan.work import Device, Gpu, Machine
 
 _UNITS = {"gb": 10**9, "gib": 2**30, "g": 2**30, "mb": 10**6, "mib": 2**20, "m": 2**20}
-#: The share of a GPU's peak that training commonly reaches (PaLM, arXiv 2204.02311, table 3: 0.46).
-_GPU_SHARE = 0.4
-#: The share of a plain product's speed that the rest of a step on a CPU leaves.
-_CPU_SHARE = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """A GPU that nvidia-smi names, with its memory in bytes."""
+def describe_machine(
+    gpus: str | None, memory: str | None, device: Device | None, tflops: float | None
+) -> Machine:
+    """The machine that the options of `align plan` describe.
 
-    name: str
-    memory: int
+    Args:
+        gpus: Numbers of GPUs, as in ``1,2,4``.
+        memory: Of each device, as in ``24GB``; None: that of this machine.
+        device: None: a GPU if this machine has one or if another option is about GPUs.
+        tflops: What a device reaches.
 
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What a stage is planned for.
-
-    ``limit`` are the bytes of one device, None where they are unknown; ``counts`` how many devices
-    to compare, none where each stage has its own.
+    Raises:
+        ConfigError: An option cannot be read, or asks for several CPUs.
     """
-
-    device: Device
-    gpus: Sequence[Gpu] = ()
-    counts: Sequence[int] = ()
-    limit: int | None = None
-    tflops: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Speed:
-    """Sustained operations a second of one device, and where that is known from."""
-
-    flops: float
-    source: str
+    limit, counts = parse_memory(memory) if memory else None, parse_counts(gpus) if gpus else []
+    found = [] if device == "cpu" else find_gpus()
+    if device is None:
+        device = "gpu" if found or memory or gpus else "cpu"
+    if device == "cpu" and counts not in ([], [1]):
+        raise ConfigError(f"--gpus: {gpus} on a CPU", "leave --device cpu out")
+    if limit is None and device == "cpu":
+        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if limit is None:
+        limit = min((gpu.memory for gpu in found), default=None)
+    return Machine(device, found, counts, limit, tflops)
 
 
 def find_gpus() -> list[Gpu]:
-    """The GPUs of this machine; none where nvidia-smi is not there or says nothing."""
+    """The GPUs of this machine; none if nvidia-smi is missing or prints nothing."""
     words = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=10)
@@ -69,7 +53,7 @@ def parse_memory(text: str) -> int:
     """`24GB`, `80GiB` or `24` (GiB) in bytes.
 
     Raises:
-        ConfigError: it is no amount of memory.
+        ConfigError: It is not a size.
     """
     word = text.strip().lower()
     number = word.rstrip("gmib")
@@ -89,50 +73,9 @@ def parse_counts(text: str) -> list[int]:
     """`1,2,4,8` as numbers of GPUs.
 
     Raises:
-        ConfigError: they are not.
+        ConfigError: They are not numbers of 1 or more.
     """
     words = text.split(",")
     if not all(word.strip().isdigit() and int(word) > 0 for word in words):
         raise ConfigError(f"--gpus: expected counts, got '{text}'", "as in --gpus 1,2,4,8")
     return sorted({int(word) for word in words})
-
-
-def host_memory() -> int:
-    """Bytes of memory of this machine."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def find_speed(machine: Machine, dtype: "torch.dtype") -> Speed | None:
-    """The speed of one device that computes in a dtype; None where nothing is known of it."""
-    if machine.tflops is not None:
-        return Speed(machine.tflops * 1e12, f"{machine.tflops:g} TFLOP/s, as given")
-    if machine.device == "cpu":
-        return _measure_cpu(dtype)
-    if not machine.gpus:
-        return None
-    from trl.trainer.utils import get_peak_flops  # TorchTitan's table, with more GPUs
-
-    name = machine.gpus[0].name
-    peak = get_peak_flops(name, "bfloat16")
-    if peak is None:
-        return None
-    share = f"{_GPU_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s peak of {name}"
-    return Speed(peak * _GPU_SHARE, share)
-
-
-@cache
-def _measure_cpu(dtype: "torch.dtype") -> Speed:
-    """Half a second of products, as large as a layer's."""
-    import torch
-
-    x = torch.rand(512, 1024).to(dtype)
-    w = torch.rand(1024, 1024).to(dtype)
-    x @ w  # the first product sets up the kernel
-    count, start = 0, time.perf_counter()
-    while (spent := time.perf_counter() - start) < 0.5:
-        x @ w
-        count += 1
-    flops = 2 * 512 * 1024 * 1024 * count / spent
-    kind = str(dtype).removeprefix("torch.")
-    source = f"{_CPU_SHARE:.0%} of the {flops / 1e9:.0f} GFLOP/s of {kind} products on this CPU"
-    return Speed(flops * _CPU_SHARE, source)

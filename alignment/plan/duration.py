@@ -1,19 +1,38 @@
-"""How long a stage takes: steps, tokens, operations, and those over a speed."""
+"""How long a stage takes: steps, tokens, operations, and those divided by a device's speed."""
 
 import math
+import time
 from dataclasses import dataclass
+from functools import cache
 
-from alignment.plan.devices import Speed
-from alignment.plan.memory import Memory
 from alignment.plan.recipe import StagePlan
-from alignment.plan.work import Work
+from alignment.plan.work import Machine, Work
+
+#: The share of a GPU's peak that training commonly reaches (PaLM, arXiv 2204.02311, table 3: 0.46).
+_GPU_SHARE = 0.4
+#: The share of a plain product's speed that a whole step reaches on a CPU.
+_CPU_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """Operations a second that one device sustains, and how that is known."""
+
+    flops: float
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """Optimizer steps (None: the rows are not known), tokens, operations and seconds of one.
+    """The cost of a stage in time.
 
-    ``seconds`` are those of all steps; ``source`` says what speed they rest on.
+    Attributes:
+        steps: Optimizer steps; None: the number of rows is unknown.
+        tokens: Of one step, on all devices.
+        flops: Operations of one step, on all devices.
+        step_seconds: Of one step; None: the speed is unknown.
+        seconds: Of all steps.
+        source: How the speed is known.
     """
 
     steps: int | None
@@ -25,16 +44,17 @@ class Duration:
 
 
 def estimate_duration(
-    plan: StagePlan, work: Work, memory: Memory, speed: Speed | None, *, gpus: int = 1
+    plan: StagePlan, work: Work, parameters: int, speed: Speed | None, *, gpus: int = 1
 ) -> Duration:
     """Steps and their cost on a number of devices that share the rows.
 
-    Operations: 2 N a token forward (N the weights that multiply), twice that backward, half of it
-    where the weights are frozen, the forward once more with checkpointing; causal attention adds
-    2 L H T a token and pass (arXiv 2001.08361, section 2.1). Generation counts as one forward.
+    Operations: 2 N for each token forward (N the weights that multiply), twice that backward, half
+    of it if the weights are frozen, the forward again with checkpointing; causal attention adds
+    2 L H T for each token and pass (arXiv 2001.08361, section 2.1). Generation counts as one
+    forward.
     """
     tokens = _tokens(plan, work) * gpus
-    flops = tokens * _per_token(plan, work, memory)
+    flops = tokens * _per_token(plan, work, parameters)
     steps = _steps(plan, work, gpus)
     if speed is None:
         return Duration(steps, tokens, flops, None, None, "unknown")
@@ -45,41 +65,75 @@ def estimate_duration(
 def _tokens(plan: StagePlan, work: Work) -> int:
     """Tokens of an optimizer step of one process, at mean lengths."""
     batch = work.batch
-    if work.stage == "ppo":
-        return batch.rows * batch.accumulation * batch.length
-    if plan.values.get("packing"):
-        return batch.rows * batch.length * batch.accumulation
-    return int(batch.rows * batch.accumulation * min(plan.lengths.mean, batch.length))
+    sequences = batch.rows * batch.accumulation
+    if work.stage.samples or plan.values.get("packing"):
+        return sequences * batch.length
+    return int(sequences * min(plan.lengths.mean, batch.length))
 
 
-def _per_token(plan: StagePlan, work: Work, memory: Memory) -> float:
-    text = work.config.get_text_config()
+def _per_token(plan: StagePlan, work: Work, parameters: int) -> float:
+    stage, text = work.stage, work.config.get_text_config()
     table = text.vocab_size * text.hidden_size
-    weights = memory.parameters - (0 if text.tie_word_embeddings else table)
-    length = work.batch.length if work.stage == "ppo" else plan.lengths.mean
+    weights = parameters - (0 if text.tie_word_embeddings else table)
+    length = work.batch.length if stage.samples else plan.lengths.mean
     forward: float = 2 * weights + 2 * work.depth * text.hidden_size * length
     training: float = forward * (3 if work.form == "full" else 2) + forward * work.checkpointing
-    if work.stage == "dpo":
-        return training + forward * work.reference
-    if work.stage != "ppo":
-        return training
-    passes = 1 if work.critic == "head" else 2
-    scoring = passes + work.reference + len(work.rewards) + 1  # old values, reference, generation
-    epochs = int(plan.values["num_ppo_epochs"])
-    return training * passes + forward * scoring / epochs
+    passes = 2 if stage.critic and work.critic != "head" else 1  # policy, and a critic's own trunk
+    without_gradient = work.reference + stage.unmatched_passes * (1 + work.reference)
+    if not stage.samples:
+        return training * passes + forward * without_gradient
+    # generation, old log-probabilities and values, rewards: once for all epochs of a rollout
+    without_gradient += 1 + passes + len(work.rewards)
+    return training * passes + forward * without_gradient / int(plan.values["num_ppo_epochs"])
 
 
 def _steps(plan: StagePlan, work: Work, gpus: int) -> int | None:
-    values, batch = plan.values, work.batch
+    values = plan.values
     if values["max_steps"] > 0:
         return int(values["max_steps"])
     rows = plan.lengths.rows
     if rows is None:
         return None
-    a_step = int(values["per_device_train_batch_size"]) * batch.accumulation * gpus
+    a_step = int(values["per_device_train_batch_size"]) * work.batch.accumulation * gpus
     if values.get("packing"):
-        rows = math.ceil(rows * plan.lengths.mean / (values["max_length"] or 1024))
-    if work.stage == "ppo":
+        rows = math.ceil(rows * plan.lengths.mean / (values["max_length"] or plan.lengths.longest))
+    if work.stage.samples:
         rows *= int(values["num_generations"] * values["num_ppo_epochs"])
     epochs = float(values["num_train_epochs"])
     return max(1, math.ceil(math.ceil(rows / a_step) * epochs))
+
+
+def find_speed(machine: Machine, dtype: str) -> Speed | None:
+    """The speed of one device that computes in a dtype; None if nothing is known about it."""
+    if machine.tflops is not None:
+        return Speed(machine.tflops * 1e12, f"{machine.tflops:g} TFLOP/s, as given")
+    if machine.device == "cpu":
+        return _measure_cpu(dtype)
+    if not machine.gpus:
+        return None
+    from trl.trainer.utils import get_peak_flops  # TorchTitan's table, with more GPUs
+
+    name = machine.gpus[0].name
+    peak = get_peak_flops(name, "bfloat16")
+    if peak is None:
+        return None
+    share = f"{_GPU_SHARE:.0%} of the {peak / 1e12:g} TFLOP/s peak of {name}"
+    return Speed(peak * _GPU_SHARE, share)
+
+
+@cache
+def _measure_cpu(dtype: str) -> Speed:
+    """Multiply matrices as large as a layer's for half a second."""
+    import torch
+
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[dtype]
+    x = torch.rand(512, 1024).to(kind)
+    w = torch.rand(1024, 1024).to(kind)
+    x @ w  # the first product sets up the kernel
+    count, start = 0, time.perf_counter()
+    while (spent := time.perf_counter() - start) < 0.5:
+        x @ w
+        count += 1
+    flops = 2 * 512 * 1024 * 1024 * count / spent
+    source = f"{_CPU_SHARE:.0%} of the {flops / 1e9:.0f} GFLOP/s of {dtype} products on this CPU"
+    return Speed(flops * _CPU_SHARE, source)

@@ -1,8 +1,8 @@
-"""Counts the bytes that live while a model runs on tensors that have a shape and no storage.
+"""Counts the bytes that exist while a model runs on tensors that have a shape and no storage.
 
-Under torch's FakeTensorMode every operation of the real modules happens but the arithmetic, and
-autograd keeps exactly what it would keep. A ledger sees each tensor come and go, so the peak is
-read off the very code that will train, whatever the architecture; nothing is allocated.
+In torch's FakeTensorMode every operation of the real modules happens except the arithmetic, and
+autograd keeps exactly what it would keep. A ledger sees each tensor come and go, so it reads the
+peak from the code that will train, whatever the architecture; nothing is allocated.
 """
 
 import weakref
@@ -18,16 +18,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 @dataclass(slots=True)
 class Moment:
-    """The fullest moment of a segment, in bytes: all that lived, and of it the gradients."""
+    """The fullest moment of a segment, in bytes: everything that existed, and its gradients."""
 
     live: int = 0
     gradients: int = 0
 
 
 class Ledger(TorchDispatchMode):
-    """Counts bytes while it is entered; ``mark`` begins a segment that gets a peak of its own.
+    """Counts bytes while it is entered; ``mark`` begins a segment that has a peak of its own.
 
-    Bytes that a kernel allocates inside itself are not seen. Those are small beside a layer's.
+    It does not see what a kernel allocates inside itself, which is little next to a layer.
     """
 
     def __init__(self) -> None:
@@ -40,12 +40,12 @@ class Ledger(TorchDispatchMode):
         self._now = Moment()
 
     def mark(self, name: str) -> None:
-        """Begin a segment, or go on with one of that name."""
+        """Begin a segment, or continue the one of that name."""
         self._now = self.segments.setdefault(name, Moment())
         self._note()
 
     def leave_out(self, model: nn.Module) -> None:
-        """Do not count what a model holds; count its gradients, apart from the rest too."""
+        """Do not count what a model holds; count its gradients, and also apart from the rest."""
         for x in (*model.parameters(), *model.buffers()):
             self._known.add(id(x.untyped_storage()))
         for parameter in model.parameters():
@@ -58,7 +58,7 @@ class Ledger(TorchDispatchMode):
     ) -> Any:
         """Run an operation and count the storages that it made.
 
-        A mask says nothing without its values, so it picks everything: that is the fullest batch.
+        A mask has no values here, so it picks everything: that is the fullest batch.
         """
         if func is torch.ops.aten.index.Tensor and _is_mask(args[1]):
             out = args[0].flatten(0, args[1][0].dim() - 1).clone()
@@ -70,7 +70,7 @@ class Ledger(TorchDispatchMode):
 
     def _add(self, x: Tensor) -> None:
         storage = x.untyped_storage()
-        key = id(storage)  # torch keeps one object for each storage
+        key = id(storage)  # torch keeps one object for each storage as long as a tensor uses it
         if key in self._known:
             return
         self._known.add(key)
@@ -108,10 +108,10 @@ def _is_mask(indices: Any) -> bool:
 
 @contextmanager
 def marked_layers(ledger: Ledger, layers: nn.ModuleList, phase: str) -> Iterator[None]:
-    """Give the first and the last layer, and what lies before and after, segments of their own.
+    """Give the first and the last layer, and what is before and after them, their own segments.
 
-    With three layers or more those between lie on the line between the two, as every layer adds the
-    same; so segments of two depths tell those of any depth.
+    Every layer adds the same, so the layers in between are on the line between the two, and the
+    segments of two depths give those of any depth.
     """
     last = len(layers) - 1
     handles = []
@@ -146,24 +146,3 @@ def marked_layers(ledger: Ledger, layers: nn.ModuleList, phase: str) -> Iterator
 
 def _name(index: int, last: int) -> str:
     return "last layer" if index == last else "first layer" if index == 0 else "middle layers"
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The repeated blocks of a transformer: its longest list of modules."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=nn.ModuleList())
-
-
-def bytes_of(model: nn.Module, *, trainable: bool | None = None) -> int:
-    """Bytes of the parameters and buffers of a model, shared ones once.
-
-    Args:
-        model: Any module, also one without storage.
-        trainable: Only parameters that are trained, or only those that are not (with buffers).
-    """
-    tensors = {id(p): p for p in model.parameters()} | {id(b): b for b in model.buffers()}
-    return sum(
-        x.numel() * x.element_size()
-        for x in tensors.values()
-        if trainable is None or x.requires_grad == trainable
-    )

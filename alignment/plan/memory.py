@@ -1,33 +1,38 @@
-"""The memory of a stage by part, for one process and for several, with what it rests on.
+"""The memory of a stage by part, of one process and of several, and when its peak is.
 
 The total is the peak of a step: the models and the optimizer's states, and the fullest moment of
-what comes and goes. The parts do not all stand at once (gradients grow while activations go), so
+what comes and goes. The parts do not all exist at once (gradients grow while activations go), so
 the total is at most their sum.
 """
 
 from dataclasses import dataclass, replace
 
-import torch
-
-from alignment.plan.launched import Launch
-from alignment.plan.ledger import bytes_of, decoder_layers
-from alignment.plan.models import Models, build_models, quantized_saving, torch_dtype
+from alignment.plan.models import build_models, gathered_bytes
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.steps import read_memory
-from alignment.plan.work import Sharding, Work
+from alignment.plan.work import Launch, Sharding, Work
 
-#: A CUDA context with its libraries and cuBLAS's workspace; taken for granted, not measured here.
+#: A CUDA context with its libraries and cuBLAS's workspace; assumed, not measured here.
 GPU_CONTEXT = 700 * 2**20
 #: Elements of DeepSpeed's bucket for reducing gradients (its default).
 _BUCKET = 500_000_000
-#: Elements that DeepSpeed's ZeRO-3 steps at once (its default), whose gradients it copies.
+#: Elements that DeepSpeed's ZeRO-3 steps at once (its default); it copies their gradients.
 _SUB_GROUP = 1_000_000_000
 _OPTIMIZER_STEP = "optimizer step"
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes of each part, and of the peak of all; ``phase`` is when that is."""
+    """Bytes of each part and of the peak.
+
+    Attributes:
+        total: The peak.
+        phase: When the peak is.
+        parameters: Those of the policy without its adapter, a number.
+        trained: Those that are trained, a number.
+        gathered: Bytes that are whole on each device while weights are sharded.
+        phases: Name, bytes and gradients' bytes of each segment's fullest moment.
+    """
 
     weights: int
     gradients: int
@@ -49,68 +54,54 @@ class Memory:
 def estimate(work: Work) -> Memory:
     """The memory of one process that trains alone."""
     models = build_models(work)
-    held = models.held
-    trained = models.trained()
+    held, trained = models.held, models.trained()
     need = optimizer_need(work.optimizer, trained)
     reading = read_memory(work)
     context = GPU_CONTEXT if work.device == "gpu" else 0
     phases = [(name, m.live, m.gradients) for name, m in reading.segments.items()]
-    phases.append((_OPTIMIZER_STEP, held["gradients"] + need.moment, held["gradients"]))
+    phases.append((_OPTIMIZER_STEP, held.gradients + need.moment, held.gradients))
     phase, peak, _ = max(phases, key=lambda found: found[1])
-    stays = sum(held[name] for name in ("weights", "reference", "critic", "rewards"))
+    stays = held.weights + held.reference + held.critic + held.rewards
     return Memory(
-        weights=held["weights"],
-        gradients=held["gradients"],
+        weights=held.weights,
+        gradients=held.gradients,
         optimizer=need.states,
         activations=max(live - gradients for _, live, gradients in phases[:-1]),
         kv_cache=reading.cache,
-        reference=held["reference"],
-        critic=held["critic"],
-        rewards=held["rewards"],
+        reference=held.reference,
+        critic=held.critic,
+        rewards=held.rewards,
         context=context,
         total=stays + need.states + peak + context,
         phase=phase,
         parameters=models.parameters,
         trained=sum(p.numel() for p in trained),
-        gathered=_gathered(models, work),
+        gathered=gathered_bytes(models.base, work.quantized),
         phases=tuple(phases),
     )
 
 
 def launched(memory: Memory, work: Work, launch: Launch) -> Memory:
-    """The memory of each process, as a recipe is launched; alone where that is not known."""
+    """The memory of each process as a recipe is launched; that of one alone if it is unknown."""
     if launch.sharding is None:
         return memory
     return shard(memory, work, gpus=launch.gpus, sharding=launch.sharding)
 
 
-def _gathered(models: Models, work: Work) -> int:
-    """Bytes that stand whole while weights are sharded: what lies outside of the layers, and two.
-
-    FSDP keeps its root, embeddings and head, through forward and backward, and fetches the next
-    layer while one computes.
-    """
-    layers = decoder_layers(models.base)
-    inside = sum(map(bytes_of, layers))
-    saved = quantized_saving(models.base, work.quantized)
-    return bytes_of(models.base) - inside + 2 * (inside - saved) // max(len(layers), 1)
-
-
 def shard(memory: Memory, work: Work, *, gpus: int, sharding: Sharding) -> Memory:
-    """The memory of each of several processes.
+    """The memory of each of several processes, derived from what DeepSpeed and FSDP do.
 
-    Plain data parallel holds everything on each, and its buckets hold the gradients once more.
-    ZeRO-2 shares out gradients and optimizer, ZeRO-3 and FSDP the weights too (of reference and
-    reward models as well), of which each gathers what it computes with. With weights of 16 bits
-    DeepSpeed keeps float32 copies, shared out with the optimizer, and copies the gradients to
-    float32 when it steps (FSDP keeps weights, gradients and moments in float32: 16 bytes a weight
-    either way). Derived from what DeepSpeed and FSDP do, not measured.
+    Plain data parallel holds everything on each device, and its buckets hold the gradients again.
+    ZeRO-2 shards gradients and optimizer; ZeRO-3 and FSDP also the weights of policy, reference
+    and reward models, and each device gathers what it computes with. With weights of 16 bits
+    DeepSpeed keeps float32 copies, sharded with the optimizer, and copies the gradients to float32
+    when it steps (FSDP keeps weights, gradients and moments in float32: also 16 bytes a weight).
     """
     if gpus == 1 and sharding == "ddp":
         return memory
     if sharding == "ddp":
         return _total(replace(memory, context=memory.context + memory.gradients), memory)
-    is_float = torch_dtype(work.dtype, work.config) == torch.float32
+    is_float = work.dtype == "float32"
     sixteen = work.autocast or not is_float
     bucket = min(_BUCKET, memory.trained) * (2 if sixteen else 4)
     half = 2 if work.autocast and is_float else 1  # DeepSpeed casts the weights
@@ -137,7 +128,7 @@ def shard(memory: Memory, work: Work, *, gpus: int, sharding: Sharding) -> Memor
 
 
 def _total(found: Memory, alone: Memory, moment: int = 0) -> Memory:
-    """The peak, with the share of gradients that a process keeps."""
+    """The peak with the share of gradients that a process keeps."""
     share = found.gradients / max(alone.gradients, 1)
     more = {_OPTIMIZER_STEP: moment}
     peak = max(

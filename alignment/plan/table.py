@@ -5,10 +5,8 @@ from dataclasses import asdict
 from textwrap import fill
 from typing import Any
 
-from alignment.plan.advice import Change
-from alignment.plan.memory import Memory
-from alignment.plan.report import StageReport
-from alignment.plan.work import SHARDINGS, Form
+from alignment.plan.report import Change, StageReport
+from alignment.plan.work import Form, Sharding
 
 _PARTS = {
     "weights": "weights",
@@ -24,15 +22,18 @@ _PARTS = {
 _ALWAYS = ("weights", "gradients", "optimizer", "activations")
 _FORMS: dict[Form, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 _WIDTH = 12
+_SHARDINGS: dict[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
 _NOTE = """\
-parts are at their largest; they do not all stand at once, so the peak is less
-than their sum"""
-_GPU_NOTE = "of GPUs it is derived; what was measured, on a CPU: benchmarks/plan"
+Each part is at its largest. They are not in memory all at once, so the peak is
+less than their sum."""
+_GPU_NOTE = """\
+Estimates for GPUs are derived, not measured; those for a CPU were compared with
+runs in benchmarks/plan."""
 
 
 def render(reports: Sequence[StageReport]) -> str:
     """All stages as text."""
-    notes = [_NOTE, _GPU_NOTE] if any(r.device == "gpu" for r in reports) else [_NOTE]
+    notes = [_NOTE, _GPU_NOTE] if any(r.work.device == "gpu" for r in reports) else [_NOTE]
     return "\n\n".join([*map(_render_stage, reports), "\n".join(notes)])
 
 
@@ -42,14 +43,18 @@ def _render_stage(report: StageReport) -> str:
         lines += ["", *_gpus(report)]
     lines += ["", *_time(report)]
     if report.changes:
-        lines += ["", "  it does not fit; what would change that:", *map(_change, report.changes)]
+        lines += [
+            "",
+            "  It does not fit. With these keys its peak is:",
+            *map(_change, report.changes),
+        ]
     return "\n".join(lines)
 
 
 def _head(report: StageReport) -> list[str]:
     work, memory = report.work, report.memory
     batch = work.batch
-    stage = "" if report.name == work.stage else f" ({work.stage})"
+    stage = "" if report.name == work.stage.name else f" ({work.stage.name})"
     of = f"{_count(memory.parameters)} parameters, {_count(memory.trained)} trained"
     precision = work.dtype + (", bfloat16 autocast" if work.autocast else "")
     checkpointing = "with" if work.checkpointing else "without"
@@ -57,10 +62,9 @@ def _head(report: StageReport) -> list[str]:
         f"{report.name}{stage}: {report.model}",
         f"  {of}, {precision}",
         f"  {batch.rows} x {batch.length} tokens a batch ({report.lengths})",
-        f"  {checkpointing} activation checkpointing, {work.optimizer}, on a "
-        f"{report.device.upper()}",
+        f"  {checkpointing} activation checkpointing, {work.optimizer}, on a {work.device.upper()}",
     ]
-    if work.stage == "ppo":
+    if work.stage.samples:
         lines.insert(3, f"  {batch.rollout} answers sampled at once")
     return lines
 
@@ -76,20 +80,20 @@ def _forms(report: StageReport) -> list[str]:
     if report.limit is not None:
         fits = ["yes" if m.total <= report.limit else "no" for m in report.forms.values()]
         rows.append((f"fits {_size(report.limit)}", fits))
-    return _table("* the recipe's", titles, rows)
+    return _table("* as in the recipe", titles, rows)
 
 
 def _gpus(report: StageReport) -> list[str]:
     """The peak of each of several GPUs; the recipe's own form and launch are marked."""
     rows = []
     for form in report.forms:
-        for index, (sharding, kind) in enumerate(SHARDINGS.items()):
+        for index, (sharding, kind) in enumerate(_SHARDINGS.items()):
             found = [report.sharded[form, sharding, count] for count in report.counts]
             is_ours = form == report.work.form and report.launch.gpus > 1
             mark = "*" * (is_ours and sharding == report.launch.sharding)
             title = f"{'' if index else _FORMS[form]:<6} {kind}{mark}"
-            rows.append((title, [_size(m.total) + _mark(m, report.limit) for m in found]))
-    corner = "each of N GPUs" + (", ! no" if report.limit is not None else "")
+            rows.append((title, [_size(m.total) + _mark(m.total, report.limit) for m in found]))
+    corner = "per GPU" + (", ! does not fit" if report.limit is not None else "")
     return _table(corner, list(map(str, report.counts)), rows)
 
 
@@ -103,16 +107,18 @@ def _time(report: StageReport) -> list[str]:
         (f"{unit} a step", [f"{d.flops / size:,.1f}" for d in found]),
     ]
     if found[0].step_seconds is None:
-        source = "how long is unknown: give --tflops, what a GPU reaches"
+        source = "unknown speed: give what a GPU reaches with --tflops"
     else:
         rows.append(("a step", [_seconds(d.step_seconds) for d in found]))
         rows.append(("all steps", [_seconds(d.seconds) for d in found]))
         source = f"at {found[0].source}"
-    is_gpu = report.device == "gpu"
+    is_gpu = report.work.device == "gpu"
     titles = list(map(str, report.durations)) if is_gpu else ["CPU"]
     lines = _table("time on N GPUs" if is_gpu else "time", titles, rows)
-    if report.work.stage == "ppo":
-        source += "\n  sampling counts as a forward; token by token it is slower"
+    if report.work.stage.samples:
+        source += (
+            "\n  sampling counts as one forward; a run samples token by token, which is slower"
+        )
     return [*lines, f"  {source}"]
 
 
@@ -149,8 +155,8 @@ def _count(numbers: int) -> str:
     return f"{numbers / 1e6:,.1f} M" if numbers >= 1e6 else f"{numbers:,}"
 
 
-def _mark(memory: Memory, limit: int | None) -> str:
-    return " !" if limit is not None and memory.total > limit else ""
+def _mark(size: int, limit: int | None) -> str:
+    return " !" if limit is not None and size > limit else ""
 
 
 def _seconds(seconds: float | None) -> str:
@@ -172,9 +178,9 @@ def _stage_json(report: StageReport) -> dict[str, Any]:
     work = report.work
     return {
         "name": report.name,
-        "stage": work.stage,
+        "stage": work.stage.name,
         "model": report.model,
-        "device": report.device,
+        "device": work.device,
         "form": work.form,
         "rows": work.batch.rows,
         "length": work.batch.length,
@@ -182,9 +188,12 @@ def _stage_json(report: StageReport) -> dict[str, Any]:
         "trained": report.memory.trained,
         "total": report.total,
         "limit": report.limit,
-        "fits": None if report.limit is None else report.total <= report.limit,
+        "fits": report.fits,
         "launch": asdict(report.launch),
-        "forms": {form: _memory_json(memory) for form, memory in report.forms.items()},
+        "forms": {
+            form: {**asdict(memory), "phases": {name: live for name, live, _ in memory.phases}}
+            for form, memory in report.forms.items()
+        },
         "gpus": [
             {"form": form, "sharding": sharding, "gpus": count, "total": memory.total}
             for (form, sharding, count), memory in report.sharded.items()
@@ -192,9 +201,3 @@ def _stage_json(report: StageReport) -> dict[str, Any]:
         "time": [{"gpus": count, **asdict(d)} for count, d in report.durations.items()],
         "changes": [asdict(change) for change in report.changes],
     }
-
-
-def _memory_json(memory: Memory) -> dict[str, Any]:
-    found = asdict(memory)
-    found["phases"] = {name: live for name, live, _ in memory.phases}
-    return found

@@ -1,51 +1,80 @@
-"""What a stage will do to memory, in numbers: the shape of its models and of its batches."""
+"""What is planned: the models and batches of a stage, a machine, and how a run is launched."""
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from alignment.registry import Stage
 
 if TYPE_CHECKING:
+    from peft import LoraConfig
     from transformers import PreTrainedConfig
 
 Form = Literal["full", "lora", "qlora"]
 Device = Literal["cpu", "gpu"]
 Sharding = Literal["ddp", "zero2", "zero3"]
 
-FORMS: tuple[Form, ...] = ("full", "lora", "qlora")
-SHARDINGS: dict[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
-#: Rows that a reward model scores at once (`alignment.ppo.reward_models`).
-REWARD_ROWS = 16
+FORMS: tuple[Form, ...] = get_args(Form)
+SHARDINGS: tuple[Sharding, ...] = get_args(Sharding)
 
 
 @dataclass(frozen=True, slots=True)
-class Lora:
-    """The keys of an adapter; ``is_trained`` where an earlier stage has trained it already."""
+class Gpu:
+    """A GPU of this machine, with its memory in bytes."""
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
-    targets: str | tuple[str, ...] | None = None
-    modules_to_save: tuple[str, ...] = ()
-    use_dora: bool = False
-    is_trained: bool = False
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a stage is planned for.
+
+    Attributes:
+        device: Where it computes.
+        gpus: Those of this machine.
+        counts: How many devices to compare; empty: each stage has its own.
+        limit: Bytes of one device; None: unknown.
+        tflops: What a device reaches, in 1e12 operations a second; None: not given.
+    """
+
+    device: Device
+    gpus: Sequence[Gpu] = ()
+    counts: Sequence[int] = ()
+    limit: int | None = None
+    tflops: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """What `--nproc` and `--accelerate` say; ``sharding`` is None if it is none of ours."""
+
+    gpus: int = 1
+    sharding: Sharding | None = "ddp"
 
 
 @dataclass(frozen=True, slots=True)
 class RewardModel:
-    """A model that scores: its shape, how its weights are stored, what of it is shared.
+    """A model that scores: its shape, and the dtype of its weights.
 
-    ``rank`` is that of an adapter that sits on the policy's own base; None: a model of its own.
+    ``adapter`` is one on the policy's own base; None: a whole model.
     """
 
     config: "PreTrainedConfig"
     dtype: str
-    lora: Lora | None = None
+    adapter: "LoraConfig | None" = None
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch of one process: B sequences of at most T tokens; dpo and rm count both sides.
+    """A batch of one process.
 
-    ``prompt`` and ``rollout`` are ppo's: tokens of the longest prompt, answers sampled at once.
+    Attributes:
+        rows: Sequences; a pair has two.
+        length: Tokens of each.
+        accumulation: Batches of one optimizer step.
+        prompt: Tokens of the longest prompt, if a stage samples.
+        rollout: Answers sampled at once, if a stage samples.
     """
 
     rows: int
@@ -59,25 +88,46 @@ class Batch:
 class Work:
     """One stage in one form on one device.
 
-    ``dtype`` is that of the stored weights, ``autocast`` whether the forward computes in bfloat16;
-    ``quantized`` is the form of the frozen base (4bit, nested-4bit, 8bit or empty).
+    Attributes:
+        stage: The facts of the stage.
+        config: The shape of the policy.
+        form: What of it is trained.
+        device: Where it computes.
+        batch: The batch of one process.
+        dtype: Of the stored weights.
+        autocast: Whether the forward computes in bfloat16.
+        adapter: The policy's adapter; needed unless ``form`` is full.
+        is_adapter_trained: Whether an earlier stage trained it.
+        quantized: How the frozen base is stored: 4bit, nested-4bit, 8bit, or empty.
+        attention: The attention implementation; None: the model's default.
+        checkpointing: Whether activations are computed again in the backward.
+        checkpointing_kwargs: Further arguments of that.
+        drops_out: Whether the policy keeps its dropout.
+        optimizer: The key ``optim``.
+        reference: Whether the policy is compared with a reference model.
+        precomputes_reference: Whether that is done before training.
+        critic: head, lora or model, if the stage trains one.
+        critic_config: The shape of a critic that is a model; None: the policy's.
+        rewards: The reward models.
+        entropy_gradient: Whether the loss has an entropy bonus.
     """
 
-    stage: str
+    stage: Stage
     config: "PreTrainedConfig"
     form: Form
     device: Device
     batch: Batch
     dtype: str = "float32"
     autocast: bool = False
-    lora: Lora = field(default_factory=Lora)
+    adapter: "LoraConfig | None" = None
+    is_adapter_trained: bool = False
     quantized: str = ""
     attention: str | None = None
     checkpointing: bool = True
     checkpointing_kwargs: tuple[tuple[str, Any], ...] = ()
     drops_out: bool = True
     optimizer: str = "adamw_torch_fused"
-    reference: bool = True
+    reference: bool = False
     precomputes_reference: bool = False
     critic: str = "head"
     critic_config: "PreTrainedConfig | None" = None

@@ -43,19 +43,18 @@ def test_the_tile_is_as_large_as_trls() -> None:
 
 @pytest.mark.parametrize("entropy", [False, True], ids=["", "entropy"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("rows", [1, 3])
 def test_the_head_takes_what_trls_takes_and_at_most_2_percent_more(
-    rows: int, dtype: torch.dtype, entropy: bool
+    dtype: torch.dtype, entropy: bool
 ) -> None:
     outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
-    ours = peak(lambda model: add_head(model, is_gpu=False), rows, dtype, entropy)
+    ours = peak(lambda model: add_head(model, is_gpu=False), dtype, entropy)
     theirs = peak(
         lambda model: utils.add_fused_lm_head(model, outputs=outputs), rows, dtype, entropy
     )
     assert theirs <= ours <= 1.02 * theirs
 
 
-def peak(add: Callable[[Any], None], rows: int, dtype: torch.dtype, entropy: bool) -> int:
+def peak(add: Callable[[Any], None], dtype: torch.dtype, entropy: bool) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(WIDE, dtype=dtype)
     with FakeTensorMode():
@@ -63,7 +62,7 @@ def peak(add: Callable[[Any], None], rows: int, dtype: torch.dtype, entropy: boo
         add(model)
         with Ledger() as ledger:
             ledger.leave_out(model)
-            ids = torch.zeros((rows, 2000), dtype=torch.long)
+            ids = torch.zeros((3, 2000), dtype=torch.long)  # more tokens than a tile has
             ledger.mark("step")
             found = model(input_ids=ids, shift_labels=ids, fused_lm_head=True)
             loss = found.log_probs.sum() + (found.entropy.sum() if entropy else 0)
