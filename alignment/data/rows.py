@@ -24,8 +24,9 @@ from alignment.models.chat_template import (
     light_tokenizer,
     tokenizer_changes,
 )
-from alignment.models.folders import adapter_base
+from alignment.models.folders import load_config, weights_place
 from alignment.registry import Stage
+from alignment.runs.files import MODEL_CONFIG
 from alignment.runs.record import Source
 from data_tools.rendering.render import Renderer
 from data_tools.rendering.tokenizer import ModelTokenizer
@@ -130,20 +131,13 @@ def read_start(values: Mapping[str, Any]) -> Start:
 
 
 def _config(values: Mapping[str, Any]) -> dict[str, Any]:
-    path = str(values["model_name_or_path"])
-    base = adapter_base(path) or path
-    file = Path(base) / "config.json"
+    path, revision = str(values["model_name_or_path"]), values["model_revision"]
+    file = Path(weights_place(path, revision).path) / MODEL_CONFIG
     if file.is_file():
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         return found
-    from transformers import AutoConfig  # knows where the hub's files are
-
-    config = AutoConfig.from_pretrained(
-        base,
-        revision=values["model_revision"] if base == path else "main",
-        trust_remote_code=values["trust_remote_code"],
-    )
-    return dict(config.to_dict())
+    trusts = values["trust_remote_code"]
+    return dict(load_config(path, revision=revision, trust_remote_code=trusts).to_dict())
 
 
 def _limits(stage: Stage, values: Mapping[str, Any], start: Start, *, adds_tokens: bool) -> Limits:

@@ -17,6 +17,7 @@ from alignment.errors import ConfigError
 from alignment.models.folders import tokenizer_home
 from alignment.models.tokenizer import load_tokenizer
 from alignment.registry import Stage
+from alignment.runs.files import TOKENIZER
 from data_tools import rendering
 from data_tools.formats import Unusable
 from data_tools.rendering.conversation import ChatTemplate
@@ -64,7 +65,7 @@ def light_tokenizer(values: Mapping[str, Any]) -> ModelTokenizer:
     """
     path = str(values["model_name_or_path"])
     home = Path(tokenizer_home(path))
-    if (home / "tokenizer.json").is_file() and not values["trust_remote_code"]:
+    if (home / TOKENIZER).is_file() and not values["trust_remote_code"]:
         return read_tokenizer(home)
     return from_transformers(
         load_tokenizer(
@@ -129,7 +130,7 @@ def _named_template(
         return path.read_text(encoding="utf-8"), (), ""
     if given in known_templates():
         return known_templates()[given].read_text(encoding="utf-8"), (), ""
-    if (path / "tokenizer.json").is_file():
+    if (path / TOKENIZER).is_file():
         other = read_tokenizer(path)
         lacking = tuple(
             token
