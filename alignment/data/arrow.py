@@ -1,5 +1,6 @@
 """Prepared rows as a memory-mapped Arrow file, written batch by batch."""
 
+from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -67,13 +68,19 @@ def read_column(path: Path, name: str) -> npt.NDArray[Any]:
 
 
 def _array(name: str, values: list[Any]) -> pa.Array:
-    """One column; lists of numbers go through numpy, ten times as fast as Arrow's own way."""
+    """One column; lists go through buffers, many times as fast as Arrow's own conversion."""
     if name == "row":
         return pa.array(values, pa.string())
     if name == "label":
         return pa.array(values, pa.bool_())
-    kind: Any = np.bool_ if name.endswith("_mask") else np.int32
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
-    flat = np.fromiter((item for value in values for item in value), kind, int(offsets[-1]))
+    flat: Any
+    if name.endswith("_mask"):
+        flat = np.frombuffer(b"".join(map(bytes, values)), np.bool_)
+    else:
+        numbers = array("i")
+        for value in values:
+            numbers.fromlist(value)
+        flat = np.frombuffer(numbers, np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))

@@ -100,6 +100,7 @@ class Renderer:
         self.template = ChatTemplate(tokenizer, variables) if tokenizer.template else None
         self.as_chat = self.template is not None if as_chat is None else as_chat
         self.loss_on = loss_on
+        self._asked: tuple[list[Message], Mapping[str, Any], str] = ([], {}, "")
         self.variables = dict(variables or {})
 
     def sequences(self, record: Record) -> dict[str, Spoken]:
@@ -198,19 +199,33 @@ class Renderer:
     def _conversation(self, record: Record, turns: list[Message], *, first: int) -> Spoken:
         template = self._needed_template()
         given = _given(record)
-        text, spans = template.render(turns, first=first, **given)
-        parts = _parts(text, turns, dict(spans))
-        if first:  # the prompt ends where the first turn of the answer begins
-            opening = template.text(turns[:first], opened=True, **given)
-            begins = len(opening) if text.startswith(opening) else spans[0][1][0]
-        else:
-            begins = spans[0][1][0] if spans else 0
+        text, found = template.render(turns, first=first, **given)
+        spans = dict(found)
+        begins = found[0][1][0] if found else len(text)
+        if first:
+            begins = self._border(turns[:first], text, begins, given)
+            # of a prompt with its answer, all that follows the prompt is the answer's, as in TRL
+            if first in spans:
+                spans[first] = begins, spans[first][1]
+            if len(turns) - 1 in spans:
+                spans[len(turns) - 1] = spans[len(turns) - 1][0], len(text)
+        parts = _parts(text, turns, spans)
         if self.loss_on == "all":
             return Spoken(text, ((0, len(text)),), begins, parts)
-        learned = [(i, span) for i, span in spans if carries_loss(turns[i])]
+        learned = [i for i in spans if carries_loss(turns[i])]
         if self.loss_on == "last":
-            learned = [(i, span) for i, span in learned if i == spans[-1][0]]
-        return Spoken(text, tuple(span for _, span in learned), begins, parts)
+            learned = [i for i in learned if i == max(spans)]
+        return Spoken(text, tuple(spans[i] for i in learned), begins, parts)
+
+    def _border(
+        self, asked: list[Message], text: str, fallback: int, given: Mapping[str, Any]
+    ) -> int:
+        """Where the prompt ends in a text; both sides of a pair have the same prompt."""
+        if self._asked[:2] != (asked, given):
+            opening = self._needed_template().text(asked, opened=True, **given)
+            self._asked = asked, given, opening
+        opening = self._asked[2]
+        return len(opening) if text.startswith(opening) else fallback
 
     def _needed_template(self) -> ChatTemplate:
         if self.template is None:
