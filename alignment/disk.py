@@ -1,7 +1,7 @@
-"""What a disk that is full, read-only or limited says, in one line; and files brought to it.
+"""Files written whole, their digests, and the errors of a full or read-only disk in one line.
 
-Libraries tell it in their own ways: Python by an OSError, safetensors and torch by errors of their
-own with the same words in them.
+Libraries report such errors in their own ways: Python with an OSError, safetensors and torch with
+errors of their own that contain the same words.
 """
 
 import errno
@@ -25,16 +25,16 @@ _REMEDIES = {
 }
 #: Bytes and number of the pieces of a large file that its digest sees.
 _PIECE, _PIECES = 1 << 18, 64
-#: What torch says where a write of its zip archive failed; it keeps no errno.
+#: Words of torch's errors if it cannot write its zip archive; they have no errno.
 _TORCH = ("PytorchStreamWriter", "inline_container", "iostream error", "basic_ios::clear")
 
 
 @contextmanager
 def disk_errors_in_words(folder: Path) -> Iterator[None]:
-    """Turn an error of the disk under ``folder`` into a sentence.
+    """Turn an error of the disk under ``folder`` into one line.
 
     Raises:
-        TrainingError: the disk refused a write; names folder, reason and free space.
+        TrainingError: A write failed; names the folder, the reason and the free space.
     """
     try:
         yield
@@ -50,10 +50,10 @@ def disk_errors_in_words(folder: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """See that files can be made in a folder, or in the nearest one above it that is there.
+    """Check that files can be created in a folder, or in the nearest existing one above it.
 
     Raises:
-        ConfigError: they cannot.
+        ConfigError: They cannot.
     """
     if folder.is_file():
         raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
@@ -68,12 +68,12 @@ def check_writable(folder: Path) -> None:
             "make it writable, free space, or choose another output_dir",
         ) from None
     finally:
-        with suppress(OSError):  # a read-only folder refuses even to look for it
+        with suppress(OSError):  # in a read-only folder even this fails
             probe.unlink(missing_ok=True)
 
 
 def _code(error: Exception, folder: Path) -> int | None:
-    """The errno behind an error, None where the disk has no part in it."""
+    """The errno behind an error, None if the disk did not cause it."""
     if isinstance(error, OSError):
         return error.errno if error.errno in _REMEDIES else None
     text = str(error)
@@ -86,7 +86,7 @@ def _code(error: Exception, folder: Path) -> int | None:
 
 
 def _probe(folder: Path) -> int:
-    """Ask the disk itself where a library lost the reason; writing failed, so EIO at the least."""
+    """Write a file to learn the errno that a library lost; EIO if that shows nothing else."""
     probe = folder / f".probe.{os.getpid()}"
     try:
         with probe.open("wb") as file:
@@ -107,7 +107,7 @@ def _free(folder: Path) -> str:
 
 
 def sync(path: Path) -> None:
-    """Bring a file, or the names in a folder, from memory to the disk."""
+    """Wait until a file, or the names in a folder, are on the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -116,16 +116,17 @@ def sync(path: Path) -> None:
 
 
 def digest_file(path: Path) -> str:
-    """sha256 of a file, in hex."""
+    """The sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_pieces(path: Path) -> str:
-    """sha256 of a file's size and of pieces from its start to its end; of a small file, of all.
+    """The sha256 of a large file's size and of evenly spaced pieces of it, in hex.
 
-    Hashing 15 GB takes minutes. Training changes weights everywhere, so pieces tell two files
-    apart; what differs between two pieces alone is not seen.
+    Hashing 15 GB takes minutes, and training changes weights everywhere, so pieces are enough to
+    tell two files apart. Files of up to 16 MB are read whole; in larger ones a change between two
+    pieces is not noticed.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(f"{size}\n".encode())
@@ -138,7 +139,7 @@ def digest_pieces(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that a reader never sees half of it."""
+    """Replace a file in one step, so that nobody ever reads half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:
@@ -147,7 +148,7 @@ def write_text(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync(path.parent)
-    except OSError:  # a full disk: leave no half of it behind
+    except OSError:  # a full disk: leave no half-written file behind
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise

@@ -1,4 +1,4 @@
-"""How what is asked for differs from what a run's record says, in words."""
+"""The differences between the record of a run and the settings, data and parents of a new one."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +15,14 @@ def changes(
     inputs: Mapping[str, list[Source]],
     parents: Mapping[str, Parent],
 ) -> Iterator[str]:
-    """One phrase for each deciding thing that changed: parents first, then data, then settings."""
+    """Describe each change that affects the result: of parents, then of data, then of settings.
+
+    Args:
+        run: The record.
+        settings: The new settings; a key that is no longer given counts with its default.
+        inputs: The new data, by role.
+        parents: The new parents, by role.
+    """
     for role in sorted({*parents, *run.parents}):
         old, new = run.parents.get(role), parents.get(role)
         if (old and old.fingerprint) != (new and new.fingerprint):
@@ -23,8 +30,8 @@ def changes(
     for role in sorted({*inputs, *run.inputs}):
         before = {source.sha256: source.path for source in run.inputs.get(role, [])}
         after = {source.sha256: source.path for source in inputs.get(role, [])}
-        moved = {**before, **after}.items()
-        names = sorted({Path(p).name for sha, p in moved if (sha in before) != (sha in after)})
+        differing = {**before, **after}.items()  # by content: a moved file is the same file
+        names = sorted({Path(p).name for sha, p in differing if (sha in before) != (sha in after)})
         if names:
             yield f"{role} data changed: {', '.join(names)}"
         elif list(before) != list(after):

@@ -1,4 +1,4 @@
-"""Runs under a folder as a tree: each run below the model that it started from."""
+"""The runs under a folder as a tree: each run below the one whose model it started from."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,13 +7,13 @@ from pathlib import Path
 from alignment.runs.files import RECORD, run_folder
 from alignment.runs.record import Run, load_run
 
-#: What a stage is judged by, the first of these that its record holds.
+#: The metric that a run is shown with: the first of these that its record holds.
 _HEADLINES = ("eval_accuracy", "objective/score", "rewards/accuracies", "eval_loss", "train_loss")
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A run, its folder and the runs that started from its model."""
+    """A run, its folder, and the runs that started from its model."""
 
     folder: Path
     run: Run

@@ -1,4 +1,4 @@
-"""One run a folder: a lock that the kernel lets go of, however a process ends."""
+"""One run per folder: a lock that the kernel releases, however a process ends."""
 
 import fcntl
 import json
@@ -14,12 +14,12 @@ from alignment.errors import ConfigError
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run folder.
+    """Hold the lock of a run's folder.
 
-    The lock lies beside the folder, so that the folder can be deleted and made anew under it.
+    The lock file is next to the folder, so that the folder can be deleted and made again.
 
     Raises:
-        ConfigError: another process holds it.
+        ConfigError: Another process holds the lock.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     path = folder.parent / f".{folder.name}.lock"
@@ -48,7 +48,7 @@ def _acquire(path: Path, folder: Path) -> IO[str]:
             ) from None
         if path.exists() and os.fstat(file.fileno()).st_ino == path.stat().st_ino:
             return file
-        file.close()  # its last holder unlinked it between our open and our lock
+        file.close()  # its last holder deleted the file between our open and our lock
 
 
 def _holder(text: str) -> str:

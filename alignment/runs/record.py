@@ -1,8 +1,8 @@
-"""The record beside every checkpoint: what was run, on what, from what, and how it ended.
+"""The record of a run: what was run, on which data, from which models, and how it ended.
 
 ``run.json`` holds the stage, its settings with their sources, the digests of its data and the
-fingerprints of its parents. Since a parent's fingerprint is part of the child's, the records of a
-pipeline form a hash chain: change the reward data, and rm and ppo are stale while sft is not.
+fingerprints of its parents. A parent's fingerprint is part of its children's, so the records of a
+pipeline form a hash chain: if the reward data change, rm and ppo are stale and sft is not.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ from alignment.runs.files import (
 )
 from alignment.secrets import redact, redact_words
 
-#: Keys that say where and how loudly to work, not what comes out.
+#: Keys that do not affect the result, only where it goes and what is logged.
 _NOT_DECIDING = {
     "output_dir", "overwrite", "resume", "resume_anyway", "resume_from_checkpoint",
     "run_group", "run_name", "report_to", "project", "logging_dir", "logging_steps",
@@ -50,9 +50,13 @@ _PACKAGES = ("alignment-pipeline", "torch", "transformers", "trl", "peft", "data
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file (or folder, or hub name) of data: its digest, its rows, and how many were dropped.
+    """One source of data (a file, a folder or a hub name) by its content.
 
-    ``rows`` is None until the file was read.
+    Attributes:
+        path: As it was given.
+        sha256: Its digest.
+        rows: How many rows of it are used; None until it is read.
+        dropped: How many rows were dropped.
     """
 
     path: str
@@ -63,7 +67,13 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Parent:
-    """A model that a run starts from: ours, with the fingerprint of its run, or anybody's."""
+    """What a run starts from: a model, or a reward of another kind.
+
+    Attributes:
+        path: As it was given.
+        fingerprint: That of its run; else a digest of its content, or a name and revision.
+        stage: The stage of its run; None if no run of ours made it.
+    """
 
     path: str
     fingerprint: str
@@ -74,9 +84,11 @@ class Parent:
 class Run:
     """The record of one run of one stage.
 
-    ``status`` is running, finished, failed or interrupted. ``settings`` holds every key that was
-    given, as ``{"value": ..., "source": ...}``; ``checks`` what the trainer could make of the rows.
-    ``tracker_id`` is the name of the run in trackers; a resumed run keeps it.
+    Attributes:
+        status: running, finished, failed or interrupted.
+        settings: Every key that was given, as ``{"value": ..., "source": ...}``.
+        checks: What was counted in the rows, and the batch that fits into memory.
+        tracker_id: The name of the run in trackers; a resumed run keeps it.
     """
 
     stage: str
@@ -103,9 +115,9 @@ class Run:
             self.tracker_id = f"{self.stage}-{self.fingerprint}-{int(self.started)}"
 
     def write(self, folder: Path) -> None:
-        """Put the record into its folder, whole or not at all."""
+        """Write the record into a folder in one step, so that it is never half written."""
         if not folder.is_dir():
-            place = folder.resolve()  # a link to a folder that was set aside stays one
+            place = folder.resolve()  # a link whose target was set aside stays a link
             place.mkdir(parents=True)
             sync(place.parent)
         write_text(folder / RECORD, json.dumps(asdict(self), ensure_ascii=False, indent=2) + "\n")
@@ -119,7 +131,7 @@ def new_run(
     inputs: dict[str, list[Source]],
     parents: dict[str, Parent],
 ) -> Run:
-    """A record of a run that begins now."""
+    """The record of a run that starts now."""
     return Run(
         stage=stage,
         name=Path(settings["output_dir"]).name,
@@ -146,10 +158,10 @@ def fingerprint(
     inputs: Mapping[str, list[Source]],
     parents: Mapping[str, Parent],
 ) -> str:
-    """A digest of all that decides a result: stage, settings, data, parents.
+    """A digest of everything that affects the result: stage, settings, data and parents.
 
-    Paths, names and logging do not count; the content of the data and the parents' own
-    fingerprints do.
+    Paths, names and logging do not count. The content of the data counts, in order, and so do the
+    parents' own fingerprints.
     """
     deciding = {
         "stage": stage,
@@ -162,15 +174,15 @@ def fingerprint(
 
 
 def decides(key: str) -> bool:
-    """Whether a key has a part in what comes out of a run."""
+    """Whether a key affects the result of a run."""
     return key not in _NOT_DECIDING
 
 
 def load_run(folder: Path) -> Run | None:
-    """The record in a folder, None where there is none.
+    """The record in a folder, None if there is none.
 
     Raises:
-        ConfigError: there is one that cannot be read.
+        ConfigError: There is one that cannot be read.
     """
     path = folder / RECORD
     if not path.is_file():
@@ -190,15 +202,15 @@ def load_run(folder: Path) -> Run | None:
 
 
 def find_run(model: str) -> Run | None:
-    """The run that wrote a model folder, also where the path is one of its checkpoints."""
+    """The run that wrote a model's folder, which may be one of its checkpoints."""
     return load_run(run_folder(Path(model)))
 
 
 def identify(model: str, revision: str = "main") -> Parent:
-    """Name a model that a run starts from, so that a change of it is seen.
+    """Identify a model that a run starts from, so that a change of it is noticed.
 
-    A run of ours is named by its fingerprint, another folder by its files, the rest is taken for a
-    hub name and named by that and the revision.
+    A run of ours is identified by its fingerprint, another folder by its files, and a model on the
+    hub by its name and revision.
     """
     folder = Path(model)
     run = find_run(model)
@@ -220,7 +232,7 @@ def _digest_model(folder: Path) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on."""
+    """The versions of Python and of the libraries that a result depends on."""
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -231,12 +243,12 @@ def versions() -> dict[str, str]:
 
 
 def is_unfinished_record(path: Path) -> bool:
-    """Whether this is what `write_text` leaves of a record where it is killed."""
+    """Whether a file is what `write_text` leaves of a record if the process is killed."""
     return path.name.startswith(f".{RECORD}.") and path.name.endswith(".tmp")
 
 
 def _git() -> dict[str, Any]:
-    """Commit of the working directory and whether it has changes; empty outside a repository."""
+    """The commit of the working directory and whether files differ; empty outside a repository."""
     commands = {"commit": ["rev-parse", "HEAD"], "changes": ["status", "--porcelain", "-uno"]}
     found: dict[str, Any] = {}
     for name, arguments in commands.items():
