@@ -1,0 +1,1 @@
+"""Runs on disk: the record of a run, its folder, its lock, its parents and the names of files."""
