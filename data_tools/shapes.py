@@ -1,6 +1,7 @@
 """Any source as rows in the plain shapes that TRL trains on; what a training stage calls."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -176,16 +177,16 @@ def _itself(record: Record) -> list[Record]:
 def _supervised(record: Record) -> list[Record]:
     if record.kind == "sft":
         return [record]
-    return [record._replace(kind="sft", completion=record.chosen, chosen="", rejected="")]
+    return [replace(record, kind="sft", completion=record.chosen, chosen="", rejected="")]
 
 
 def _unpaired(record: Record) -> list[Record]:
     if record.kind == "unpaired":
         return [record]
-    bare = record._replace(kind="unpaired", chosen="", rejected="")
+    bare = replace(record, kind="unpaired", chosen="", rejected="")
     return [
-        bare._replace(completion=record.chosen, label=True),
-        bare._replace(completion=record.rejected, label=False),
+        replace(bare, completion=record.chosen, label=True),
+        replace(bare, completion=record.rejected, label=False),
     ]
 
 

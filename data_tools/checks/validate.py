@@ -254,7 +254,7 @@ def _with_its_answers(example: Example) -> Example:
     """The example, unusable where it is a prompt because the row's answers are none."""
     record = example.record
     if isinstance(record, Record) and record.kind == "prompt":
-        return example._replace(record=passed_over(example.row.data) or record)
+        example.record = passed_over(example.row.data) or record
     return example
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
@@ -81,15 +81,16 @@ class RecordWriter:
         """Write all examples of one file, or of a part of it."""
         last, source, seen = 0, "", 0
         adapter: Adapter | None = None
-        for row, found, record in examples:
+        for example in examples:
+            row, record = example.row, example.record
             if row.number != last:
                 last = row.number
-                if found is not adapter or row.source != source:
+                if example.adapter is not adapter or row.source != source:
                     self._count(source, adapter, seen)
-                    source, adapter, seen = row.source, found, 0
+                    source, adapter, seen = row.source, example.adapter, 0
                     self.name = source.rsplit("/", 1)[-1]
                 seen += 1
-            if type(record) is Record and record[0] in self._straight and record.margin is None:
+            if type(record) is Record and record.kind in self._straight and record.margin is None:
                 self._write(row, record)
             else:
                 self._example(row, record)
@@ -151,7 +152,7 @@ class RecordWriter:
 
     def _write(self, row: Row, record: Record) -> None:
         """The rows of a record of a kind that this shape takes."""
-        kind = record[0]
+        kind = record.kind
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
@@ -192,7 +193,8 @@ class RecordWriter:
             return
         both = list(itertools.product(liked, disliked))
         for (row, good), (_, bad) in both[: self.conversion.pairing.max_pairs]:
-            pair = good._replace(
+            pair = replace(
+                good,
                 kind="preference",
                 chosen=good.completion,
                 rejected=bad.completion,

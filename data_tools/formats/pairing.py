@@ -3,7 +3,7 @@
 import itertools
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeAlias
 
 from data_tools.formats.plain_text import digest, plain
@@ -72,7 +72,7 @@ def _pair(ranked: Record, better: int, worse: int) -> Record:
     pair = pair_of(ranked.prompt, ranked.answers[better], ranked.answers[worse], margin=margin)
     if ranked.tools is None and ranked.template_kwargs is None:
         return pair
-    return pair._replace(tools=ranked.tools, template_kwargs=ranked.template_kwargs)
+    return replace(pair, tools=ranked.tools, template_kwargs=ranked.template_kwargs)
 
 
 def _refused(pair: Record, pairing: Pairing) -> Dropped | None:
@@ -96,8 +96,10 @@ def _best_first(record: Record) -> Record:
         return record
     order = sorted(range(len(record.scores)), key=lambda i: -record.scores[i])  # type: ignore[index]
     scores = record.scores
-    return record._replace(
-        answers=tuple(record.answers[i] for i in order), scores=tuple(scores[i] for i in order)
+    return replace(
+        record,
+        answers=tuple(record.answers[i] for i in order),
+        scores=tuple(scores[i] for i in order),
     )
 
 

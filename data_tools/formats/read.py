@@ -1,11 +1,11 @@
 """Rows of any source as records: read, told apart by format, gathered, adapted, judged sound."""
 
-import functools
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 from data_tools.formats.detect import by_name, detect_each
 from data_tools.formats.plain_text import is_blank
@@ -24,7 +24,8 @@ from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files,
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 
 
-class Example(NamedTuple):
+@dataclass(slots=True)  # made once a record, as fast as `Row`
+class Example:
     """A row and what became of it: a sound record, or why there is none.
 
     A row may give several. `adapter` is None where no format was found.
@@ -111,35 +112,33 @@ def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather
 def _adapted(
     rows: Sequence[Row], adapters: Sequence[Adapter | Unusable], repair: Repair | None
 ) -> list[Example]:
-    """What adapters make of their rows, each record looked through."""
-    made: list[Any] = []
+    """What adapters make of their rows; records with an empty part are unusable."""
+    made: list[Example] = []
     for row, adapter in zip(rows, adapters, strict=True):
         if isinstance(adapter, Unusable):
-            made.append(adapter)
+            made.append(Example(row, None, adapter))
             continue
-        try:
-            data = repair(row.data, adapter) if repair else row.data
-            result = adapter.read(data)
-            if "tools" in data or "chat_template_kwargs" in data:
-                result = _with_template_inputs(result, data)
-            made.append(result)
-        except Unusable as error:
-            made.append(error)
-        except (KeyError, TypeError, IndexError, AttributeError):
-            # a forced format reads keys by name; whatever it stumbles on, the row is not of it
-            made.append(_not_of(row, adapter))
-    if set(map(type, made)) == {Record}:  # nothing to unfold
-        judged = [unsound(record) or record for record in made]
-        return list(map(_example_of, zip(rows, adapters, judged, strict=True)))
-    return [
-        Example(
-            row,
-            None if isinstance(adapter, Unusable) else adapter,
-            one if isinstance(one, Unusable) else unsound(one) or one,
-        )
-        for row, adapter, result in zip(rows, adapters, made, strict=True)
-        for one in (result if isinstance(result, list) else [result])
-    ]
+        result = _result(row, adapter, repair)
+        if isinstance(result, list):
+            made += [Example(row, adapter, _judged(one)) for one in result]
+        else:
+            made.append(Example(row, adapter, _judged(result)))
+    return made
+
+
+def _result(row: Row, adapter: Adapter, repair: Repair | None) -> Result | Unusable:
+    """What an adapter makes of a row."""
+    try:
+        data = repair(row.data, adapter) if repair else row.data
+        result = adapter.read(data)
+        if "tools" in data or "chat_template_kwargs" in data:
+            return _with_template_inputs(result, data)
+        return result
+    except Unusable as error:
+        return error
+    except (KeyError, TypeError, IndexError, AttributeError):
+        # a forced format reads keys by name; whatever it stumbles on, the row is not of it
+        return _not_of(row, adapter)
 
 
 def _with_template_inputs(result: Result, data: dict[str, Any]) -> Result:
@@ -149,19 +148,21 @@ def _with_template_inputs(result: Result, data: dict[str, Any]) -> Result:
     return [with_template_inputs(one, data) if isinstance(one, Record) else one for one in result]
 
 
-def unsound(record: Record) -> Unusable | None:
-    """What keeps a record from being an example: an empty part."""
-    names, parts = _PARTS[record[0]] if record.messages is None else _MESSAGES
+def _judged(record: Record | Unusable) -> Record | Unusable:
+    """A record itself, or Unusable if a part of it is empty."""
+    if isinstance(record, Unusable):
+        return record
+    names, parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
     found = parts(record)
     for part in found:
         if type(part) is not str or not part[:1].isalnum():  # else it is not blank: no need to ask
             break
     else:
-        return None
+        return record
     for name, part in zip(names, found, strict=True):
         if is_blank(part):
             return Unusable(f"empty_{name}", f"{name!r} is empty")
-    return None
+    return record
 
 
 def _sound(example: Example) -> Record:
@@ -178,10 +179,6 @@ def _not_of(row: Row, adapter: Adapter) -> Unusable:
 
 
 _flat = itertools.chain.from_iterable
-_example_of: Callable[[tuple[Row, Any, Record | Unusable]], Example] = functools.partial(
-    tuple.__new__, Example
-)
-"""An example of its fields, in a third of the time that `Example(...)` takes."""
 
 
 Parts: TypeAlias = tuple[tuple[str, ...], Callable[[Record], tuple[Text, ...]]]
@@ -189,10 +186,10 @@ Parts: TypeAlias = tuple[tuple[str, ...], Callable[[Record], tuple[Text, ...]]]
 
 
 def _parts(*names: str) -> Parts:
-    places = [Record._fields.index(name) for name in names]
-    if len(places) == 1:  # with one place a getter gives no tuple
-        return names, lambda record: (record[places[0]],)
-    return names, operator.itemgetter(*places)
+    get: Callable[[Record], Any] = operator.attrgetter(*names)
+    if len(names) == 1:  # with one name a getter gives no tuple
+        return names, lambda record: (get(record),)
+    return names, get
 
 
 _MESSAGES = _parts("messages")

@@ -1,5 +1,7 @@
 """Formats with one answer to a prompt, one text, or a prompt alone."""
 
+from dataclasses import replace
+
 from data_tools.formats.record import (
     TEXT_OR_TURNS,
     Adapter,
@@ -67,7 +69,7 @@ def prompt_completion(data: Data) -> Record:
 
 def unpaired(data: Data) -> Record:
     """TRL's KTO rows: `prompt, completion, label`."""
-    return prompt_completion(data)._replace(kind="unpaired", label=data["label"])
+    return replace(prompt_completion(data), kind="unpaired", label=data["label"])
 
 
 def kto_messages(data: Data) -> Record:
@@ -80,7 +82,7 @@ def kto_alpaca(data: Data) -> Record:
     record = alpaca(data)
     if record.messages is not None:
         return _labelled(record.messages, data["kto_tag"])
-    return record._replace(kind="unpaired", label=data["kto_tag"])
+    return replace(record, kind="unpaired", label=data["kto_tag"])
 
 
 def _labelled(turns: list[dict[str, str]], label: bool) -> Record:

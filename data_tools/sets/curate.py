@@ -1,6 +1,7 @@
 """Whole sets made fit for training: split by prompt, freed of repeats."""
 
 import contextlib
+import dataclasses
 import random
 from collections.abc import Iterable
 from pathlib import Path
@@ -77,7 +78,7 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
             summary.rows_in += 1
             why = _repeat(row, _compared(record, by), seen, kept, index)
             if why is None:
-                kept.append(row._replace(data={}))
+                kept.append(dataclasses.replace(row, data={}))
                 out.write(json_line(row.data))
                 summary.rows_out += 1
                 continue
@@ -115,5 +116,5 @@ def _repeat(
         return "duplicate", f"equal to {seen[key].where}"
     if index and (match := index.add(len(kept), text)):
         return "near_duplicate", f"{match.jaccard:.0%} like {kept[match.key].where}"
-    seen[key] = row._replace(data={})
+    seen[key] = dataclasses.replace(row, data={})
     return None

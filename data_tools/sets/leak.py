@@ -1,5 +1,6 @@
 """What a training set gives away of evaluation sets: their prompts, alike ones, parts of them."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,7 +131,7 @@ def _leak(code: str, row: Row, twin: Row, likeness: float) -> Leak:
 
 
 def _placed(row: Row) -> Row:
-    return row._replace(data={})
+    return dataclasses.replace(row, data={})
 
 
 def _prompt_text(record: Record) -> str:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,8 @@ PAIRS: list[tuple[Record, set[str]]] = [
         {"script_mismatch"},
     ),
     (pair("There are four.", "Go away.", "Count\nNo input"), {"sentinel_input"}),
-    (pair("There are four.", "Go away.")._replace(margin=0.0), {"tie"}),
-    (pair("There are four.", "Go away.")._replace(margin=-1.0), {"negative_margin"}),
+    (replace(pair("There are four.", "Go away."), margin=0.0), {"tie"}),
+    (replace(pair("There are four.", "Go away."), margin=-1.0), {"negative_margin"}),
     (pair("There are four.", "Go away."), set()),
 ]
 

@@ -1,6 +1,7 @@
 """What a chat template reads besides role and content: tools, variables, keys of turns."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,7 @@ def test_tools_and_variables_of_a_row_are_read(tmp_path: Path, shape: str) -> No
     assert record.tools == TOOLS
     assert record.template_kwargs == {"enable_thinking": False}
     without = record_of(tmp_path, SHAPES[shape])
-    assert record._replace(tools=None, template_kwargs=None) == without
+    assert replace(record, tools=None, template_kwargs=None) == without
 
 
 @pytest.mark.parametrize(
