@@ -33,12 +33,12 @@ from alignment.data.rows import prepare_stage, read_start
 from alignment.errors import AlignError, ConfigError
 from alignment.plan.command import plan as plan_command
 from alignment.plan.devices import parse_counts, parse_memory
+from alignment.plan.launch import read_launch
 from alignment.plan.ledger import Ledger
 from alignment.plan.memory import Memory, estimate, shard
 from alignment.plan.models import build_models, with_depth
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.recipe import read_stage
-from alignment.plan.request import read_launch
 from alignment.plan.rows import measure_rows
 from alignment.plan.steps import read_memory, run_step
 from alignment.plan.work import Batch, Device, Launch, RewardModel, Work

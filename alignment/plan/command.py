@@ -67,8 +67,8 @@ def plan(
         plans = read_request(argv, stage=stage, overrides=overrides, options=options)
         if given["device"] is None and any(found.launch.gpus > 1 for found in plans):
             machine = describe_machine(**{**given, "device": "gpu"})
-        from alignment.plan import table  # loads torch, which mistakes need not wait for
-        from alignment.plan.report import report_stage
+        from alignment.plan.report import report_stage  # loads torch, mistakes are found without
+        from alignment.plan.table import as_text, as_values
 
         reports = [report_stage(found, machine) for found in plans]
-    click.echo(json.dumps(table.as_json(reports)) if as_json else table.render(reports))
+    click.echo(json.dumps(as_values(reports)) if as_json else as_text(reports))

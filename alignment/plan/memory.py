@@ -7,7 +7,7 @@ the total is at most their sum.
 
 from dataclasses import dataclass, replace
 
-from alignment.plan.models import build_models, gathered_bytes
+from alignment.plan.models import build_models
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.steps import read_memory
 from alignment.plan.work import Launch, Sharding, Work
@@ -76,7 +76,7 @@ def estimate(work: Work) -> Memory:
         phase=phase,
         parameters=models.parameters,
         trained=sum(p.numel() for p in trained),
-        gathered=gathered_bytes(models.base, work.quantized),
+        gathered=held.gathered,
         phases=tuple(phases),
     )
 

@@ -10,24 +10,35 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from alignment.plan.sizes import (
+    bytes_of,
+    decoder_layers,
+    gathered_bytes,
+    largest_frozen,
+    quantized_saving,
+)
 from alignment.plan.work import Work
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedConfig
 
-#: Bytes of a weight that bitsandbytes quantizes, with its scales: a float32 for each 64 weights;
-#: nested, a byte for each 64 and a float32 for each 256 of those; 8 bit, one scale a row.
-QUANTIZED_BYTES = {"4bit": 0.5 + 4 / 64, "nested-4bit": 0.5 + 1 / 64 + 4 / (64 * 256), "8bit": 1.0}
-
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(slots=True)
 class Held:
-    """Bytes that the models of a stage and their gradients take."""
+    """Bytes that the models of a stage and their gradients take.
+
+    Attributes:
+        weights: Of the policy.
+        gathered: Of those, what is whole on each device while weights are sharded.
+        dequantized: The copy in 16 bits of a quantized weight while it multiplies.
+    """
 
     weights: int
+    gathered: int
+    dequantized: int = 0
     reference: int = 0
     critic: int = 0
     rewards: int = 0
@@ -56,6 +67,11 @@ class Models:
     critic: Any = None
     rewards: list[Any] = field(default_factory=list)
 
+    @property
+    def layers(self) -> nn.ModuleList:
+        """The repeated blocks of the policy."""
+        return decoder_layers(self.base)
+
     def every(self) -> list[Any]:
         """Every model once."""
         return [m for m in (self.policy, self.reference, self.critic, *self.rewards) if m]
@@ -79,7 +95,10 @@ def build_models(work: Work) -> Models:
             for parameter in policy.parameters():
                 if parameter.requires_grad:
                     parameter.data = parameter.data.to(torch.bfloat16)
-    held = Held(bytes_of(policy) - quantized_saving(base, work.quantized))
+    weights = bytes_of(policy) - quantized_saving(base, work.quantized)
+    held = Held(weights, gathered_bytes(base, work.quantized))
+    if work.quantized:
+        held.dequantized = 2 * largest_frozen(base)
     models = Models(policy, base, parameters, held)
     if work.reference and not work.precomputes_reference:
         _add_reference(work, models)
@@ -211,49 +230,3 @@ def take_shape(model: nn.Module) -> None:
             if id(b) not in known:
                 known[id(b)] = torch.empty(b.shape, dtype=b.dtype)
             module.register_buffer(name, known[id(b)])
-
-
-def decoder_layers(model: nn.Module) -> nn.ModuleList:
-    """The repeated blocks of a transformer: its longest list of modules."""
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return max(lists, key=len, default=nn.ModuleList())
-
-
-def bytes_of(model: nn.Module, *, is_trained: bool = False) -> int:
-    """Bytes of the parameters and buffers of a model, or of what is trained; shared ones once."""
-    tensors = {id(p): p for p in model.parameters()} | {id(b): b for b in model.buffers()}
-    return sum(x.nbytes for x in tensors.values() if x.requires_grad or not is_trained)
-
-
-def quantized_saving(model: nn.Module, kind: str) -> int:
-    """Bytes saved by quantizing the frozen linear layers; embeddings and head stay as they are."""
-    if not kind:
-        return 0
-    saved = sum(w.numel() * (w.element_size() - QUANTIZED_BYTES[kind]) for w in _frozen(model))
-    return int(saved)
-
-
-def largest_frozen(model: nn.Module) -> int:
-    """Weights of the largest frozen linear layer; a product dequantizes all of them."""
-    return max((w.numel() for w in _frozen(model)), default=0)
-
-
-def gathered_bytes(model: nn.Module, kind: str) -> int:
-    """Bytes that are whole on each device while weights are sharded.
-
-    FSDP keeps its root (embeddings and head) through forward and backward, and fetches the next
-    layer while one computes: what is outside the layers, and two layers.
-    """
-    layers = decoder_layers(model)
-    inside = sum(map(bytes_of, layers))
-    stored = inside - quantized_saving(model, kind)
-    return bytes_of(model) - inside + 2 * stored // max(len(layers), 1)
-
-
-def _frozen(model: nn.Module) -> list[torch.Tensor]:
-    return [
-        module.weight
-        for layer in decoder_layers(model)
-        for name, module in layer.named_modules()
-        if isinstance(module, nn.Linear) and not module.weight.requires_grad and "lora_" not in name
-    ]

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from alignment.data.rows import Start, read_start
 from alignment.errors import ConfigError
 from alignment.models.folders import DEFAULT_REVISION, adapter_base, load_config, weights_place
-from alignment.models.parents import check_critic
 from alignment.settings.reward_spec import parse_reward
 
 if TYPE_CHECKING:
@@ -49,7 +48,6 @@ def first_origin(values: Values) -> Origin:
             "model_name_or_path: no model is named",
             "give --model_name_or_path DIR, or plan the pipeline that has this stage",
         )
-    check_critic(values)
     origin = _read(str(path), values, "model_name_or_path", values["model_revision"])
     try:
         return replace(origin, start=read_start(values))

@@ -55,8 +55,8 @@ class StagePlan:
             is_adapter_trained=origin.adapter is not None,
             quantized=_quantized(values) if form == "qlora" else "",
             attention=values["attn_implementation"],
-            checkpointing=_checkpointing(values),
-            checkpointing_kwargs=tuple((_checkpointing_kwargs(values) or {}).items()),
+            checkpointing=bool(_checkpointing(values)),
+            checkpointing_kwargs=tuple((_checkpointing(values, "_kwargs") or {}).items()),
             drops_out=not values.get("disable_dropout", False),
             optimizer=values["optim"],
             reference=self.stage.has_reference(values),
@@ -152,10 +152,7 @@ def _autocast(values: Values, device: Device) -> bool:
     return bool(values["fp16"]) or uses_bf16(values, gpu=device == "gpu")
 
 
-def _checkpointing(values: Values) -> bool:
-    given = values.get("activation_checkpointing")
-    return bool(values["gradient_checkpointing"] if given is None else given)
-
-
-def _checkpointing_kwargs(values: Values) -> Any:
-    return values.get("activation_checkpointing_kwargs") or values["gradient_checkpointing_kwargs"]
+def _checkpointing(values: Values, suffix: str = "") -> Any:
+    """The value of a key that transformers 5.23 renamed."""
+    given = values.get(f"activation_checkpointing{suffix}")
+    return values[f"gradient_checkpointing{suffix}"] if given is None else given

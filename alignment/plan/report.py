@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from alignment.plan.duration import Duration, estimate_duration, find_speed
+from alignment.plan.duration import Duration, estimate_duration
 from alignment.plan.memory import Memory, estimate, launched, shard
 from alignment.plan.recipe import StagePlan
 from alignment.plan.work import (
@@ -14,7 +14,6 @@ from alignment.plan.work import (
     Form,
     Launch,
     Machine,
-    Sharding,
     Work,
 )
 
@@ -59,7 +58,7 @@ class StageReport:
     memory: Memory
     total: int
     forms: Mapping[Form, Memory]
-    sharded: Mapping[tuple[Form, Sharding, int], Memory]
+    sharded: Mapping[tuple[str, str, int], Memory]
     counts: Sequence[int]
     durations: Mapping[int, Duration]
     limit: int | None
@@ -79,7 +78,6 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
     forms = {form: estimate(work) for form, work in works.items()}
     work, memory = works[plan.form], forms[plan.form]
     several = counts if device == "gpu" and max(counts) > 1 else ()
-    speed = find_speed(machine, "bfloat16" if work.autocast else work.dtype)
     total = launched(memory, work, plan.launch).total
     return StageReport(
         name=plan.name,
@@ -98,7 +96,7 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
         },
         counts=counts,
         durations={
-            n: estimate_duration(plan, work, memory.parameters, speed, gpus=n) for n in counts
+            n: estimate_duration(plan, work, memory.parameters, machine, gpus=n) for n in counts
         },
         limit=limit,
         changes=[] if limit is None or total <= limit else find_changes(plan, machine, max(counts)),
@@ -106,10 +104,13 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
 
 
 def _can_run(form: Form, plan: StagePlan, device: Device) -> bool:
-    """QLoRA needs a GPU, and a critic that is an adapter needs a policy that is one."""
+    """QLoRA needs a GPU, and a critic that is an adapter needs a policy that is one.
+
+    The recipe's own form is tried in any case: if it cannot be, the error says why.
+    """
     if form == "qlora":
         return device == "gpu" or plan.form == "qlora"
-    return form != "full" or plan.values.get("critic") != "lora"
+    return form == plan.form or form != "full" or plan.values.get("critic") != "lora"
 
 
 def find_changes(plan: StagePlan, machine: Machine, gpus: int) -> list[Change]:

@@ -2,18 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from alignment.errors import ConfigError
 from alignment.pipeline.file import is_pipeline, read_pipeline
-from alignment.pipeline.launch import take_launch_words
+from alignment.plan.launch import read_launch
 from alignment.plan.recipe import StagePlan, read_stage
-from alignment.plan.work import Launch, Sharding
 from alignment.registry import ROLES, STAGES
 from alignment.settings.resolve import did_you_mean, resolve, split_argv
-from alignment.settings.yaml_file import read_yaml
-
-_ZERO: dict[int, Sharding] = {2: "zero2", 3: "zero3"}
 
 
 def read_request(
@@ -70,30 +65,3 @@ def _read_pipeline(path: str, overrides: Sequence[str]) -> list[StagePlan]:
         given = {role: plans[name].result() for role, name in step.needs.items()}
         plans[step.name] = read_stage(step.name, step.stage, values, given, launch=launch)
     return list(plans.values())
-
-
-def read_launch(argv: Sequence[str]) -> tuple[Launch, list[str]]:
-    """Take `--nproc` and `--accelerate` from a command line; `--nproc` overrides the file.
-
-    Raises:
-        ConfigError: There is no such file or preset, or the number is none.
-    """
-    words, rest = take_launch_words(list(argv))
-    given = dict(zip(words[::2], words[1::2], strict=True))
-    keys: dict[str, Any] = {}
-    if "--config_file" in given:
-        keys = {entry.key: entry.value for entry in read_yaml(Path(given["--config_file"]))}
-    gpus = int(given.get("--num_processes") or keys.get("num_processes") or 1)
-    return Launch(gpus, _sharding(keys)), rest
-
-
-def _sharding(keys: dict[str, Any]) -> Sharding | None:
-    match keys.get("distributed_type", "MULTI_GPU"):
-        case "DEEPSPEED":
-            stage = (keys.get("deepspeed_config") or {}).get("zero_stage", 2)
-            return _ZERO.get(int(stage))
-        case "FSDP":
-            return "zero3"
-        case "MULTI_GPU" | "MULTI_CPU" | "NO":
-            return "ddp"
-    return None

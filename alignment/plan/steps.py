@@ -17,16 +17,8 @@ from torch._subclasses import FakeTensorMode
 from alignment.models.renamed import cache_word
 from alignment.plan.head import add_head
 from alignment.plan.ledger import Ledger, Moment, marked_layers
-from alignment.plan.models import (
-    Models,
-    at_depth,
-    build_models,
-    decoder_layers,
-    largest_frozen,
-    take_shape,
-)
+from alignment.plan.models import Models, at_depth, build_models, take_shape
 from alignment.plan.work import Work
-from alignment.ppo.adapters import keeping_activations
 from alignment.ppo.forward import add_response_forward
 
 #: Rows that a reward model scores at once (`alignment.ppo.reward_models`).
@@ -80,10 +72,8 @@ def run_step(work: Work) -> Reading:
             step.prepare()
             cache = step.sample() if work.stage.samples else 0
             step.train()
-    # a product with a quantized weight makes a copy of it in 16 bits
-    extra = 2 * largest_frozen(models.base) if work.quantized else 0
     segments = {
-        name: Moment(moment.live + extra, moment.gradients)
+        name: Moment(moment.live + models.held.dequantized, moment.gradients)
         for name, moment in ledger.segments.items()
     }
     return Reading(segments, cache)
@@ -94,21 +84,14 @@ class _Step:
 
     def __init__(self, work: Work, models: Models, ledger: Ledger) -> None:
         self.work, self.models, self.ledger = work, models, ledger
-        self.layers = decoder_layers(models.base)
 
     def prepare(self) -> None:
         """Change the models as the trainers do before the first step."""
         from trl.trainer.utils import disable_dropout_in_model
 
         work, models = self.work, self.models
-        models.policy.train()
         if not work.drops_out:
             disable_dropout_in_model(models.policy)
-        if work.checkpointing:
-            keys = dict(work.checkpointing_kwargs) or None
-            models.base.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
-            if models.base is not models.policy:
-                models.policy.enable_input_require_grads()
         if work.stage.classifier:
             return
         is_gpu = work.device == "gpu"
@@ -123,11 +106,18 @@ class _Step:
 
     def train(self) -> None:
         """Forward and backward; with accumulation also of a second batch, beside all gradients."""
-        for turn in range(min(self.work.batch.accumulation, 2)):
+        work, models = self.work, self.models
+        models.policy.train()
+        if work.checkpointing:
+            keys = dict(work.checkpointing_kwargs) or None
+            models.base.activation_checkpointing_enable(activation_checkpointing_kwargs=keys)
+            if models.base is not models.policy:
+                models.policy.enable_input_require_grads()
+        for turn in range(min(work.batch.accumulation, 2)):
             if turn:
                 for name in [n for n in self.ledger.segments if n.startswith("training")]:
                     del self.ledger.segments[name]
-            with marked_layers(self.ledger, self.layers, "training"):
+            with marked_layers(self.ledger, models.layers, "training"):
                 with self._autocast():
                     loss = self._loss()
                 self.ledger.mark("training: backward")
@@ -153,17 +143,19 @@ class _Step:
         return loss
 
     def sample(self) -> int:
-        """Sample answers and score them; the bytes of the KV cache at the last token."""
+        """Sample answers and score them; the bytes of the KV cache at the last token.
+
+        PPO and TRL turn checkpointing off for this; here `train` turns it on afterwards.
+        """
         work, models = self.work, self.models
         models.policy.eval()
-        with torch.no_grad(), keeping_activations(models.base):  # as PPO and TRL do
+        with torch.no_grad():
             cache = self._generate()
             self.ledger.mark("scoring")
             for reward in models.rewards:
                 reward(**_inputs(min(work.batch.rollout, _REWARD_ROWS), work.batch.length))
             with self._autocast():
                 self._score_tokens()
-        models.policy.train()
         return cache
 
     def _generate(self) -> int:
@@ -172,7 +164,7 @@ class _Step:
 
         policy, batch, word = self.models.policy, self.work.batch, cache_word()
         config = self.work.config.get_text_config()
-        with marked_layers(self.ledger, self.layers, "prompts"):
+        with marked_layers(self.ledger, self.models.layers, "prompts"):
             cache: Any = DynamicCache(config=config)
             inputs = _inputs(batch.rollout, batch.prompt)
             policy(**inputs, **{word: cache}, use_cache=True, logits_to_keep=1)
@@ -183,7 +175,7 @@ class _Step:
         for index, ((rows, heads, _, width), dtype) in enumerate(kinds):
             shape = (rows, heads, batch.length - 1, width)
             cache.update(torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype), index)
-        with marked_layers(self.ledger, self.layers, "generation"):
+        with marked_layers(self.ledger, self.models.layers, "generation"):
             inputs = _inputs(batch.rollout, batch.length)
             inputs["input_ids"] = inputs["input_ids"][:, -1:]
             _sample(policy(**inputs, **{word: cache}, use_cache=True).logits[:, -1, :])

@@ -5,8 +5,8 @@ from dataclasses import asdict
 from textwrap import fill
 from typing import Any
 
+from alignment.plan.quantities import show_count, show_seconds, show_size
 from alignment.plan.report import Change, StageReport
-from alignment.plan.work import Form, Sharding
 
 _PARTS = {
     "weights": "weights",
@@ -20,9 +20,9 @@ _PARTS = {
     "context": "CUDA context",
 }
 _ALWAYS = ("weights", "gradients", "optimizer", "activations")
-_FORMS: dict[Form, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
+_FORMS: dict[str, str] = {"full": "full", "lora": "LoRA", "qlora": "QLoRA"}
 _WIDTH = 12
-_SHARDINGS: dict[Sharding, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
+_SHARDINGS: dict[str, str] = {"ddp": "DDP", "zero2": "ZeRO-2", "zero3": "ZeRO-3 / FSDP"}
 _NOTE = """\
 Each part is at its largest. They are not in memory all at once, so the peak is
 less than their sum."""
@@ -31,8 +31,8 @@ Estimates for GPUs are derived, not measured; those for a CPU were compared with
 runs in benchmarks/plan."""
 
 
-def render(reports: Sequence[StageReport]) -> str:
-    """All stages as text."""
+def as_text(reports: Sequence[StageReport]) -> str:
+    """All stages for people."""
     notes = [_NOTE, _GPU_NOTE] if any(r.work.device == "gpu" for r in reports) else [_NOTE]
     return "\n\n".join([*map(_render_stage, reports), "\n".join(notes)])
 
@@ -55,7 +55,7 @@ def _head(report: StageReport) -> list[str]:
     work, memory = report.work, report.memory
     batch = work.batch
     stage = "" if report.name == work.stage.name else f" ({work.stage.name})"
-    of = f"{_count(memory.parameters)} parameters, {_count(memory.trained)} trained"
+    of = f"{show_count(memory.parameters)} parameters, {show_count(memory.trained)} trained"
     precision = work.dtype + (", bfloat16 autocast" if work.autocast else "")
     checkpointing = "with" if work.checkpointing else "without"
     lines = [
@@ -75,11 +75,11 @@ def _forms(report: StageReport) -> list[str]:
     for part, title in _PARTS.items():
         sizes = [asdict(memory)[part] for memory in report.forms.values()]
         if part in _ALWAYS or any(sizes):
-            rows.append((title, [_size(size) for size in sizes]))
-    rows.append(("peak", [_size(memory.total) for memory in report.forms.values()]))
+            rows.append((title, [show_size(size) for size in sizes]))
+    rows.append(("peak", [show_size(memory.total) for memory in report.forms.values()]))
     if report.limit is not None:
         fits = ["yes" if m.total <= report.limit else "no" for m in report.forms.values()]
-        rows.append((f"fits {_size(report.limit)}", fits))
+        rows.append((f"fits {show_size(report.limit)}", fits))
     return _table("* as in the recipe", titles, rows)
 
 
@@ -92,7 +92,7 @@ def _gpus(report: StageReport) -> list[str]:
             is_ours = form == report.work.form and report.launch.gpus > 1
             mark = "*" * (is_ours and sharding == report.launch.sharding)
             title = f"{'' if index else _FORMS[form]:<6} {kind}{mark}"
-            rows.append((title, [_size(m.total) + _mark(m.total, report.limit) for m in found]))
+            rows.append((title, [show_size(m.total) + _mark(m.total, report.limit) for m in found]))
     corner = "per GPU" + (", ! does not fit" if report.limit is not None else "")
     return _table(corner, list(map(str, report.counts)), rows)
 
@@ -109,8 +109,8 @@ def _time(report: StageReport) -> list[str]:
     if found[0].step_seconds is None:
         source = "unknown speed: give what a GPU reaches with --tflops"
     else:
-        rows.append(("a step", [_seconds(d.step_seconds) for d in found]))
-        rows.append(("all steps", [_seconds(d.seconds) for d in found]))
+        rows.append(("a step", [show_seconds(d.step_seconds) for d in found]))
+        rows.append(("all steps", [show_seconds(d.seconds) for d in found]))
         source = f"at {found[0].source}"
     is_gpu = report.work.device == "gpu"
     titles = list(map(str, report.durations)) if is_gpu else ["CPU"]
@@ -123,7 +123,7 @@ def _time(report: StageReport) -> list[str]:
 
 
 def _change(change: Change) -> str:
-    start = f"  {_size(change.total):>10}  {'fits' if change.fits else 'no  '}  "
+    start = f"  {show_size(change.total):>10}  {'fits' if change.fits else 'no  '}  "
     pairs = change.keys.replace(" --", "\n--").replace(" ", "\0").replace("\n", " ")
     wrapped = fill(
         pairs,
@@ -143,38 +143,16 @@ def _table(corner: str, titles: list[str], rows: list[tuple[str, list[str]]]) ->
     return ["  " + line for line in lines]
 
 
-def _size(size: int) -> str:
-    if size >= 2**30:
-        return f"{size / 2**30:,.1f} GiB"
-    if size >= 2**20:
-        return f"{size / 2**20:,.0f} MiB"
-    return f"{size / 2**10:,.0f} KiB" if size else "-"
-
-
-def _count(numbers: int) -> str:
-    return f"{numbers / 1e6:,.1f} M" if numbers >= 1e6 else f"{numbers:,}"
-
-
 def _mark(size: int, limit: int | None) -> str:
     return " !" if limit is not None and size > limit else ""
 
 
-def _seconds(seconds: float | None) -> str:
-    if seconds is None:
-        return "unknown"
-    unit, size = next(
-        ((u, n) for u, n in (("days", 86400), ("h", 3600), ("min", 60)) if seconds >= 2 * n),
-        ("s", 1),
-    )
-    return f"{seconds / size:,.1f} {unit}" if seconds >= 0.95 else f"{seconds * 1000:,.0f} ms"
-
-
-def as_json(reports: Sequence[StageReport]) -> dict[str, Any]:
+def as_values(reports: Sequence[StageReport]) -> dict[str, Any]:
     """All stages for machines; sizes in bytes."""
-    return {"stages": [_stage_json(report) for report in reports]}
+    return {"stages": [_stage_values(report) for report in reports]}
 
 
-def _stage_json(report: StageReport) -> dict[str, Any]:
+def _stage_values(report: StageReport) -> dict[str, Any]:
     work = report.work
     return {
         "name": report.name,
