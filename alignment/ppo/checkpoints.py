@@ -5,7 +5,6 @@ from typing import Any
 
 from trl import RLOOTrainer
 
-from alignment.ppo import math
 from alignment.ppo.adapters import kept_gradients, unsaved_adapters
 from alignment.ppo.alarms import AlarmBell
 from alignment.ppo.buffer import RolloutBuffer
@@ -18,7 +17,6 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
 
     alarms: AlarmBell
     buffer: RolloutBuffer
-    kl_control: math.FixedKL | math.AdaptiveKL
     ppo_state: PPOState
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -58,4 +56,4 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
             super()._load_best_model()
             load_critic_adapter(policy, folder)
         load_critic(policy, folder)
-        self.ppo_state.beta = self.kl_control.beta = PPOState.load(folder).beta
+        self.ppo_state.beta = PPOState.load(folder).beta

@@ -215,33 +215,18 @@ def entropy(logps: Tensor) -> Tensor:
     return -terms.sum(dim=-1)
 
 
-class FixedKL:
-    """A KL coefficient that stays as it is."""
+def adapt_beta(beta: float, kl: float, *, target: float, horizon: int, responses: int) -> float:
+    """Move the KL coefficient towards a KL, as a proportional controller in log space.
 
-    def __init__(self, beta: float) -> None:
-        self.beta = beta
+    e = clip(KL / KL_target - 1, -0.2, 0.2); beta <- beta (1 + e n / horizon), arXiv 1909.08593
+    sec. 2.2.
 
-    def update(self, kl: float, num_responses: int) -> None:
-        """Take note of nothing."""
-
-
-class AdaptiveKL:
-    """The KL coefficient as a proportional controller in log space, arXiv 1909.08593 sec. 2.2.
-
-    e = clip(KL / KL_target - 1, -0.2, 0.2); beta <- beta (1 + e n / horizon), n responses seen.
+    Args:
+        beta: The coefficient of the rollout.
+        kl: KL of policy to reference per response, in nats.
+        target: KL_target, in nats per response.
+        horizon: Responses over which the controller acts, 1 / K_beta.
+        responses: n, the responses of the rollout in all processes.
     """
-
-    def __init__(self, beta: float, *, target: float, horizon: int) -> None:
-        self.beta = beta
-        self.target = target
-        self.horizon = horizon
-
-    def update(self, kl: float, num_responses: int) -> None:
-        """Move beta after a rollout.
-
-        Args:
-            kl: KL of the policy to the reference a response, in nats.
-            num_responses: Responses of the rollout, over all processes.
-        """
-        error = min(max(kl / self.target - 1, -0.2), 0.2)
-        self.beta *= 1 + error * num_responses / self.horizon
+    error = min(max(kl / target - 1, -0.2), 0.2)
+    return beta * (1 + error * responses / horizon)

@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from alignment.ppo import math
-from alignment.ppo.config import PPOConfig
 
 STATE_FILE = "ppo_state.json"
 
@@ -49,10 +47,3 @@ class PPOState:
                 f"{folder}: no {STATE_FILE}, so this is no checkpoint of PPO", "start anew"
             )
         return cls(**json.loads(path.read_text(encoding="utf-8")))
-
-
-def make_kl_control(args: PPOConfig) -> math.FixedKL | math.AdaptiveKL:
-    """Return the controller that `kl_control` names."""
-    if args.kl_control == "fixed":
-        return math.FixedKL(args.beta)
-    return math.AdaptiveKL(args.beta, target=args.target_kl, horizon=args.kl_horizon)

@@ -1,68 +1,60 @@
 """PPOTrainer: proximal policy optimisation on TRL's RLOOTrainer.
 
-What it takes from TRL: prompts and chat templates, generation (transformers, continuous batching,
-vLLM), reward functions, the reference (a frozen copy, or the policy with its adapter off), the
-sampler that repeats prompts, logging. What it adds is in this package: a critic (`critic`), one
-forward for log-probabilities and values (`forward`), rollouts and mini-batches (`rollout`), KL in
-the reward, GAE and whitening (`experience`, `math`) and the clipped losses (`losses`).
+One iteration is Algorithm 1 of PPO (arXiv 1707.06347) for a language model, as in InstructGPT
+(arXiv 2203.02155), with the details of arXiv 2403.17031. The numbers are at the code:
 
-Names of TRL and transformers that are used here and are not public are listed, with the reason for
-each, in `tests/contracts/private_names.py`.
+1. Sample a response y ~ pi_old(. | x) to each prompt x.
+2. Score it: r(x, y), less a penalty if it does not end.
+3. KL penalty: r_t = -beta KL_t(pi_old || pi_ref), plus r(x, y) at the last token (arXiv 2203.02155,
+   eq. 2; arXiv 1909.08593, sec. 2.2).
+4. Advantages and returns by GAE from the critic's values (arXiv 1506.02438, eq. 16), whitened.
+5. Update policy and critic on mini-batches, K epochs long: clipped surrogate, clipped value loss
+   (arXiv 1707.06347, eq. 7 and 9).
+6. Adapt beta (arXiv 1909.08593, sec. 2.2), log, look for signs that the run goes wrong.
+
+TRL provides prompts, generation (transformers, continuous batching, vLLM), the calls of reward
+functions, the reference (a frozen copy, or the policy with its adapter off), the sampler that
+repeats prompts, and logging. The rest is in this package. Names of TRL and transformers that are
+not public are listed in `tests/contracts/private_names.py`, with the reason for each.
+
+Shapes: N responses of this process, T tokens of the longest one, F reward functions.
 """
 
 import os
-import time
-from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Sampler
-from transformers import ProcessorMixin
 
-from alignment.data.load import decode_prompts
-from alignment.ppo.adapters import BORROWED, keeping_activations
+from alignment.ppo.adapters import keeping_activations
 from alignment.ppo.alarms import AlarmBell, report_alarms
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
-from alignment.ppo.checkpoints import CheckpointedPPO
-from alignment.ppo.checks import check_count, check_ends, check_stats
 from alignment.ppo.config import PPOConfig
-from alignment.ppo.critic import (
-    head_of,
-    is_critic_parameter,
-    keep_critic_apart,
-    make_critic,
-    policy_of,
-    split_groups,
-    without_critic,
-)
+from alignment.ppo.critic import head_of, is_critic_parameter, split_groups
 from alignment.ppo.experience import (
     Experience,
     TokenScores,
-    combine_scores,
     make_experience,
     reference_of,
     respond,
     score_tokens,
 )
-from alignment.ppo.forward import add_response_forward
 from alignment.ppo.losses import StepSums, ppo_loss
+from alignment.ppo.math import adapt_beta
 from alignment.ppo.metrics import rollout_metrics
-from alignment.ppo.prompts import Prompts
-from alignment.ppo.reward_functions import Reward, as_rewards, distinct
-from alignment.ppo.reward_models import AdapterReward, ModelReward
+from alignment.ppo.models import prepare_models
+from alignment.ppo.responses import Responses, SamplingPPO
 from alignment.ppo.rollout import Rollout, pad_rollout
-from alignment.ppo.sampler import EpochSampler
 from alignment.ppo.samples import sample_rows
-from alignment.ppo.state import PPOState, make_kl_control
+from alignment.ppo.state import PPOState
+from alignment.ppo.stopwatch import Stopwatch
 from alignment.trackers.base import Tracker
 from alignment.trackers.files import FileTracker
 
 
-class PPOTrainer(CheckpointedPPO):
+class PPOTrainer(SamplingPPO):
     """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
 
     Takes the arguments of RLOOTrainer, `args` being a PPOConfig. `reward_funcs` may also hold what
@@ -70,8 +62,8 @@ class PPOTrainer(CheckpointedPPO):
     writes them to files in `output_dir`.
 
     Raises:
-        ConfigError: before training, where a key, a model or a reward cannot be used.
-        DataError: at a rollout, where a reward function gives no usable score.
+        ConfigError: before training, a key, a model or a reward cannot be used.
+        DataError: at a rollout, a reward function gives no usable score.
     """
 
     loss_is_scaled_for_ga = True  # divided by the tokens of the mini-batch, not per micro-batch
@@ -97,66 +89,23 @@ class PPOTrainer(CheckpointedPPO):
         **kwargs: Any,
     ) -> None:
         model = os.fspath(model) if isinstance(model, Path) else model
-        super().__init__(model, as_rewards(reward_funcs), args, **kwargs)
-        processing = self.processing_class
-        self.tokenizer = (
-            processing.tokenizer if isinstance(processing, ProcessorMixin) else processing
-        )
-        check_ends(self.eos_token_ids, self.tokenizer)
-        per_rollout = self.args.generation_batch_size // self.num_generations
-        check_count(self.train_dataset, num_prompts=per_rollout)
-        self._prompts = Prompts(self.tokenizer, self.chat_template_kwargs)
-        self._prompt_ids: list[list[int]] = []
-        for name, dataset in (("", self.train_dataset), ("eval ", self.eval_dataset)):
-            self._prompts.check(
-                dataset,
-                name=name,
-                model=self.model,
-                max_completion_length=self.max_completion_length,
-            )
+        super().__init__(model, reward_funcs, args, **kwargs)
         self.ppo_state = PPOState(beta=args.beta)
-        self.kl_control = make_kl_control(args)
-        self.reward_func_names: list[str] = distinct(self.reward_func_names)
-        self._rewards = [f if isinstance(f, Reward) else None for f in self.reward_funcs]
-        if args.normalize_reward:
-            check_stats(dict(zip(self.reward_func_names, self._rewards, strict=True)))
-        self._add_critic()
+        prepare_models(
+            self.accelerator.unwrap_model(self.model),
+            self.ref_model,
+            [reward for reward in self.rewards if reward is not None],
+            args=args,
+            tokenizer=self.tokenizer,
+            accelerator=self.accelerator,
+        )
         self.buffer = RolloutBuffer(args, self._sum)
         self.alarms = AlarmBell(args, self.ppo_state.alarms)
         self._sums = StepSums()
-        self._seconds: dict[str, float] = defaultdict(float)
+        self._stopwatch = Stopwatch()
         self.tracker = tracker or FileTracker(Path(args.output_dir))
 
-    def _add_critic(self) -> None:
-        model = self.accelerator.unwrap_model(self.model)
-        policy = policy_of(model)
-        for number, reward in enumerate(self._rewards):
-            if isinstance(reward, AdapterReward) and self.args.share_base:
-                reward.share(model, f"{BORROWED}{number}")
-        critic = make_critic(
-            model,
-            args=self.args,
-            rewards=[reward for reward in self._rewards if isinstance(reward, ModelReward)],
-            tokenizer=self.tokenizer,
-        )
-        temperature = self.args.temperature
-        add_response_forward(
-            policy, temperature=temperature, critic=critic.to(self.accelerator.device)
-        )
-        keep_critic_apart(policy)
-        if self.ref_model is not None:
-            reference = self.accelerator.unwrap_model(self.ref_model)
-            add_response_forward(reference, temperature=temperature)
-        for reward in self._rewards:
-            if reward is not None:
-                reward.place(self.accelerator)
-
-    # Rollouts
-
-    def _get_train_sampler(self, dataset: Any = None) -> Sampler[int]:
-        return EpochSampler(
-            super()._get_train_sampler(dataset), epoch=lambda: int(self.state.epoch or 0)
-        )
+    # Steps 1 to 4: a rollout
 
     def _prepare_inputs(self, generation_batch: Any) -> MicroBatch:
         return self.next_micro_batch(generation_batch)
@@ -182,45 +131,39 @@ class PPOTrainer(CheckpointedPPO):
 
     def roll_out(self, inputs: list[dict[str, Any]]) -> Rollout:
         """Sample responses, score them, and compute what the losses need of each token."""
-        args, device = self.args, self.accelerator.device
-        inputs = decode_prompts(inputs)
-        prompts = [row["prompt"] for row in inputs]
-        self._prompt_ids = self._prompts.ids(inputs)
-        with self._clock("generate"), self._policy_for_vllm():
-            prompt_ids, response_ids, completions = self._generate(prompts)
-        with self._clock("score"):
-            rewards = self._calculate_rewards(inputs, prompts, completions, response_ids)
-            first = args.process_index * len(prompts)
-            rewards = rewards[first : first + len(prompts)]
-            ended = [bool(ids) and ids[-1] in self.eos_token_ids for ids in response_ids]
-            scores = combine_scores(
-                rewards.clone(),
-                weights=self.reward_weights.to(device),
-                stats=[reward.stats if reward is not None else None for reward in self._rewards],
-                ended=torch.tensor(ended, device=device),
-                args=args,
-            )
+        # 1. Sample y ~ pi_old(. | x).
+        with self._measure("generate"):
+            responses = self.sample(inputs)
+        with self._measure("score"):
+            # 2. Score r(x, y).
+            rewards, scores = self.score(responses)
             rollout = pad_rollout(
-                prompt_ids,
-                response_ids,
+                responses.prompt_ids,
+                responses.ids,
                 pad_token_id=self.tokenizer.pad_token_id,
-                counts=[end or not args.mask_truncated_completions for end in ended],
-                device=device,
+                counts=[
+                    ended or not self.args.mask_truncated_completions
+                    for ended in responses.ended.tolist()
+                ],
+                device=self.accelerator.device,
             )
+            # 3. KL penalty and 4. advantages, from what the old weights say of each token.
             experience = self._make_experience(rollout, self._score_tokens(rollout), scores)
-        mode = "train" if self.model.training else "eval"
         found = rollout_metrics(
             experience,
             scores,
             rewards=dict(zip(self.reward_func_names, rewards.unbind(dim=1), strict=True)),
-            ended=torch.tensor(ended, device=device),
+            ended=responses.ended,
             beta=self.ppo_state.beta,
             reduce=self._sum,
         )
-        self._note(found, mode=mode)
-        if mode == "train":
+        if self.model.training:
             self.ppo_state.found = dict(found)
-            self._after_rollout(prompts, completions, scores, experience.kl, found)
+            self._log_samples(responses, scores, experience.kl)
+            self._adapt_beta(found["objective/kl"], num_responses=len(rollout))
+            self._note(found, mode="train")
+        else:
+            self._note(found, mode="eval")
         return experience.rollout
 
     def _score_tokens(self, rollout: Rollout) -> TokenScores:
@@ -237,9 +180,6 @@ class PPOTrainer(CheckpointedPPO):
                 autocast=self.accelerator.autocast,
             )
 
-    def _tokenize_prompts(self, prompts: list[Any]) -> tuple[list[list[int]], None, dict[str, Any]]:
-        return self._prompt_ids, None, {}  # rendered and tokenised in one place, `Prompts`
-
     def _make_experience(self, rollout: Rollout, tokens: TokenScores, scores: Tensor) -> Experience:
         experience = make_experience(
             rollout,
@@ -250,43 +190,44 @@ class PPOTrainer(CheckpointedPPO):
             center=self.args.center_values and self.model.training,
             reduce=self._sum,
         )
+        # What moved the values must move all that the critic says from now on.
         head_of(self.accelerator.unwrap_model(self.model)).offset += experience.shift
         return experience
 
-    def _after_rollout(
-        self,
-        prompts: list[Any],
-        completions: list[Any],
-        scores: Tensor,
-        kl: Tensor,
-        found: dict[str, float],
-    ) -> None:
-        every = self.args.sample_steps
+    def _log_samples(self, responses: Responses, scores: Tensor, kl: Tensor) -> None:
+        every, count = self.args.sample_steps, self.args.num_samples
         if every and (self.ppo_state.rollouts - 1) % every == 0 and self.is_world_process_zero():
-            count = self.args.num_samples
-            rows = sample_rows(prompts[:count], completions[:count], scores[:count], kl[:count])
+            rows = sample_rows(
+                responses.prompts[:count], responses.completions[:count], scores[:count], kl[:count]
+            )
             self.tracker.log_table("samples", rows, step=self.state.global_step)
-        self.kl_control.beta = self.ppo_state.beta
-        self.kl_control.update(found["objective/kl"], len(prompts) * self.accelerator.num_processes)
-        self.ppo_state.beta = self.kl_control.beta
 
-    # Updates
+    def _adapt_beta(self, kl: float, *, num_responses: int) -> None:
+        # 6. Adapt beta, for the next rollout: the rewards of this one are made.
+        if self.args.kl_control == "adaptive":
+            self.ppo_state.beta = adapt_beta(
+                self.ppo_state.beta,
+                kl,
+                target=self.args.target_kl,
+                horizon=self.args.kl_horizon,
+                responses=num_responses * self.accelerator.num_processes,
+            )
+
+    # Step 5: updates
 
     def training_step(
         self, model: nn.Module, inputs: Any, num_items_in_batch: Any = None
     ) -> Tensor:
-        """Take one micro-step; nothing where this rollout was given up for too much KL."""
+        """Take one micro-step; none if the rest of this rollout is not used, for too much KL."""
         state = self.ppo_state
         if state.stopped and self.buffer.place(state.micro_steps):
             state.micro_steps += 1
             return torch.zeros((), device=self.accelerator.device)
-        before, spent = time.perf_counter(), sum(self._seconds.values())
-        loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
-        state.micro_steps += 1
-        if state.micro_steps % self.args.gradient_accumulation_steps == 0:
-            self._finish_mini_batch(model)
-        elapsed = time.perf_counter() - before
-        self._seconds["update"] += elapsed - (sum(self._seconds.values()) - spent)
+        with self._stopwatch.measure("update"):
+            loss: Tensor = super().training_step(model, inputs, num_items_in_batch)
+            state.micro_steps += 1
+            if state.micro_steps % self.args.gradient_accumulation_steps == 0:
+                self._finish_mini_batch(model)
         if state.stopped or not self.buffer.place(state.micro_steps):
             self._finish_rollout()
         return loss
@@ -304,8 +245,8 @@ class PPOTrainer(CheckpointedPPO):
         self.accelerator.backward(loss)
 
     def _finish_rollout(self) -> None:
-        self._note({f"time/{name}": s for name, s in self._seconds.items()}, mode="train")
-        self._seconds.clear()
+        # 6. Log, and look for signs that the run goes wrong.
+        self._note(self._stopwatch.finish(), mode="train")
         warmed_up = self.state.global_step >= self.args.critic_warmup_steps
         rung = self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
         self._note({"alarms/count": float(len(self.alarms.memory["rung"]))}, mode="train")
@@ -356,6 +297,8 @@ class PPOTrainer(CheckpointedPPO):
             self.ppo_state.stopped = True
         self._metrics["train"]["policy/stopped"].append(float(self.ppo_state.stopped))
         if self.state.global_step < self.args.critic_warmup_steps:
+            # The policy's loss weighs 0 then, but an optimizer moves weights by a gradient of 0 too
+            # (weight decay, momentum). It skips those without one.
             for name, parameter in model.named_parameters():
                 if not is_critic_parameter(name):
                     parameter.grad = None
@@ -370,10 +313,10 @@ class PPOTrainer(CheckpointedPPO):
             split_groups(optimizer, critic, lr=self.args.critic_learning_rate)
         return optimizer
 
-    # Small things
+    # Logging
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log; an evaluation also tells the alarms how the held-out measure stands."""
+        """Log; the alarms also read the held-out measure of an evaluation."""
         super().log(logs, start_time)
         measure = self.args.metric_for_best_model or "objective/score"
         value = logs.get(f"eval_{measure.removeprefix('eval_')}")
@@ -388,15 +331,6 @@ class PPOTrainer(CheckpointedPPO):
         total: Tensor = self.accelerator.reduce(x, reduction="sum")
         return total
 
-    def _policy_for_vllm(self) -> AbstractContextManager[None]:
-        """While weights are sent to vLLM, which knows the policy alone, take the critic off it."""
-        if not self.use_vllm:
-            return nullcontext()
-        return without_critic(policy_of(self.accelerator.unwrap_model(self.model)))
-
-    @contextmanager
-    def _clock(self, name: str) -> Iterator[None]:
-        before = time.perf_counter()
-        yield
-        if self.model.training:
-            self._seconds[name] += time.perf_counter() - before
+    def _measure(self, part: str) -> AbstractContextManager[None]:
+        """Count the seconds of a part, unless this is an evaluation."""
+        return self._stopwatch.measure(part) if self.model.training else nullcontext()

@@ -77,7 +77,7 @@ def test_the_order_depends_on_seed_process_rollout_and_epoch_alone() -> None:
         order(buffer_of(), number=2),
         order(buffer_of(), epoch=1),
     ]
-    minis = [[sorted(sum(plan[:2], []))] for plan in (first, *others)]
+    minis = [{*plan[0], *plan[1]} for plan in (first, *others)]
     assert all(other != minis[0] for other in minis[1:])
     for plan in (first, *others):
         assert sorted(row for rows in plan for row in rows) == list(range(8))

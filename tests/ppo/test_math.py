@@ -248,17 +248,8 @@ def test_entropy_by_hand() -> None:
 
 
 def test_adaptive_kl_by_hand_and_its_limits() -> None:
-    control = math.AdaptiveKL(0.1, target=6.0, horizon=1000)
-    control.update(6.6, 100)  # e = 0.1
-    assert control.beta == pytest.approx(0.1 * 1.01)
-    control = math.AdaptiveKL(0.1, target=6.0, horizon=1000)
-    control.update(600.0, 100)  # e is cut at 0.2
-    assert control.beta == pytest.approx(0.1 * 1.02)
-    control.update(-5.0, 100)
-    assert control.beta == pytest.approx(0.1 * 1.02 * 0.98)
-
-
-def test_fixed_kl_stays() -> None:
-    control = math.FixedKL(0.1)
-    control.update(600.0, 100)
-    assert control.beta == 0.1
+    keys = {"target": 6.0, "horizon": 1000, "responses": 100}
+    assert math.adapt_beta(0.1, 6.0, **keys) == 0.1
+    assert math.adapt_beta(0.1, 6.6, **keys) == pytest.approx(0.1 * 1.01)  # e = 0.1
+    assert math.adapt_beta(0.1, 600.0, **keys) == pytest.approx(0.1 * 1.02)  # e is cut at 0.2
+    assert math.adapt_beta(0.1, -5.0, **keys) == pytest.approx(0.1 * 0.98)
