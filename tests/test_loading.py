@@ -9,7 +9,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
-from trl import ModelConfig, SFTConfig
+from trl import ModelConfig
 
 from alignment.errors import ConfigError
 from alignment.models.classifier import check_classifier, load_classifier, new_classifier
