@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import orjson
@@ -10,13 +10,13 @@ import orjson
 from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
 from data_tools.convert.output import json_line, table, written_whole
-from data_tools.formats import Pairing, Unusable
-from data_tools.reading import Fault, RowError
-from data_tools.rendering.render import Renderer
-from data_tools.rendering.tokenizer import read_tokenizer
+from data_tools.formats import Pairing, Unusable, row_error
 from data_tools.sets.leak import CONTAMINATED, leaks
 from data_tools.stats.measure import stats
 from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
+
+if TYPE_CHECKING:
+    from data_tools.rendering.render import Renderer
 
 Options = Mapping[str, Any]
 COLOURS = {"error": "red", "warn": "yellow", "info": "blue"}
@@ -153,8 +153,7 @@ def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     try:
         found = sides(record, model, options["max_length"])
     except Unusable as why:
-        fault = Fault(why.reason, why.remedy, code=why.code)
-        raise RowError.of(example.row, fault) from None
+        raise row_error(example.row, why) from None
     for side in found:
         yield from _coloured(side, options["max_length"])
 
@@ -179,9 +178,12 @@ def _styled(token: Token, index: int) -> str:
     )
 
 
-def _model(options: Options) -> Renderer | None:
+def _model(options: Options) -> "Renderer | None":
     if not options["tokenizer"]:
         return None
+    from data_tools.rendering.render import Renderer
+    from data_tools.rendering.tokenizer import read_tokenizer
+
     return Renderer(read_tokenizer(options["tokenizer"]), as_chat=options["as_chat"])
 
 

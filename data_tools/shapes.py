@@ -19,8 +19,9 @@ from data_tools.formats import (
     listed,
     nearest,
     pairs_of,
+    row_error,
 )
-from data_tools.reading import Fault, OnError, Row, RowError, Watch
+from data_tools.reading import OnError, Row, Watch
 
 Json: TypeAlias = dict[str, Any]
 
@@ -91,7 +92,7 @@ def serve(
         try:
             record = _serving(example, shape, before)
         except Unusable as why:
-            error = RowError.of(example.row, Fault(why.reason, why.remedy, code=why.code))
+            error = row_error(example.row, why)
             if on_error is None:
                 raise error from None
             on_error(error)

@@ -3,11 +3,13 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_tools.checks import Finding, Where
 from data_tools.formats import Record, Unusable, plain
-from data_tools.rendering.render import Renderer, Spoken, Tokens
+
+if TYPE_CHECKING:
+    from data_tools.rendering.render import Renderer, Spoken, Tokens
 
 RESAMPLES = 1000
 FAIR, STRONG = 0.60, 0.70
@@ -101,7 +103,7 @@ class Truncation:
 
     BATCH = 256
 
-    def __init__(self, renderer: Renderer, max_length: int) -> None:
+    def __init__(self, renderer: "Renderer", max_length: int) -> None:
         self.renderer, self.max_length = renderer, max_length
         self.records = self.cut = self.equal = self.no_room = 0
         self.tokens = self.tokens_cut = 0
@@ -144,7 +146,7 @@ class Truncation:
                 counts = f"rejected {self.rejected_cut}, chosen {self.chosen_cut} times"
                 yield Finding("cut_one_side", side, counts)
 
-    def _judged(self, sides: list[Tokens]) -> Iterator[Finding]:
+    def _judged(self, sides: list["Tokens"]) -> Iterator[Finding]:
         """Count one record and report what the cut does to it."""
         limit = self.max_length
         ids = [side.ids for side in sides]

@@ -5,9 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from alignment.errors import DataError
 from data_tools.checks import CHECKS, Finding, Where, failing
 from data_tools.checks.lengths import LengthBias, Truncation
 from data_tools.checks.records import cut_by_length, record_findings
@@ -26,7 +25,9 @@ from data_tools.formats import (
     passed_over,
 )
 from data_tools.reading import SLOW, RowError, Watch, data_files, is_hub_name, licences_of, progress
-from data_tools.rendering.render import Renderer
+
+if TYPE_CHECKING:
+    from data_tools.rendering.render import Renderer
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
@@ -126,7 +127,7 @@ def validate(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
-    model: Renderer | None = None,
+    model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing = ALL_PAIRS,
     each: Callable[[Located], None] | None = None,
@@ -236,7 +237,7 @@ def _read(
 ) -> Iterator[Example]:
     """The examples of a file; rows that cannot be read are findings."""
 
-    def unreadable(error: DataError) -> None:
+    def unreadable(error: Exception) -> None:
         if isinstance(error, RowError):
             report.rows[error.source] += 1
             code = error.code if error.code in CHECKS else "schema"

@@ -13,7 +13,7 @@ from typing import IO, NamedTuple
 
 from alignment.errors import ConfigError, DataError
 from data_tools.convert.output import Summary, dropped_path, json_line, named_for, written_whole
-from data_tools.formats import Record, Unusable, adapted, group_id, is_sentinel, text
+from data_tools.formats import Record, Unusable, adapted, group_id, is_sentinel, row_error, text
 from data_tools.reading import Fault, Row, RowError, data_files, read_rows, split_of
 
 LIMIT = 520
@@ -192,7 +192,7 @@ def _plain_pair(row: Row) -> tuple[str, Pair]:
     try:
         pair = Pair(text(data, "prompt"), text(data, "chosen"), text(data, key))
     except Unusable as why:
-        raise RowError.of(row, Fault(why.reason, code=why.code)) from None
+        raise row_error(row, why) from None
     return "huozi" if key == "reject" else "pair", pair
 
 

@@ -1,9 +1,9 @@
 """Records as rows of the shapes that trainers and services read (`--to`)."""
 
+import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from data_tools.convert.output import json_line
 from data_tools.formats import Kind, Record, Text, as_messages
 
 Json: TypeAlias = dict[str, Any]
@@ -70,7 +70,7 @@ def llamafactory(record: Record) -> list[Json]:
     system = {"system": turns[0]["content"]} if turns[0]["role"] == "system" else {}
     spoken = turns[1:] if system else turns
     # its loader parses the column, so that rows with other schemas can be in one Arrow table
-    tools = {"tools": json_line(record.tools).decode().strip()} if record.tools else {}
+    tools = {"tools": json.dumps(record.tools, ensure_ascii=False)} if record.tools else {}
     return [{"conversations": [_sharegpt(turn) for turn in spoken], **sides, **system, **tools}]
 
 

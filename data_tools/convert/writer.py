@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from alignment.errors import DataError
 from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
 from data_tools.convert.output import Summary, json_line
 from data_tools.formats import (
@@ -205,7 +204,7 @@ class RecordWriter:
         for (row, _), _ in both[self.conversion.pairing.max_pairs :]:
             self._drop(row, "over_cap", "more pairs than --max-pairs for this prompt")
 
-    def unreadable(self, error: DataError) -> None:
+    def unreadable(self, error: Exception) -> None:
         """Count a row that no reader could read, or end the run."""
         if not self.conversion.drop or not isinstance(error, RowError):
             raise error

@@ -15,7 +15,14 @@ from data_tools.formats.plain_text import (
     prompt_of,
     spoken_parts,
 )
-from data_tools.formats.read import Example, adapted, adapted_batches, examples, sound_rows
+from data_tools.formats.read import (
+    Example,
+    adapted,
+    adapted_batches,
+    examples,
+    row_error,
+    sound_rows,
+)
 from data_tools.formats.record import (
     ALIASES,
     HARD,
@@ -64,6 +71,7 @@ __all__ = [
     "plain",
     "prompt_key",
     "prompt_of",
+    "row_error",
     "sound_rows",
     "spoken_parts",
     "text",

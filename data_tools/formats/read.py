@@ -165,11 +165,16 @@ def _judged(record: Record | Unusable) -> Record | Unusable:
     return record
 
 
+def row_error(row: Row, why: Unusable) -> RowError:
+    """The error that names the place of a row and says why it cannot be used."""
+    return RowError.of(row, Fault(why.reason, why.remedy, code=why.code))
+
+
 def _sound(example: Example) -> Record:
     record = example.record
     if isinstance(record, Unusable):
-        fault = Fault(record.reason, "run `align data convert` first", code=record.code)
-        raise RowError.of(example.row, fault)
+        remedy = "run `align data convert` first"
+        raise row_error(example.row, Unusable(record.code, record.reason, remedy))
     return record
 
 

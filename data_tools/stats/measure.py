@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_tools.checks import Where
 from data_tools.checks.language import language
@@ -23,7 +23,9 @@ from data_tools.formats import (
     prompt_key,
 )
 from data_tools.reading import SLOW, Watch, data_files, licences_of, progress
-from data_tools.rendering.render import Renderer
+
+if TYPE_CHECKING:
+    from data_tools.rendering.render import Renderer
 
 NAMES = 100
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)
@@ -127,7 +129,7 @@ def stats(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
-    model: Renderer | None = None,
+    model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
 ) -> list[SourceStats]:

@@ -2,13 +2,23 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alignment.errors import DataError
 from data_tools.checks.records import record_findings
-from data_tools.formats import Example, Pairing, Record, Unusable, examples, pairs_of, plain
-from data_tools.reading import Fault, RowError
-from data_tools.rendering.render import Renderer, Tokens
+from data_tools.formats import (
+    Example,
+    Pairing,
+    Record,
+    Unusable,
+    examples,
+    pairs_of,
+    plain,
+    row_error,
+)
+
+if TYPE_CHECKING:
+    from data_tools.rendering.render import Renderer, Tokens
 
 
 class Token(NamedTuple):
@@ -36,14 +46,14 @@ def example_at(path: Path, number: int, *, format: str | None = None) -> Example
         if example.row.number == number:
             if isinstance(example.record, Unusable):
                 why = example.record
-                raise RowError.of(example.row, Fault(why.reason, why.remedy, code=why.code))
+                raise row_error(example.row, why)
             return example
     raise DataError(
         f"{path}: row {number} cannot be read or is not there", "see `align data validate`"
     )
 
 
-def sides(record: Record, renderer: Renderer, max_length: int) -> list[Side]:
+def sides(record: Record, renderer: "Renderer", max_length: int) -> list[Side]:
     """Every sequence of a record: both sides of a pair, else one.
 
     Raises:
@@ -60,7 +70,7 @@ def sides(record: Record, renderer: Renderer, max_length: int) -> list[Side]:
     ]
 
 
-def shown(text: str, tokens: Tokens, max_length: int) -> Iterator[Token]:
+def shown(text: str, tokens: "Tokens", max_length: int) -> Iterator[Token]:
     """The tokens of a sequence with their text.
 
     A character may take several tokens; its text is shown at the first of them.
