@@ -3,7 +3,9 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from support import REPOSITORY
@@ -41,6 +43,30 @@ LAYERS = {
 MODULES = sorted(
     path for name in ("alignment", "data_tools") for path in (REPOSITORY / name).rglob("*.py")
 )
+
+
+class Limits(NamedTuple):
+    """How tangled a package may be.
+
+    A room is a package or a module directly inside it, an arrow a room that imports another one,
+    and a floor a step of the longest chain of arrows. `imports` is the average number of our own
+    modules that a module imports when it is imported itself.
+    """
+
+    rooms: int
+    arrows: int
+    floors: int
+    imports: float
+
+
+LIMITS = {
+    "data_tools": Limits(rooms=15, arrows=50, floors=9, imports=2.5),
+    "alignment": Limits(rooms=22, arrows=100, floors=9, imports=2.5),
+}
+LIMITED = [
+    "data_tools",
+    pytest.param("alignment", marks=pytest.mark.skip(reason="its modules are being moved")),
+]
 HEAVY = {
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "wandb", "numpy", "yaml",
     "rich", "matplotlib", "pyarrow",
@@ -57,16 +83,71 @@ def layer(name: str) -> int:
     return LAYERS[max(matches, key=len)]
 
 
-def imports(path: Path) -> list[str]:
+KNOWN = {module_name(path) for path in MODULES}
+
+
+def imported(nodes: Iterable[ast.AST]) -> list[str]:
+    """Our own modules that import statements name."""
     names: list[str] = []
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            known = {module_name(other) for other in MODULES}
             below = [f"{node.module}.{alias.name}" for alias in node.names]
-            names += [name if name in known else node.module for name in below]
-    return [name for name in names if name.split(".")[0] in ("alignment", "data_tools")]
+            names += [name if name in KNOWN else node.module for name in below]
+    return [name for name in names if name.split(".")[0] in LIMITS]
+
+
+def imports(path: Path) -> list[str]:
+    """Our own modules that a module imports anywhere, in functions too."""
+    return imported(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def modules_of(package: str) -> list[Path]:
+    return [path for path in MODULES if module_name(path).split(".")[0] == package]
+
+
+def room(name: str) -> str:
+    return ".".join(name.split(".")[:2])
+
+
+def arrows(package: str) -> set[tuple[str, str]]:
+    found = {
+        (room(module_name(path)), room(target))
+        for path in modules_of(package)
+        for target in imports(path)
+        if target.split(".")[0] == package
+    }
+    return {(one, other) for one, other in found if one != other}
+
+
+@pytest.mark.parametrize("package", LIMITED)
+def test_a_package_has_few_rooms_and_few_arrows_between_them(package: str) -> None:
+    rooms = {room(module_name(path)) for path in modules_of(package)}
+    assert len(rooms) <= LIMITS[package].rooms, sorted(rooms)
+    assert len(arrows(package)) <= LIMITS[package].arrows, sorted(arrows(package))
+
+
+@pytest.mark.parametrize("package", LIMITED)
+def test_rooms_stand_on_few_floors(package: str) -> None:
+    drawn = arrows(package)
+
+    def floors(name: str, trail: tuple[str, ...] = ()) -> int:
+        assert name not in trail, f"circle of rooms: {' -> '.join((*trail, name))}"
+        below = (floors(other, (*trail, name)) for one, other in drawn if one == name)
+        return 1 + max(below, default=0)
+
+    assert max(floors(one) for one, _ in drawn) <= LIMITS[package].floors
+
+
+@pytest.mark.parametrize("package", LIMITED)
+def test_a_module_imports_few_others(package: str) -> None:
+    counts = {
+        module_name(path): len(set(imported(ast.parse(path.read_text(encoding="utf-8")).body)))
+        for path in modules_of(package)
+    }
+    most = sorted(counts.items(), key=lambda item: -item[1])[:10]
+    assert sum(counts.values()) <= LIMITS[package].imports * len(counts), most
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
