@@ -73,25 +73,27 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
     """The truncation check against `encode_batch_fast` on the same texts, one thread."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     sys.path.insert(0, str(REPOSITORY / "tests"))
-    from data_tools.rendering.model_text import ModelText
     from support import make_tokenizer
 
+    from data_tools.checks import Where
     from data_tools.checks.lengths import Truncation
-    from data_tools.checks.sets import Where
     from data_tools.formats import Record, examples
+    from data_tools.rendering.render import Renderer
+    from data_tools.rendering.tokenizer import read_tokenizer
 
     make_tokenizer().save_pretrained(folder)
-    model = ModelText(folder)
+    tokenizer = read_tokenizer(folder)
+    renderer = Renderer(tokenizer)
     found = [e.record for e in examples(SLICES / "derived/huozi_shape.json")]
     records = [r for r in found if isinstance(r, Record)] * 8
-    sides = [model.spoken(r.prompt, a).text for r in records for a in (r.chosen, r.rejected)]
+    sides = [side.text for r in records for side in renderer.sequences(r).values()]
 
     def plain() -> None:
         for at in range(0, len(sides), 512):
-            model.tokenizer.encode_batch_fast(sides[at : at + 512], add_special_tokens=False)
+            tokenizer.encoder.encode_batch_fast(sides[at : at + 512], add_special_tokens=False)
 
     def checked() -> None:
-        truncation = Truncation(model, 1_000_000)
+        truncation = Truncation(renderer, 1_000_000)
         for i, record in enumerate(records):
             truncation.add(Where("x", i), record)
         truncation.finish()
