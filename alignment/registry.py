@@ -74,7 +74,6 @@ class Stage:
         reference: When it holds a reference model: always, with ``beta`` over 0, or never.
         critic: It trains a critic.
         classifier: It trains a score head in place of the language model's head.
-        fused_outputs: What its trainer asks of TRL's fused LM head; empty: it has none.
         unmatched_passes: Passes over as many tokens as the batch has that policy and reference
             make without gradient before each loss.
         resumes_with_other_batch: A run can resume with another ``per_device_train_batch_size``.
@@ -102,7 +101,6 @@ class Stage:
     reference: Reference
     critic: bool
     classifier: bool
-    fused_outputs: tuple[str, ...]
     unmatched_passes: int
     resumes_with_other_batch: bool
     panels: tuple[Panel, ...]

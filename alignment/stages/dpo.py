@@ -46,7 +46,6 @@ STAGE = Stage(
     reference="always",
     critic=False,
     classifier=False,
-    fused_outputs=("log_probs", "entropy", "mean_logits", "is_top1"),
     unmatched_passes=0,
     resumes_with_other_batch=True,
     panels=(

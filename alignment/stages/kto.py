@@ -75,7 +75,6 @@ STAGE = Stage(
     reference="always",
     critic=False,
     classifier=False,
-    fused_outputs=("log_probs", "entropy", "mean_logits"),
     unmatched_passes=1,
     resumes_with_other_batch=True,
     panels=(

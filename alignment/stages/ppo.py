@@ -73,7 +73,6 @@ STAGE = Stage(
     reference="with_beta",
     critic=True,
     classifier=False,
-    fused_outputs=("log_probs", "entropy"),
     unmatched_passes=0,
     # a checkpoint within a rollout counts micro-batches of the size that it was saved with
     resumes_with_other_batch=False,

@@ -34,7 +34,6 @@ STAGE = Stage(
     reference="never",
     critic=False,
     classifier=True,
-    fused_outputs=(),
     unmatched_passes=0,
     resumes_with_other_batch=True,
     panels=(

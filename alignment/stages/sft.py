@@ -29,7 +29,6 @@ STAGE = Stage(
     reference="never",
     critic=False,
     classifier=False,
-    fused_outputs=("log_probs", "entropy", "is_top1"),
     unmatched_passes=0,
     resumes_with_other_batch=True,
     panels=LANGUAGE_PANELS,
