@@ -20,9 +20,7 @@ from alignment.plan.ledger import Ledger, Moment, marked_layers
 from alignment.plan.models import Models, at_depth, build_models, take_shape
 from alignment.plan.work import Work
 from alignment.ppo.forward import add_response_forward
-
-#: Rows that a reward model scores at once (`alignment.ppo.reward_models`).
-_REWARD_ROWS = 16
+from alignment.ppo.reward_models import SCORED_ROWS
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +151,7 @@ class _Step:
             cache = self._generate()
             self.ledger.mark("scoring")
             for reward in models.rewards:
-                reward(**_inputs(min(work.batch.rollout, _REWARD_ROWS), work.batch.length))
+                reward(**_inputs(min(work.batch.rollout, SCORED_ROWS), work.batch.length))
             with self._autocast():
                 self._score_tokens()
         return cache

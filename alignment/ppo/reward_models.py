@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 #: Tokens of the longest text, if a model does not say how many it can read.
 _UNLIMITED = 10**9
+#: Rows that a reward model scores at once.
+SCORED_ROWS = 16
 
 
 class ModelReward(Reward):
@@ -40,7 +42,7 @@ class ModelReward(Reward):
         name: str,
         chat_template: str | None = None,
         stats: ScoreStats | None = None,
-        batch_size: int = 16,
+        batch_size: int = SCORED_ROWS,
     ) -> None:
         super().__init__(name)
         self.tokenizer: Any = tokenizer
