@@ -210,9 +210,9 @@ def test_help_imports_nothing_heavy(words: list[str]) -> None:
 #: Literals that equal a stage's name and mean something else.
 NOT_A_STAGE = {
     "alignment.data.load": {"sft"},  # a kind of row
+    "alignment.models.classifier": {"pt"},  # safetensors' word for PyTorch
     "alignment.ppo.critic": {"pt"},  # safetensors' word for PyTorch
     "alignment.ppo.reward_models": {"pt"},  # transformers' word for PyTorch
-    "alignment.ppo.rewards": {"pt"},  # safetensors' word for PyTorch
     "alignment.ppo.trainer": {"ppo"},  # a tag of the model card
     "alignment.registry": {"sft"},  # a kind of row
     "alignment.reject.plan": {"sft"},  # a kind of row
