@@ -1,4 +1,4 @@
-"""W&B refused, silent or broken: the run trains, its metrics are whole, one line says it."""
+"""W&B unreachable, silent or broken: the run trains, keeps its metrics and prints one line."""
 
 import json
 import os
@@ -32,7 +32,7 @@ class Broken(BaseHTTPRequestHandler):
         self.send_error(500)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def refused() -> Iterator[str]:
 
 @contextmanager
 def silent() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as hole:  # takes connections, says nothing
+    with socket.create_server(("127.0.0.1", 0)) as hole:  # accepts connections, answers nothing
         yield f"http://127.0.0.1:{hole.getsockname()[1]}"
 
 
@@ -75,11 +75,11 @@ def test_a_server_that_fails_means_offline_in_one_line(
     with server() as address:
         monkeypatch.setenv("WANDB_BASE_URL", address)
         begin = time.monotonic()
-        told = prepare_wandb(Run("sft", "sft", "f"), group=None, folder=tmp_path)
+        printed = prepare_wandb(Run("sft", "sft", "f"), group=None, folder=tmp_path)
         assert time.monotonic() - begin < 30
-    assert told
-    assert why in told
-    assert "wandb sync" in told
+    assert printed
+    assert why in printed
+    assert "wandb sync" in printed
     assert os.environ["WANDB_MODE"] == "offline"
 
 
@@ -113,7 +113,7 @@ def test_a_run_trains_and_resumes_in_one_offline_run(
     wandb.finish()
     folders = sorted((tmp_path / "out" / "wandb").glob("offline-run-*"))
     assert len(folders) == 2
-    # of two that began in one second W&B names the later one with a number behind
+    # of two that start in the same second W&B adds a number to the later one
     name = rf"offline-run-\d+_\d+-{first.tracker_id}(-1)?"
     assert all(re.fullmatch(name, path.name) for path in folders)
 
@@ -122,7 +122,7 @@ STEPS = 40
 
 
 def start_online(folder: Path, model: Path, address: str, *flags: str) -> "subprocess.Popen[str]":
-    """A run as a user starts it, towards a server of ours, quick to give up on it."""
+    """A run as a user starts it, with the test's server and short time-outs."""
     words = sft(folder, model, "--max_steps", str(STEPS), *flags)
     words[words.index("--report_to") + 1] = "wandb"
     return subprocess.Popen(
@@ -161,7 +161,7 @@ def sent(server: Server, run: str) -> list[tuple[int, float]]:
 
 
 def synced(words: list[str], folder: Path) -> Server:
-    """A server that works, after `wandb sync`."""
+    """A server that works, after `wandb sync` has sent the runs to it."""
     with wandb_server() as server:
         done = subprocess.run(
             [sys.executable, "-m", "wandb", "sync", *words], capture_output=True, text=True,
@@ -187,12 +187,12 @@ def test_a_server_that_fails_in_a_run_holds_nothing_up_and_loses_nothing(
         wait_until(lambda: len(logged(tmp_path)) >= 5 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
         server.fail(fault)
-        told, _ = process.communicate(timeout=90)  # W&B alone would wait for days
-        assert process.returncode == 0, told
+        printed, _ = process.communicate(timeout=90)  # by default W&B waits for days
+        assert process.returncode == 0, printed
         assert not server.ended
     rows = logged(tmp_path)
     assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
-    (line,) = [line for line in told.splitlines() if line.startswith("W&B: ")]
+    (line,) = [line for line in printed.splitlines() if line.startswith("W&B: ")]
     before, _, command = line.partition("; to send it: ")
     assert before == "W&B: finishing failed: not everything was sent within 3 s"
     run = load_run(tmp_path / "out")
@@ -207,11 +207,11 @@ def test_a_run_that_cannot_begin_online_is_written_offline_for_real(
     tmp_path: Path, tiny_dir: Path
 ) -> None:
     with wandb_server() as server:
-        server.fail("takes no run")  # it is up, says its /healthz
+        server.fail("takes no run")  # its /healthz still answers
         process = start_online(tmp_path, tiny_dir, server.address)
-        told, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, told
-    assert told.count("this run is written offline") == 1
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, printed
+    assert printed.count("this run is written offline") == 1
     rows = logged(tmp_path)
     run = load_run(tmp_path / "out")
     assert run
@@ -227,11 +227,11 @@ def test_a_killed_run_goes_on_in_the_same_run_of_wandb(tmp_path: Path, tiny_dir:
         process = start_online(tmp_path, tiny_dir, server.address, "--save_steps", "5")
         wait_until(lambda: len(logged(tmp_path)) >= 12 or process.poll() is not None)
         process.kill()
-        told, _ = process.communicate()
-        assert process.returncode == -9, told
+        printed, _ = process.communicate()
+        assert process.returncode == -9, printed
         again = start_online(tmp_path, tiny_dir, server.address, "--save_steps", "5", "--resume")
-        told, _ = again.communicate(timeout=120)
-        assert again.returncode == 0, told
+        printed, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, printed
     run = load_run(tmp_path / "out")
     assert run
     assert set(server.begun) == {run.tracker_id}
@@ -242,17 +242,17 @@ def test_a_killed_run_goes_on_in_the_same_run_of_wandb(tmp_path: Path, tiny_dir:
 
 @pytest.mark.slow
 def test_a_run_killed_offline_is_synced_as_one_run(tmp_path: Path, tiny_dir: Path) -> None:
-    """W&B keeps its last records in memory: what a kill takes of them is in metrics.jsonl."""
+    """W&B keeps its last records in memory: those that a kill loses are in metrics.jsonl."""
     with refused() as address:
         flags = ("--save_steps", "5", "--disable_tqdm", "true")
         process = start_online(tmp_path, tiny_dir, address, *flags)
         wait_until(lambda: len(logged(tmp_path)) >= 12 or process.poll() is not None)
         process.kill()
-        told, _ = process.communicate()
-        assert process.returncode == -9, told
+        printed, _ = process.communicate()
+        assert process.returncode == -9, printed
         again = start_online(tmp_path, tiny_dir, address, *flags, "--resume")
-        told, _ = again.communicate(timeout=120)
-        assert again.returncode == 0, told
+        printed, _ = again.communicate(timeout=120)
+        assert again.returncode == 0, printed
     run = load_run(tmp_path / "out")
     assert run
     assert run.tracker_id
@@ -262,7 +262,7 @@ def test_a_run_killed_offline_is_synced_as_one_run(tmp_path: Path, tiny_dir: Pat
     assert all(path.name.endswith(f"-{run.tracker_id}") for path in found)
     begun = [path for path in folder.glob("offline-run-*/*.wandb") if path.stat().st_size > 7]
     assert len(begun) == len(list(folder.glob("offline-run-*")))
-    assert told.count("renamed to torn-offline-run-") == 2 - len(begun)
+    assert printed.count("renamed to torn-offline-run-") == 2 - len(begun)
     server = synced([str(path.parent) for path in begun], tmp_path)
     assert set(server.begun) == {run.tracker_id}
     rows = logged(tmp_path)
@@ -270,7 +270,7 @@ def test_a_run_killed_offline_is_synced_as_one_run(tmp_path: Path, tiny_dir: Pat
     losses = {row["step"]: row["loss"] for row in rows}
     arrived = sent(server, run.tracker_id)
     assert {step for step, _ in arrived} >= set(range(11, STEPS + 1))
-    assert all(losses[step] == loss for step, loss in arrived), "the same bits, told twice or once"
+    assert all(losses[step] == loss for step, loss in arrived), "the same bits, sent once or twice"
 
 
 def test_what_was_killed_before_its_first_record_is_set_aside(

@@ -16,17 +16,17 @@ from alignment.trackers.wandb import prepare_wandb
 
 @pytest.fixture
 def bare(no_wandb_variables: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """An environment that says nothing of W&B, and an empty home."""
+    """An environment without variables of W&B, and an empty home."""
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     return tmp_path
 
 
 def test_no_key_means_offline_in_one_line(bare: Path) -> None:
     run = Run("dpo", "dpo", "f" * 16, started=7.0)
-    told = prepare_wandb(run, group="demo", folder=bare)
-    assert told
-    assert "\n" not in told
-    assert "wandb sync" in told
+    line = prepare_wandb(run, group="demo", folder=bare)
+    assert line
+    assert "\n" not in line
+    assert "wandb sync" in line
     assert os.environ["WANDB_MODE"] == "offline"
     assert os.environ["WANDB_RUN_GROUP"] == "demo"
     assert os.environ["WANDB_JOB_TYPE"] == "dpo"
@@ -40,7 +40,7 @@ class Unknown(BaseHTTPRequestHandler):
         self.send_error(404)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @pytest.mark.parametrize("place", ["variable", "netrc"])
@@ -57,10 +57,10 @@ def test_a_key_is_found_where_wandb_looks(
         else:
             (bare / "netrc").write_text(f"machine {host} login user password {'k' * 40}\n")
             (bare / "netrc").chmod(0o600)
-        told = prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare)
+        line = prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare)
         server.shutdown()
         thread.join()
-    assert told is None
+    assert line is None
     assert "WANDB_MODE" not in os.environ
 
 
@@ -79,7 +79,7 @@ def test_a_run_with_no_key_trains_offline_with_its_lineage(bare: Path, tiny_dir:
     program = (
         "from alignment.trackers.wandb import WandbTracker\n"
         "from alignment.training import run\n"
-        "WandbTracker.finish = lambda *_, **__: None  # so that its run can be looked at\n"
+        "WandbTracker.finish = lambda *_, **__: None  # so that its run can be inspected\n"
         f"run.run_stage('sft', {[*words, '--report_to', 'wandb']!r})\n"
         "import wandb\n"
         "print('GROUP', wandb.run.group, wandb.run.job_type, wandb.run.settings.mode)\n"

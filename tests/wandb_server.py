@@ -1,6 +1,6 @@
-"""A stand-in for W&B's server on this machine, with as much of its protocol as the client needs.
+"""A local replacement for W&B's server, with as much of its protocol as the client needs.
 
-It keeps what it is sent, and fails on demand in the ways that a real server or a network does.
+It keeps what it is sent, and fails on demand in the ways that a real server or network fails.
 """
 
 import json
@@ -14,7 +14,7 @@ PROJECT = {"id": "p", "name": "align", "entity": {"id": "e", "name": "us"}}
 
 
 class Server(ThreadingHTTPServer):
-    """Keeps the rows of each run by its id, until it is told to `fail`."""
+    """Keeps the rows of each run by its id, until a test calls `fail`."""
 
     daemon_threads = True
 
@@ -28,11 +28,14 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What belongs into WANDB_BASE_URL."""
+        """The value for WANDB_BASE_URL."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def fail(self, how: str) -> None:
-        """From now on be silent ("hangs"), or so to POST alone ("takes no run"), and so on."""
+        """From now on answer nothing ("hangs"), no POST ("takes no run"), or 500 ("breaks").
+
+        "is gone" closes the server.
+        """
         self.fault = how
         if how == "is gone":
             self.closing.set()
@@ -40,11 +43,11 @@ class Server(ThreadingHTTPServer):
             self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that was killed leaves torn connections behind."""
+        """Ignore the broken connections of a client that was killed."""
 
 
 class Handler(BaseHTTPRequestHandler):
-    """GraphQL, the stream of rows, and files, which are thrown away."""
+    """GraphQL, the stream of rows, and files, which are discarded."""
 
     server: Server
     protocol_version = "HTTP/1.1"
@@ -120,12 +123,12 @@ class Handler(BaseHTTPRequestHandler):
         }  # fmt: skip
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextmanager
 def wandb_server() -> Iterator[Server]:
-    """A server that works, until it is told to `fail`."""
+    """A server that works, until a test calls `fail`."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()

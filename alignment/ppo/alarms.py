@@ -1,7 +1,7 @@
-"""Signs that a run goes wrong, said once in plain words with what to do.
+"""Signs that a run goes wrong, each reported once with what to do.
 
-The alarms read the metrics of each rollout, so they cost nothing, and keep their memory in the
-checkpoint, so a resumed run says nothing twice.
+The alarms use the metrics of each rollout, so they cost nothing. Their memory is saved with each
+checkpoint, so a resumed run reports nothing twice.
 """
 
 import logging
@@ -23,7 +23,7 @@ FALL = 0.9  # of the best held-out measure so far
 
 @dataclass(frozen=True)
 class Alarm:
-    """A condition on (metrics now, metrics at first) and what to say where it lasts."""
+    """A condition on (metrics now, metrics at first), and the message if it lasts."""
 
     name: str
     rings: Callable[[dict[str, float], dict[str, float], PPOConfig], bool]
@@ -72,18 +72,18 @@ ALARMS = (
         "overoptimised",
         lambda now, first, args: now.get("held_out_falls", 0.0) > 0 < now["score_rises"],
         "the reward rises while the held-out measure falls: the policy games the reward. Stop "
-        "and take an earlier checkpoint, raise beta, or train the reward model on such answers.",
+        "and use an earlier checkpoint, raise beta, or train the reward model on such answers.",
     ),
 )
 _NEEDS_WARM_UP = {"critic_useless"}
 
 
 class AlarmBell:
-    """Looks at each rollout and says what has been wrong for some rollouts in a row, once.
+    """Finds what has been wrong for `alarm_patience` rollouts in a row; finds each fault once.
 
     Args:
-        args: The keys of the run.
-        memory: What a checkpoint kept; changed in place.
+        args: Settings of the run.
+        memory: What the checkpoint holds of earlier rollouts; changed in place.
     """
 
     def __init__(self, args: PPOConfig, memory: dict[str, dict[str, float]]) -> None:
@@ -93,7 +93,7 @@ class AlarmBell:
             memory.setdefault(part, {})
 
     def look(self, now: dict[str, float], *, warmed_up: bool) -> list[dict[str, str]]:
-        """Take a rollout's metrics in; return the alarms that ring now, for `report_alarms`.
+        """Check the metrics of a rollout; return the alarms to report, for `report_alarms`.
 
         Args:
             now: Metrics of the rollout and of its updates, by name.
@@ -120,7 +120,7 @@ class AlarmBell:
         return rung
 
     def note_held_out(self, value: float) -> None:
-        """Take in a measure that training does not see (higher is better), at an evaluation."""
+        """Record a measure that training does not optimise (higher is better) at an evaluation."""
         held_out = self.memory["held_out"]
         held_out["now"] = value
         held_out["best"] = max(value, held_out.get("best", value))
