@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import REPOSITORY, write_jsonl
+from support import REPOSITORY, make_tokenizer, write_jsonl
 
 from alignment.registry import STAGES
 
@@ -23,6 +23,7 @@ SFT = {"prompt": "a", "completion": "b"}
 FILES: dict[str, str | bytes] = {
     "pairs.jsonl": json.dumps(PAIR) + "\n",
     "sft.jsonl": json.dumps(SFT) + "\n",
+    "labelled.jsonl": json.dumps({**SFT, "label": True}) + "\n",
     "prompts.jsonl": '{"prompt": "a"}\n',
     "text.jsonl": '{"text": "a b c"}\n',
     "empty.jsonl": "",
@@ -115,6 +116,18 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("dpo", "--beta -0.1", "beta: -0.1 must be 0 or more"),
     ("dpo", "--loss_type sigmoyd", "loss_type: no loss 'sigmoyd'"),
     ("dpo", "--label_smoothing 2", "label_smoothing: 2.0 must be within 0 and 1"),
+    ("kto", "--loss_type kta", "--loss_type: 'kta' is none of kto, apo_zero_unpaired"),
+    ("kto", "--desirable_weight -1", "desirable_weight: -1.0 must be 0 or more"),
+    ("kto", "--per_device_train_batch_size 1",
+     "per_device_train_batch_size: 1 leaves no other row in the batch to estimate the KL with"),
+    ("kto", "--train_sampling_strategy random",
+     "train_sampling_strategy: random is not possible: KTOTrainer reads the rows in their order"),
+    ("kto", "--auto_find_batch_size",
+     "auto_find_batch_size: could end at one row, which leaves no other answer to estimate the KL "
+     "with"),
+    ("kto", "--precompute_ref_log_probs --precompute_ref_batch_size 64",
+     "precompute_ref_batch_size: 64 would estimate the KL of the reference with the answers of "
+     "other batches"),
     ("ppo", "--gamma 1.5", "gamma: 1.5 must be within 0 and 1"),
     ("ppo", "--temperature 0", "temperature: 0.0 must be over 0"),
     ("ppo", "--max_completion_length 0", "max_completion_length: 0 must be 1 or more"),
@@ -129,6 +142,10 @@ MISTAKES: list[tuple[str, str, str]] = [
      "ignore_data_skip: would show the first rows again, so the run would be another"),
     ("dpo", "--resume --sync_ref_model",
      "sync_ref_model: cannot resume: checkpoints do not hold the moved reference"),
+    ("kto", "--sync_ref_model --use_peft",
+     "sync_ref_model: needs a reference model of its own, and an adapter has none"),
+    ("dpo", "--sync_ref_model --precompute_ref_log_probs",
+     "sync_ref_model: changes the reference whose log-probabilities are computed before"),
     ("sft", "--eval_data sft.jsonl --eval_fraction 0.1",
      "eval_fraction: is not used when eval_data is given"),
     ("sft", "--eval_strategy steps", "eval_strategy: steps, but no rows are held out"),
@@ -253,6 +270,9 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("rm", "--train_data prompts.jsonl",
      "prompts.jsonl:1: this looks like prompts without answers, format 'prompt', wanted preference "
      "pairs ('prompt', 'chosen', 'rejected')"),
+    ("kto", "--train_data sft.jsonl",
+     "sft.jsonl:1: this looks like SFT data, format 'prompt-completion', wanted answers with "
+     "labels ('prompt', 'completion', 'label')"),
     ("dpo", "--train_data no-rejected.jsonl",
      "no-rejected.jsonl:1: no 'rejected'; the row has 'prompt', 'chosen'"),
     ("dpo", "--train_data null-chosen.jsonl",
@@ -263,8 +283,9 @@ MISTAKES: list[tuple[str, str, str]] = [
      "'prompt', 'chosen', 'rejected'"),
 ]  # fmt: skip
 
-GOOD = {"pt": "text.jsonl", "sft": "sft.jsonl", "rm": "pairs.jsonl", "dpo": "pairs.jsonl",
-        "ppo": "prompts.jsonl"}  # fmt: skip
+#: A file of each kind of row.
+GOOD = {"text": "text.jsonl", "sft": "sft.jsonl", "preference": "pairs.jsonl",
+        "unpaired": "labelled.jsonl", "prompt": "prompts.jsonl"}  # fmt: skip
 
 PROGRAM = """\
 import contextlib, io, json, sys
@@ -287,9 +308,10 @@ for line in sys.stdin:
 
 def arguments(stage: str, words: list[str]) -> list[str]:
     """The words of a mistake, with good ones for what it does not name."""
-    good = {"--model_name_or_path": "model", "--train_data": GOOD[stage], "--output_dir": "out"}
+    data = GOOD[STAGES[stage].kind]
+    good = {"--model_name_or_path": "model", "--train_data": data, "--output_dir": "out"}
     good |= {"--report_to": "none"}
-    good |= {"--reward_model": "model"} if stage == "ppo" else {}
+    good |= {"--reward_model": "model"} if "reward_model" in STAGES[stage].roles else {}
     rest = [word for key, value in good.items() if key not in words for word in (key, value)]
     return [*words, *rest]
 
@@ -307,10 +329,11 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     for name in ("model", "hollow"):
         (here / name / "config.json").write_text('{"model_type": "llama"}')
     (here / "model" / "model.safetensors").write_bytes(b"0")
+    make_tokenizer().save_pretrained(here / "model")
     write_jsonl(here / "orphan" / "adapter_config.json", [{"base_model_name_or_path": "./gone"}])
     (here / "orphan" / "adapter_model.safetensors").write_bytes(b"0")
     (here / "full" / "thesis.txt").touch()
-    for stage in GOOD:
+    for stage in STAGES:
         schema_of(stage)  # read once for each set of versions, which does need torch
     lines = [json.dumps([stage, arguments(stage, words.split())]) for stage, words, _ in MISTAKES]
     done = subprocess.run(
