@@ -117,12 +117,9 @@ class ChatTemplate:
             spans = [self._to_end_of_turn(text, span) for span in _marked_spans(marked)]
             if len(spans) == len(every):  # else the template marks no or several parts of a turn
                 found = [(i, span) for i, span in zip(every, spans, strict=True) if i >= first]
-                return Rendered(text, tuple(found))
+                return _checked(turns, text, found)
         find = _TurnFinder(self, turns, text, tools, variables)
-        found = [(i, find.span(i)) for i in wanted]
-        for i, (start, end) in found:
-            _check_content(turns[i], i, text[start:end])
-        return Rendered(text, tuple(found))
+        return _checked(turns, text, [(i, find.span(i)) for i in wanted])
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -207,7 +204,9 @@ class _TurnFinder:
         # A generation prompt may open a block that this row does not have (`<think>`): then the
         # turn begins where the two differ, as in TRL.
         closed = self._rendered(self.turns[:i])
-        begin = _common_prefix(opened, self.text)
+        # The content, which may begin as that block does, must not decide where.
+        probed = self._with_probe(self.turns, i) or opened
+        begin = min(_common_prefix(opened, self.text), _common_prefix(opened, probed))
         if closed is None or not self.text.startswith(closed) or begin <= len(closed):
             return None
         return begin
@@ -228,7 +227,19 @@ class _TurnFinder:
             start = self.text.rfind(prompt, 0, content[0])
             if start >= 0:
                 return start + len(prompt)
-        return None if prompts else content[0]  # Mistral's template has no generation prompt
+        if prompts:
+            return None
+        lead = self._lead(i)  # Mistral's template has no generation prompt
+        return content[0] - len(lead) if self.text[: content[0]].endswith(lead) else content[0]
+
+    def _lead(self, i: int) -> str:
+        """What stands between a question and the content of turn `i`, if nothing is before them."""
+        alone = [{"role": "user", "content": "?"}, self.turns[i]]
+        opened, text = self._rendered(alone[:1], opened=True), self._rendered(alone)
+        content = _changed(text, self._with_probe(alone, 1))
+        if opened is None or text is None or content is None or not text.startswith(opened):
+            return ""
+        return text[len(opened) : content[0]]
 
     def _end_by_content(self, i: int, content: Span) -> int | None:
         """What follows the content if this turn is the last, as far as it follows here too."""
@@ -236,10 +247,13 @@ class _TurnFinder:
         within = _changed(alone, self._with_probe(self.turns[: i + 1], i))
         if alone is None or within is None:
             return None
-        tail = alone[within[1] :]
-        length = _common_prefix(tail, self.text[content[1] :])
-        is_whole = self.template.end_of_turn in tail[:length] and (length or not tail.strip())
-        return content[1] + length if is_whole else None
+        tail, token = alone[within[1] :], self.template.end_of_turn
+        shared = tail[: _common_prefix(tail, self.text[content[1] :])]
+        if token:  # after it, what follows the last turn only (Phi-3's EOS) may begin like the next
+            before, found, after = shared.partition(token)
+            blank = len(after) - len(after.lstrip())
+            return content[1] + len(before) + len(token) + blank if found else None
+        return content[1] + len(shared) if shared or not tail.strip() else None
 
     def _generation_prompts(self, i: int) -> Iterator[str]:
         """What may stand before the turn: the generation prompt, whole and then line by line."""
@@ -272,9 +286,16 @@ def check_reserved(turns: Sequence[Message]) -> None:
         raise Unusable("template", "a turn holds U+FDD0 to U+FDD3, which Unicode reserves")
 
 
+def _checked(turns: Sequence[Message], text: str, found: list[tuple[int, Span]]) -> Rendered:
+    for i, (start, end) in found:
+        _check_content(turns[i], i, text[start:end])
+    return Rendered(text, tuple(found))
+
+
 def _check_content(turn: Message, i: int, written: str) -> None:
     """See that a template shows the end of an answer; those of vision models drop plain text."""
-    end = turn["content"].rsplit(None, 1)[-1:]
+    answer = turn["content"].rpartition("</think>")[2]  # thoughts of earlier turns may be left out
+    end = answer.rsplit(None, 1)[-1:]
     if end and end[0] not in written:
         raise Unusable(
             "template",
