@@ -226,7 +226,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--output_dir model", "output_dir: HERE/model holds model_name_or_path model"),
     # data
     ("sft", "--train_data none.jsonl", "none.jsonl: no such file"),
-    ("sft", "--train_data hollow-folder", "hollow-folder: an empty folder"),
+    ("sft", "--train_data hollow-folder", "hollow-folder: no data file in this folder"),
     ("sft", "--train_data empty.jsonl", "empty.jsonl:1: the file is empty"),
     ("sft", "--train_data page.jsonl", "page.jsonl:1: this is a web page, not data"),
     ("sft", "--train_data lfs.jsonl", "lfs.jsonl:1: this is a git-lfs pointer, not data"),

@@ -6,6 +6,7 @@
 import json
 from collections.abc import Callable, Iterator
 from importlib.machinery import PathFinder
+from itertools import chain
 from pathlib import Path
 
 from alignment.errors import ConfigError, place_of
@@ -139,7 +140,7 @@ def check_combinations(
     Raises:
         ConfigError: the first that cannot, with its place and what to do.
     """
-    for key, why, remedy in (*_faults(stage, values, elsewhere), *_other_masks(values, source)):
+    for key, why, remedy in chain(_faults(stage, values, elsewhere), _other_masks(values, source)):
         raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
     try:
         _check_rewards(values.get("reward_model") or [])
