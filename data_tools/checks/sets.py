@@ -69,10 +69,11 @@ def _apart(one: str, other: str) -> bool:
 
 def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
     """Contradictions, circles and answers on both sides within one prompt."""
+    edges = [edge for edge in edges if edge.better != edge.worse]
     seen = {(edge.better, edge.worse) for edge in edges}
     told: set[Where] = set()
     for edge in edges:
-        if (edge.worse, edge.better) in seen and edge.better != edge.worse:
+        if (edge.worse, edge.better) in seen:
             told.add(edge.where)
             yield edge.where, Finding("contradiction")
     circles = in_circles({(b, w) for b, w in seen if (w, b) not in seen})

@@ -50,7 +50,10 @@ CUES = (
     ("<", "html"),
     ("&", "html"),
     ("@", "pii_email"),
-    *((cue, "secret") for cue in ("AKIA", "gh", "sk-", "hf_", "AIza", "xox", "-----BEGIN")),
+    *(
+        (cue, "secret")
+        for cue in ("AKIA", "gh", "github_pat_", "sk-", "hf_", "AIza", "xox", "-----BEGIN")
+    ),
 )
 """One of its cues must stand in a text before the pattern of a code is worth a search."""
 ALWAYS = frozenset({"zero_width_or_control"})
