@@ -1,4 +1,4 @@
-"""Rules that tell right from wrong: any TRL reward function, named `module:function`.
+"""Rules that tell right from wrong: any TRL reward function, named as a reward of ppo is.
 
 A rule is called as TRL's trainers call it: `rule(prompts=..., completions=..., completion_ids=...,
 **columns) -> list[float | None]`, prompts and completions as strings or as lists of messages. So

@@ -107,8 +107,8 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         default_factory=list,
         metadata={
             "help": "What scores a response, one or several: a folder or hub name of a sequence "
-            "classifier with one label (also a LoRA adapter), `module:function` with TRL's reward "
-            "signature, or the http(s) URL of a scorer."
+            "classifier with one label (also a LoRA adapter), `module:function` or "
+            "`file.py:function` with TRL's reward signature, or the http(s) URL of a scorer."
         },
     )
     reward_accuracy_gate: float = _key(

@@ -1,4 +1,4 @@
-"""Rewards written in Python, with their answers checked."""
+"""Rewards written in Python, with the scores that they return checked."""
 
 import asyncio
 import inspect
@@ -26,7 +26,8 @@ class ScoreStats(NamedTuple):
 class Reward:
     """Scores completions; called as TRL calls a reward function.
 
-    `stats` are the statistics that `normalize_reward` uses, where the reward has any.
+    Attributes:
+        stats: The statistics that `normalize_reward` uses; None if the reward has none.
     """
 
     stats: ScoreStats | None = None
@@ -35,11 +36,11 @@ class Reward:
         self.__name__ = name
 
     def __call__(self, **columns: Any) -> list[float | None]:
-        """Score `completions` given `prompts`; None where the reward does not apply."""
+        """Score `completions` given `prompts`; None for a row that it does not fit."""
         raise NotImplementedError
 
     def place(self, accelerator: Any) -> None:
-        """Move what it has to the device of this process."""
+        """Move its model, if it has one, to the device of this process."""
 
 
 class FunctionReward(Reward):
@@ -53,10 +54,10 @@ class FunctionReward(Reward):
         self.function = function
 
     def __call__(self, **columns: Any) -> list[float | None]:
-        """Call the function and check what it gives back.
+        """Call the function and check what it returns.
 
         Raises:
-            DataError: where it gives a wrong count, NaN, infinity or something that is no number.
+            DataError: A wrong count, NaN, infinity or something that is not a number.
         """
         answer = self.function(**columns)
         if inspect.iscoroutine(answer):
@@ -65,10 +66,10 @@ class FunctionReward(Reward):
 
 
 def check_scores(answer: Any, *, count: int, source: str) -> list[float | None]:
-    """Return the scores as floats, None where the reward does not apply.
+    """Return the scores as floats, None for a row to which the reward does not apply.
 
     Raises:
-        DataError: naming the source and the row.
+        DataError: One of them cannot be used; names the source and the row.
     """
     if isinstance(answer, Tensor | np.ndarray):
         answer = answer.tolist()
@@ -80,7 +81,7 @@ def check_scores(answer: Any, *, count: int, source: str) -> list[float | None]:
     if len(answer) != count:
         raise DataError(
             f"reward {source}: returned {len(answer)} scores for {count} completions",
-            "return one number for each completion, None where it does not apply",
+            "return one number for each completion, None if it does not apply",
         )
     return [_check_score(score, row, source) for row, score in enumerate(answer)]
 
@@ -93,21 +94,21 @@ def _check_score(score: Any, row: int, source: str) -> float | None:
     if not isinstance(score, numbers.Real | np.generic) or isinstance(score, np.str_):
         raise DataError(
             f"reward {source}: row {row} is {score!r} ({type(score).__name__}), not a number",
-            "return floats, or None where it does not apply",
+            "return floats, or None if it does not apply",
         )
     if not math.isfinite(float(score)):
         raise DataError(
             f"reward {source}: row {row} is {float(score)}",
-            "return a finite number, or None where it does not apply",
+            "return a finite number, or None if it does not apply",
         )
     return float(score)
 
 
 def as_rewards(reward_funcs: Any) -> list[Any]:
-    """Wrap bare Python functions, so that what they return is checked.
+    """Wrap plain Python functions, so that what they return is checked.
 
     Raises:
-        ConfigError: where one is a model with more than one label.
+        ConfigError: One is a model with more than one label.
     """
     many = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
     for f in many:
@@ -125,7 +126,7 @@ def as_rewards(reward_funcs: Any) -> list[Any]:
 
 
 def distinct(names: list[str]) -> list[str]:
-    """Number what has the same name, so that each reward has metrics of its own."""
+    """Number equal names, so that each reward has metrics of its own."""
     seen = Counter[str]()
     found = []
     for name in names:

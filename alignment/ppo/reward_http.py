@@ -16,9 +16,10 @@ _FIRST_WAIT = 0.5  # seconds, doubled at each retry
 
 
 class HttpReward(Reward):
-    """Asks a server for scores; waits and asks again where it fails.
+    """Asks a server for scores, and asks again if that fails.
 
-    Time-outs, refused connections, 429 and 5xx are tried again; other answers are final.
+    It repeats a request after a time-out, a refused connection, status 429 or 5xx, each time after
+    twice the wait. Every other answer is final.
     """
 
     def __init__(self, url: str, *, timeout: float, retries: int) -> None:
@@ -28,11 +29,11 @@ class HttpReward(Reward):
         self.retries = retries
 
     def __call__(self, **columns: Any) -> list[float | None]:
-        """Send prompts and completions and check the scores that come back.
+        """Send prompts and completions, and check the scores in the answer.
 
         Raises:
-            ConfigError: where the server cannot be reached or refuses the request.
-            DataError: where its answer is not one number for each completion.
+            ConfigError: The server cannot be reached or refuses the request.
+            DataError: Its answer is not one number for each completion.
         """
         body = {"prompts": columns["prompts"], "completions": columns["completions"]}
         answer = self._ask(json.dumps(body, ensure_ascii=False).encode())

@@ -30,8 +30,8 @@ SCORED_ROWS = 16
 class ModelReward(Reward):
     """Scores prompt and completion as the text that the reward model was trained on.
 
-    Chats are rendered by its own chat template (the policy's where it has none); plain text ends
-    with its EOS, as in TRL's RewardTrainer. The score is read at the last real token.
+    Its own chat template renders chats (the policy's if it has none); plain text ends with its EOS,
+    as in TRL's RewardTrainer. The score is that of the last token that is not padding.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class ModelReward(Reward):
         self.max_length = max_positions(classifier.config) or _UNLIMITED
 
     def place(self, accelerator: Any) -> None:
-        """Move the model to the device, or hand it to DeepSpeed or FSDP as TRL does."""
+        """Move the model to the device, or wrap it in DeepSpeed or FSDP as TRL does."""
         self.device = accelerator.device
         if accelerator.state.deepspeed_plugin is not None:
             self.model = prepare_deepspeed(self.classifier, accelerator)
@@ -125,10 +125,10 @@ class ModelReward(Reward):
 
 
 class AdapterReward(ModelReward):
-    """A reward model that is a LoRA adapter: on the policy's own base, or merged into its own.
+    """A reward model that is a LoRA adapter, on the policy's base or merged into one of its own.
 
-    Where the policy is an adapter on the same base, `share` adds this one beside it and no second
-    copy of the base is loaded. Else the base is loaded and merged when it is first needed.
+    If the policy is an adapter on the same base, `share` adds this one to that base, and no second
+    copy of it is loaded. Else a base is loaded and merged when it is first needed.
     """
 
     def __init__(
@@ -148,17 +148,20 @@ class AdapterReward(ModelReward):
 
     @property
     def classifier(self) -> PreTrainedModel:
-        """The adapter merged into a base of its own, loaded when first asked for."""
+        """The adapter merged into a base of its own, loaded at the first call."""
         if self._classifier is None:
             self._take(self._load())
         return super().classifier
 
     def share(self, model: nn.Module, name: str) -> bool:
-        """Put the adapter on the policy's base, where that is the base it was trained on.
+        """Put the adapter on the policy's base, if that is the base it was trained on.
 
         Args:
             model: The policy.
             name: Of the adapter there; PEFT must not save it with the policy.
+
+        Returns:
+            Whether the base is shared.
         """
         if not isinstance(model, PeftModel):
             return False
@@ -177,7 +180,7 @@ class AdapterReward(ModelReward):
         return True
 
     def place(self, accelerator: Any) -> None:
-        """Move what is its own to the device."""
+        """Move the parts that are not shared to the device."""
         self.device = accelerator.device
         if self._shared is None:
             super().place(accelerator)
@@ -191,7 +194,7 @@ class AdapterReward(ModelReward):
         batch = self._pad(rows)
         with torch.no_grad(), evaluating(model), active_adapter(model, name):
             hidden = model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
-        # As AutoModelForSequenceClassification reads it: at the last token that is no padding.
+        # As in AutoModelForSequenceClassification: at the last token that is not padding.
         steps = torch.arange(hidden.size(1), device=hidden.device)
         last = torch.where(batch["input_ids"] != self.tokenizer.pad_token_id, steps, 0).amax(dim=1)
         scores: Tensor = head(hidden[torch.arange(len(rows)), last].float())[:, 0]

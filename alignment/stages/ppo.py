@@ -28,7 +28,7 @@ STAGE = Stage(
         "as_chat",
     ),
     help={
-        "reward_model": "run of `align rm`, folder, hub name, module:function or URL that scores",
+        "reward_model": "run of rm, folder, hub name, module:function, file.py:function or URL",
         "num_ppo_epochs": "passes over each rollout",
         "max_completion_length": "largest number of tokens in an answer",
         "temperature": "of the sampled answers",
