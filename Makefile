@@ -2,14 +2,18 @@
 # Another torch:  make demo TORCH=torch==2.12.1   or   make demo TORCH=torch INDEX="--index-url URL"
 PYTHON ?= python3
 VENV   ?= .venv
-BIN    := $(VENV)/bin
+BIN     = $(VENV)/bin
 # Without a GPU the CPU build, a tenth of the size. Its index is a second look, tried once.
 CPU    := --retries 1 --extra-index-url https://download.pytorch.org/whl/cpu
 GPUS   := $(shell nvidia-smi -L 2>/dev/null | grep -c GPU)
 INDEX  ?= $(if $(filter 0,$(GPUS)),$(CPU))
 TORCH  ?= torch==2.13.0
+# The exact version of everything else, pip included.
+LOCK   ?= requirements.lock
+UV     ?= uv==0.13.9
+UV_ENV := .venv-uv/$(subst ==,-,$(UV))
 
-.PHONY: demo test test-all fault-test lint clean
+.PHONY: demo test test-all test-latest test-oldest fault-test lint lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -25,6 +29,15 @@ test: $(VENV)/.ready
 test-all: $(VENV)/.ready
 	$(PYTEST) -m "not gpu"
 
+# The newest and the oldest versions that pyproject.toml allows today, each in an environment of its
+# own, made anew. TORCH goes for both:  make test-oldest TORCH=torch==2.10.0
+test-latest: RESOLUTION = highest
+test-oldest: RESOLUTION = lowest-direct
+test-latest test-oldest: test-%: $(UV_ENV)
+	rm -rf .venv-$* .venv-$*.lock
+	$(COMPILE) --resolution $(RESOLUTION) --output-file .venv-$*.lock
+	$(MAKE) test VENV=.venv-$* LOCK=.venv-$*.lock
+
 # 200 kills a stage by default; less:  make fault-test KILLS=20
 KILLS ?= 200
 fault-test: $(VENV)/.ready
@@ -35,12 +48,28 @@ lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-$(VENV)/.ready: pyproject.toml
+$(VENV)/.ready: $(LOCK) pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$$(grep -o '^pip==[^ ]*' $(LOCK))"
 	$(BIN)/python -m pip install --quiet --no-deps $(TORCH) $(INDEX)
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --requirement $(LOCK)
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Write the lock: every version the newest that is allowed, or with  make lock UPGRADE=  as few
+# changed as will do. Run the tests after it, and measure what the demo's README promises again.
+UPGRADE ?= --upgrade
+COMPILE  = .venv-uv/bin/uv pip compile --quiet pyproject.toml --extra dev --group build \
+           --no-emit-package torch --universal --python-version 3.11 \
+           --custom-compile-command "make lock"
+
+lock: $(UV_ENV)
+	$(COMPILE) $(UPGRADE) --output-file requirements.lock
+
+$(UV_ENV):
+	$(PYTHON) -m venv --clear .venv-uv
+	.venv-uv/bin/python -m pip install --quiet $(UV)
 	@touch $@
 
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* runs .pytest_cache .mypy_cache .ruff_cache
