@@ -13,18 +13,13 @@ from markupsafe import Markup
 from alignment.disk import write_text
 from alignment.errors import DataError
 from alignment.evaluate.records import Estimate, Evaluation
+from alignment.registry import STAGES
 from alignment.report import charts
 from alignment.report.answers import breakdowns, side_by_side
 from alignment.report.curves import Curve, draw_curves
 from alignment.report.headline import headline, number, percent, verdict
 from alignment.runs.lineage import Node, find_runs
 from alignment.runs.record import Run
-
-_JUDGED_BY = (
-    "eval_accuracy",
-    "eval_rewards/accuracies",
-    "eval_loss",
-)
 
 
 @dataclass(frozen=True)
@@ -200,8 +195,10 @@ def _section(node: Node, root: Path, index: int) -> Section:
 
 
 def _summary(run: Run, curves: Sequence[Curve]) -> str:
-    """What the run is judged by, on held-out rows if it can be, and how long it took."""
-    judged = next((key for key in _JUDGED_BY if isinstance(run.metrics.get(key), int | float)), "")
+    """The first metric of its panels, on held-out rows if it can be, and how long it took."""
+    panels = STAGES[run.stage].panels if run.stage in STAGES else ()
+    held_out = [key for panel in panels for key, _ in panel.keys if key.startswith("eval_")]
+    judged = next((key for key in held_out if isinstance(run.metrics.get(key), int | float)), "")
     parts = [f"{judged} {number(run.metrics[judged])}"] if judged else []
     if not parts and curves:
         parts = [f"{curves[0].title.lower()} {curves[0].last}"]

@@ -22,8 +22,6 @@ ESSENTIALS = {
     "packing": "fill blocks of max_length with several rows",
     "beta": "strength of the pull to the reference (KL)",
     "as_chat": "wrap strings as chat messages",
-    "chat_template": "a known name, a .jinja file, or a model's folder",
-    "loss_on": "tokens that carry loss: assistant, last or all",
     "use_peft": "train a LoRA adapter instead of the whole model",
     "lora_r": "rank of the adapter",
     "lora_alpha": "scale of the adapter",

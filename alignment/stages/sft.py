@@ -14,7 +14,10 @@ STAGE = Stage(
     config="trl:SFTConfig",
     roles=("model",),
     keys=help_keys("max_length", "packing", "loss_on", "as_chat", "chat_template"),
-    help={},
+    help={
+        "loss_on": "tokens that carry loss: assistant, last or all",
+        "chat_template": "a known name, a .jinja file, or a model's folder",
+    },
     rules=(),
     losses=(),
     answer_losses=(),
