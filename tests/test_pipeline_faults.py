@@ -181,7 +181,7 @@ def test_a_stale_run_is_kept_until_the_new_one_is_finished(whole: Path, tmp_path
     assert code == 1, told
     assert "sft: run (learning_rate 0.001 -> 1e+39)" in told
     assert f"{sft}: the run in it is kept as sft.previous-1 until this one is finished" in told
-    assert f"the run before this one is whole, in {previous}" in told
+    assert f"the previous run is unchanged, in {previous}" in told
     assert content(previous) == before
 
     assert run(root, *broken)[0] == 1

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from support import REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError
-from alignment.memory.batch_size import keep_effective_batch, next_smaller, sizes_after, take_found
+from alignment.memory.batch_size import keep_effective_batch, next_smaller, sizes_after, use_found
 from alignment.memory.longest_batch import token_counts
 from alignment.memory.restore import state_bytes
 from alignment.runs.record import load_run
@@ -351,7 +351,7 @@ def test_the_effective_batch_and_the_rollout_stay() -> None:
     keep_effective_batch(args, 4)
     assert vars(args) == expected
     assert list(vars(args).values()) == [4, 6, 12]
-    take_found(args, {"per_device_train_batch_size": 3})  # does not divide 4: another run's
+    use_found(args, {"per_device_train_batch_size": 3})  # does not divide 4: another run's
     assert args.per_device_train_batch_size == 4
     with pytest.raises(ValueError, match="3 does not divide 4"):
         keep_effective_batch(args, 3)

@@ -1,4 +1,4 @@
-"""Smaller batches, more of them a step: the effective batch stays."""
+"""Smaller batches, more of them per step: the effective batch stays."""
 
 from typing import Any
 
@@ -7,14 +7,14 @@ _KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_pe
 
 
 def next_smaller(size: int) -> int | None:
-    """The largest divisor of a batch size that is at most its half; None below 1."""
+    """The largest divisor of a batch size that is at most half of it; None if there is none."""
     return next((less for less in range(size // 2, 0, -1) if size % less == 0), None)
 
 
 def keep_effective_batch(args: Any, size: int) -> None:
-    """Take ``size`` rows at a time, and as many times more before each step.
+    """Use ``size`` rows at a time, and accumulate as many times more of them before each step.
 
-    A rollout of PPO keeps its size too: ``steps_per_generation`` grows alike.
+    A rollout keeps its size too: ``steps_per_generation`` grows by the same factor.
 
     Args:
         args: The trainer's settings, changed in place.
@@ -30,7 +30,7 @@ def keep_effective_batch(args: Any, size: int) -> None:
 
 
 def sizes_of(args: Any) -> dict[str, int]:
-    """The sizes that a batch of these settings has, by key."""
+    """The sizes of a batch, by key; only stages that sample have a `steps_per_generation`."""
     return {key: vars(args)[key] for key in _KEYS if key in vars(args)}
 
 
@@ -41,8 +41,8 @@ def sizes_after(args: Any, size: int) -> dict[str, int]:
     return {**sizes, "per_device_train_batch_size": size}
 
 
-def take_found(args: Any, found: dict[str, int] | None) -> None:
-    """Take the sizes that an earlier part of this run found, where the settings still allow it."""
+def use_found(args: Any, found: dict[str, int] | None) -> None:
+    """Use the size that an earlier part of this run found, if the settings still allow it."""
     size = found["per_device_train_batch_size"] if found else 0
     if size and args.per_device_train_batch_size % size == 0:
         keep_effective_batch(args, size)

@@ -1,7 +1,7 @@
 """Which rows of the training data an optimizer step is made of.
 
-Samplers are seeded by epoch, so what a step took can be drawn again after the fact; nothing is
-written down while training goes well.
+Samplers are seeded by epoch, so the rows of a step can be drawn again afterwards; nothing is
+recorded while training goes well.
 """
 
 from itertools import islice
@@ -16,21 +16,21 @@ from torch.utils.data import SequentialSampler
 from alignment.ppo.sampler import EpochSampler
 
 _REPEATABLE = (SeedableRandomSampler, SequentialSampler, EpochSampler)
-#: More of them help nobody.
+#: More of them help nobody in an error message.
 _NAMED = 32
 
 
 def rows_of_step(loader: Any, *, step: int, accumulation: int) -> list[int] | None:
-    """The rows, from 1, that all processes together take in the optimizer step after ``step``.
+    """The rows, from 1, that all processes together use in the optimizer step after ``step``.
 
     Args:
-        loader: The training loader, as Trainer hands it to callbacks.
+        loader: The training loader, as Trainer gives it to callbacks.
         step: Optimizer steps made before.
         accumulation: Batches of a process in a step.
 
     Returns:
-        The rows in ascending order, None where the order cannot be drawn again (a stream of rows,
-        or lengths grouped by chance).
+        The rows in ascending order; None if the order cannot be drawn again (a stream of rows, or
+        rows grouped by length).
     """
     shard = loader.batch_sampler
     batches = shard.batch_sampler if isinstance(shard, BatchSamplerShard) else shard
@@ -45,7 +45,7 @@ def rows_of_step(loader: Any, *, step: int, accumulation: int) -> list[int] | No
 
 
 def name_rows(rows: list[int] | None, *, unit: str) -> str:
-    """Rows in words, for the end of a sentence; empty where they are not known."""
+    """Rows in words, for the end of a sentence; empty if they are not known."""
     if not rows:
         return ""
     named = ", ".join(map(str, rows[:_NAMED]))

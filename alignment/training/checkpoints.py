@@ -1,8 +1,8 @@
 """Checkpoints that count only when whole: sealed by a manifest, verified before they are used.
 
-A trainer writes a folder file by file. A kill, a full disk or a power cut leaves it torn, and a
-torn one looks like the newest. So a checkpoint counts once its manifest is there, and the manifest
-is written last, after every file has reached the disk.
+A trainer writes a folder file by file. A kill, a full disk or a power cut leaves a torn checkpoint,
+which looks like the newest. So a checkpoint counts once its manifest is there, and the manifest is
+written last, after every file has reached the disk.
 """
 
 import json
@@ -25,7 +25,7 @@ _LEAVING = ".leaving-"
 
 
 def seal(folder: Path) -> None:
-    """Bring every file of a checkpoint to the disk, then write what they are into its manifest."""
+    """Sync every file of a checkpoint to the disk, then write their digests into its manifest."""
     files: dict[str, dict[str, int | str]] = {}
     for path in _files(folder):
         sync(path)
@@ -39,10 +39,10 @@ def seal(folder: Path) -> None:
 
 
 def find_fault(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, in words; None where it is whole."""
+    """What is wrong with a checkpoint, in words; None if it is whole."""
     path = folder / MANIFEST
     if not path.is_file():
-        return "it was never completed: no manifest"
+        return "it is incomplete: no manifest"
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
     except (ValueError, KeyError, TypeError, UnicodeDecodeError):
@@ -52,7 +52,7 @@ def find_fault(folder: Path) -> str | None:
         if not file.is_file():
             return f"{name} is missing"
         if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes in place of {expected['size']}"
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
         if digest_file(file) != expected["sha256"]:
             return f"{name} was changed: its sha256 differs"
     return None
@@ -61,18 +61,17 @@ def find_fault(folder: Path) -> str | None:
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     """The newest whole checkpoint of a run, and a line for each torn one that was set aside.
 
-    A torn checkpoint is renamed, never deleted; only those newer than the one returned are looked
-    at.
+    A torn checkpoint is renamed, never deleted. Older ones than the one returned are not read.
     """
-    told: list[str] = []
+    lines: list[str] = []
     for checkpoint in reversed(checkpoints(folder)):
         fault = find_fault(checkpoint)
         if fault is None:
-            return checkpoint, told
+            return checkpoint, lines
         aside = _free_name(checkpoint.with_name(_TORN + checkpoint.name))
         checkpoint.rename(aside)
-        told.append(f"{checkpoint}: {fault}; set aside as {aside.name}")
-    return None, told
+        lines.append(f"{checkpoint}: {fault}; set aside as {aside.name}")
+    return None, lines
 
 
 def last_good(folder: str | Path, *, up_to: int) -> str:
@@ -84,7 +83,7 @@ def last_good(folder: str | Path, *, up_to: int) -> str:
 
 
 def sync_files(folder: Path) -> None:
-    """Bring the files that lie in a folder to the disk, and then their names."""
+    """Sync the files in a folder to the disk, then their names."""
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
         sync(path)
     sync(folder)
@@ -93,15 +92,15 @@ def sync_files(folder: Path) -> None:
 def rotate(folder: Path, *, keep: int | None, best: str | None = None) -> None:
     """Delete the oldest sealed checkpoints over ``keep``; the best and the newest always stay.
 
-    By step, not by file time, which a copy of the folder changes. A deleted one is renamed first,
-    so that a kill in between leaves no torn checkpoint behind.
+    By step, not by file time, which a copy of the folder changes. A checkpoint is renamed before it
+    is deleted, so that a kill in between leaves none that is torn.
     """
     for leftover in folder.glob(f"{_LEAVING}*"):
         shutil.rmtree(leftover)
-    if not keep or keep < 1:
+    if keep is None or keep < 1:
         return
     sealed = [path for path in checkpoints(folder) if (path / MANIFEST).is_file()]
-    for path in sealed[: -max(1, keep)]:
+    for path in sealed[:-keep]:
         if best is None or path.resolve() != Path(best).resolve():
             leaving = path.with_name(_LEAVING + path.name)
             path.rename(leaving)
@@ -109,20 +108,24 @@ def rotate(folder: Path, *, keep: int | None, best: str | None = None) -> None:
 
 
 def require_resumable(checkpoint: Path) -> None:
-    """See that a checkpoint holds all that a run needs to go on to the bit.
+    """Check that a checkpoint holds all that a run needs to resume to the same bits.
 
     Raises:
-        ConfigError: it was saved with ``save_only_model``.
+        ConfigError: a part is missing, as after ``save_only_model``.
     """
-    state = (TRAINER_STATE, SCHEDULER_STATE)
-    if all((checkpoint / name).is_file() for name in state) and any(
-        any(checkpoint.glob(name)) for name in OPTIMIZER_STATES
-    ):
-        return
-    raise ConfigError(
-        f"{checkpoint}: holds no optimizer (save_only_model), so no run can go on from it",
-        "start anew with --overwrite, or give it as --model_name_or_path",
-    )
+    parts = {
+        TRAINER_STATE: (TRAINER_STATE,),
+        SCHEDULER_STATE: (SCHEDULER_STATE,),
+        "the optimizer": OPTIMIZER_STATES,
+    }
+    missing = [
+        part for part, names in parts.items() if not any(any(checkpoint.glob(n)) for n in names)
+    ]
+    if missing:
+        raise ConfigError(
+            f"{checkpoint}: no run can resume without {' and '.join(missing)} (save_only_model?)",
+            "start again with --overwrite, or give it as --model_name_or_path",
+        )
 
 
 def _files(folder: Path) -> list[Path]:

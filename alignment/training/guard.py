@@ -1,6 +1,6 @@
 """What keeps a run from being lost: sealed checkpoints, signals, and a stop at the first NaN.
 
-Public Trainer hooks only; every stage carries it.
+A callback, the same for every stage.
 """
 
 import json
@@ -24,19 +24,19 @@ from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
-#: What TRL counts and does not save: the tokens seen, in its metrics as ``num_tokens``.
+#: What TRL counts and does not save: the tokens seen, ``num_tokens`` in its metrics.
 _COUNTERS = "counters.json"
-#: fp16's loss scaler begins at 2^16 and halves at each overflow, which is no fault: it leaves out
-#: those steps. After so many in a row it is one.
+#: The loss scaler of fp16 starts at 2^16, leaves out a step that overflows and halves, which is no
+#: fault. So many overflows in a row are one: even a scale of 2^-3 overflows.
 _OVERFLOWS = 20
 
 
 class Complete(Exception):
-    """A resumed run has no step left to make; its weights are loaded."""
+    """A resumed run has no step left; its weights are loaded."""
 
 
 class Guard(TrainerCallback):
-    """Seals and rotates checkpoints, stops on a signal or on a number that is not finite."""
+    """Seals and rotates checkpoints; stops at a signal and at a number that is not finite."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -47,29 +47,33 @@ class Guard(TrainerCallback):
 
     @contextmanager
     def watching(self, trainer: Any) -> Iterator[None]:
-        """Take SIGTERM and SIGINT while training; the second one ends the process at once.
+        """Handle SIGTERM and SIGINT while training; the second one ends the process at once.
 
         Raises:
-            Interrupted: at the end, where a signal came; its checkpoint is written by then.
+            Interrupted: a signal came; training has stopped and its checkpoint is written.
         """
         self.trainer = trainer
-        former = {number: signal.signal(number, self._take) for number in _SIGNALS}
+        handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
         try:
             yield
         finally:
-            for number, handler in former.items():
+            for number, handler in handlers.items():
                 signal.signal(number, handler)
         if self.signal is not None:
             raise Interrupted(self.signal)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.signal = self.signal or number
-        signal.signal(number, signal.SIG_DFL)
+        signal.signal(number, signal.SIG_DFL)  # a step may take minutes: the user can insist
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Take rotation over from the trainer, which goes by file time; end what is complete."""
+        """Rotate in place of the trainer, which goes by file time; end a run that is complete.
+
+        Raises:
+            Complete: the checkpoint is that of the last step.
+        """
         self.keep, args.save_total_limit = args.save_total_limit, None
         if state.global_step > 0:
             counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
@@ -87,7 +91,7 @@ class Guard(TrainerCallback):
         """Check that weights are finite before a stage samples from them.
 
         Raises:
-            TrainingError: which parameter is not.
+            TrainingError: a weight is not; names its parameter.
         """
         if not STAGES[self.run.stage].samples:
             return
@@ -105,7 +109,7 @@ class Guard(TrainerCallback):
         """Stop before a gradient that is not finite reaches the weights.
 
         Raises:
-            TrainingError: which parameter, which rows, and the checkpoint to go back to.
+            TrainingError: names the parameter, the rows and the checkpoint to go back to.
         """
         model: nn.Module = kwargs["model"]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
@@ -124,14 +128,14 @@ class Guard(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """Never save broken weights; after a signal to any process save, then stop, all of them.
+        """Never save broken weights; after a signal to any process, all of them save and stop.
 
         Raises:
-            TrainingError: this step's update left a weight that is not finite.
+            TrainingError: the update of this step left a weight that is not finite.
         """
         name = _first_broken_weight(kwargs["model"], trained=True)
         if name is not None:
-            state.global_step -= 1  # told as the step that it was
+            state.global_step -= 1  # Trainer has counted the step already
             rows = self._rows(args, state, **kwargs)
             self._stop(f"the weights of {name} after its update", args, state, rows=rows)
         self.signal = _agree(self.signal, args)
@@ -182,7 +186,7 @@ def _folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _agree(number: int | None, args: TrainingArguments) -> int | None:
-    """The signal that any process got: a launcher may reach only one of them."""
+    """The signal that any process got: a launcher or a user may reach only one of them."""
     if not torch.distributed.is_initialized():
         return number
     seen = torch.tensor(number or 0, device=args.device)
@@ -191,7 +195,10 @@ def _agree(number: int | None, args: TrainingArguments) -> int | None:
 
 
 def _first_broken_weight(model: nn.Module, *, trained: bool) -> str | None:
-    """The first parameter (of those that are trained) that is not finite; one look at the sum."""
+    """The first parameter that is not finite, of all or of those that are trained.
+
+    The norm of all weights is computed first: a fused kernel and one wait for the device.
+    """
     named = [(n, p) for n, p in model.named_parameters() if p.requires_grad or not trained]
     weights = [p.detach() for _, p in named if p.is_floating_point()]
     if not weights or torch.isfinite(nn.utils.get_total_norm(weights)).all():
@@ -200,7 +207,7 @@ def _first_broken_weight(model: nn.Module, *, trained: bool) -> str | None:
 
 
 def _first_not_finite(model: nn.Module) -> str:
-    """A weight that is broken already comes first: its gradients only follow."""
+    """Name what is not finite: a weight before a gradient, which only follows from it."""
     name = _first_broken_weight(model, trained=False)
     if name is not None:
         return f"the weights of {name}"

@@ -15,12 +15,11 @@ import click
 from alignment.data.rows import StageRows, check_rows, prepare_stage
 from alignment.disk import disk_errors_in_words
 from alignment.errors import ConfigError, Interrupted
-from alignment.memory.batch_size import take_found
+from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import is_main
 from alignment.registry import STAGES
 from alignment.runs.changes import changes
-from alignment.runs.files import checkpoints
 from alignment.runs.folder import check_output, previous_runs, set_aside
 from alignment.runs.record import Run, new_run
 from alignment.secrets import redact_text
@@ -38,9 +37,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Job:
-    """What a stage function is handed: its settings, its record and the folder of both.
+    """What a stage function gets: settings, rows, record and folder of a run.
 
-    ``resumes`` where a run is in the folder to go on with, ``finished`` where that one is complete.
+    ``resumes`` is true if the folder holds a run to go on with, ``finished`` if that is complete.
     """
 
     settings: Settings
@@ -56,14 +55,14 @@ class Job:
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
-        # transformers' own way of finding a batch size would change the effective batch
+        # The search of transformers would lower the effective batch; `memory.preflight` keeps it.
         values = {**self.settings.values, "auto_find_batch_size": False}
         built = config.build(replace(self.settings, values=values))
         arguments = built[-1]
         # The trainer gets none of its own: those in `trackers` cannot stop it.
         names, arguments.report_to = arguments.report_to, []
         self.trackers.open(names, self.run, self.folder)
-        take_found(arguments, self.run.checks.get("batch"))
+        use_found(arguments, self.run.checks.get("batch"))
         if arguments.hub_token:  # training_args.bin would hold it in every checkpoint
             os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
         return built
@@ -105,7 +104,7 @@ class Job:
                 )
                 self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
             except Complete:
-                logger.warning("%s: no step was left to make", self.folder)
+                logger.warning("%s: no step is left", self.folder)
         if trainer.eval_dataset is not None:
             self.run.metrics |= trainer.evaluate()
         with disk_errors_in_words(self.folder):
@@ -114,19 +113,29 @@ class Job:
                 sync_files(self.folder)
 
     def checkpoint(self) -> str | None:
-        """The checkpoint to resume from; torn ones are set aside and named."""
+        """The checkpoint to resume from; torn ones are set aside and printed.
+
+        The main process decides for all: before it has set a torn one aside, the others would still
+        take that for the newest.
+
+        Raises:
+            ConfigError: no run can go on from the checkpoint.
+        """
+        from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
+
         if not self.resumes:
             return None
+        found: Path | None = None
         if is_main():
-            found, told = newest_whole(self.folder)
-            for line in told:
+            found, lines = newest_whole(self.folder)
+            for line in lines:
                 click.echo(line, err=True)
             click.echo(f"resuming from {found or 'the start: no whole checkpoint'}", err=True)
-        else:
-            found = next(iter(reversed(checkpoints(self.folder))), None)
-        if found is not None:
-            require_resumable(found)
-        return str(found) if found else None
+        (found,) = broadcast_object_list([found])
+        if found is None:
+            return None
+        require_resumable(found)
+        return str(found)
 
 
 def open_job(settings: Settings) -> Job:
@@ -139,7 +148,7 @@ def open_job(settings: Settings) -> Job:
     values = settings.values
     folder = Path(values["output_dir"])
     previous = None
-    if is_main() or values["resume"]:  # else what lies there may be this run's own record
+    if is_main() or values["resume"]:  # else a record in it may be of this run, by the main process
         previous = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
     import_functions(values.get("reward_model") or [])
@@ -156,7 +165,7 @@ def open_job(settings: Settings) -> Job:
     if previous.status != "finished":
         _count(rows, run, values)
     run.started, run.tracker_id = previous.started, previous.tracker_id
-    if "batch" in previous.checks:  # what fitted at its start fits now, and resumes its bits
+    if "batch" in previous.checks:  # what fitted before fits now, and resumes to the same bits
         run.checks["batch"] = previous.checks["batch"]
     finished = previous.status == "finished"
     return Job(settings, run, folder, rows, resumes=True, finished=finished)
@@ -178,7 +187,11 @@ def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -> None:
-    """A resumed run must be the run that was begun."""
+    """A run that resumes must be the run that was started.
+
+    Raises:
+        ConfigError: settings, data, parents or the number of processes changed.
+    """
     differing = list(changes(previous, settings=settings, inputs=run.inputs, parents=run.parents))
     if previous.processes != run.processes:
         differing.append(f"processes {previous.processes} -> {run.processes}")
@@ -186,7 +199,7 @@ def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -
     if found:
         raise ConfigError(
             f"output_dir: {folder}: cannot resume another run: {found}",
-            "take these back, go on with --resume_anyway, or start anew with --overwrite",
+            "undo these changes, go on with --resume_anyway, or start again with --overwrite",
         )
 
 
@@ -221,14 +234,14 @@ def _make_room(folder: Path) -> None:
 
 
 def _report_previous_run(job: Job) -> None:
-    """Say where the run is that this one was to replace, where it did not come to that."""
+    """If this run did not finish, print where the run is that it was to replace."""
     found = previous_runs(job.folder)
     if job.run.status != "finished" and found:
-        click.echo(f"the run before this one is whole, in {found[-1]}", err=True)
+        click.echo(f"the previous run is unchanged, in {found[-1]}", err=True)
 
 
 def _write_last(job: Job) -> None:
-    """Write the record at the end; where the disk refuses, the error that came first is told."""
+    """Write the record at the end; if the disk refuses, the error that came first must be seen."""
     try:
         job.run.write(job.folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""A loss that jumps far over what it was: on request, training stops there (`max_loss_spike`)."""
+"""A loss that jumps far over what it was: on request, training stops (`max_loss_spike`)."""
 
 import statistics
 from collections import deque
@@ -14,7 +14,7 @@ WINDOW, ENOUGH = 50, 5
 
 
 class SpikeGuard(TrainerCallback):
-    """Stops where a logged loss is more than ``factor`` times the running median."""
+    """Stops if a logged loss is more than ``factor`` times the running median."""
 
     def __init__(self, factor: float) -> None:
         self.factor = factor
@@ -39,7 +39,7 @@ class SpikeGuard(TrainerCallback):
         """Compare the loss since the last log with the median of those before.
 
         Raises:
-            TrainingError: it is a spike; names the steps it covers and the checkpoint before them.
+            TrainingError: it is a spike; names its steps and the checkpoint before them.
         """
         loss = (logs or {}).get("loss")
         if loss is None:
