@@ -83,7 +83,7 @@ def test_a_stage_takes_model_and_data_from_a_mirror_and_then_from_its_cache(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("data", "convert", "owner/none", "-o", "x.jsonl"), "error: owner/none: neither a file"),
+        (("data", "convert", "owner/none", "-o", "x.jsonl"), "error: owner/none: no such file"),
         (
             ("sft", "--model_name_or_path", "owner/none", "--train_data", "owner/pairs:train",
              "--output_dir", "out"),

@@ -249,7 +249,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--train_data null.jsonl",
      "null.jsonl:1: 'prompt' is null, wanted text or turns; the row has 'prompt', 'completion'"),
     ("sft", "--train_data blank.jsonl", "blank.jsonl:1: 'completion' is empty"),
-    ("sft", "--train_data twice.jsonl", "twice.jsonl:1: the key 'prompt' stands twice"),
+    ("sft", "--train_data twice.jsonl", "twice.jsonl:1: the key 'prompt' appears twice"),
     ("sft", "--train_data indented.jsonl",
      "indented.jsonl:1:1: this object does not end on its line: indented JSON"),
     ("sft", "--train_data unknown.jsonl", "unknown.jsonl:1: no known format: the row has 'foo'"),

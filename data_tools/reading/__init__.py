@@ -1,4 +1,4 @@
-"""Rows out of files, folders and hub data sets, with their places."""
+"""Reads files, folders and hub data sets as rows that know their place."""
 
 from data_tools.reading.bar import SLOW, progress
 from data_tools.reading.files import (

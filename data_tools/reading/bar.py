@@ -1,4 +1,4 @@
-"""A bar with the time left, for files large enough to wait for, where someone is watching."""
+"""A progress bar with the time left, for large files and only on a terminal."""
 
 import contextlib
 import sys
@@ -8,17 +8,18 @@ from pathlib import Path
 from data_tools.reading.rows import Watch
 
 WORTH_A_BAR = 50_000_000
+"""Bytes that are worth a bar for fast work, such as conversion."""
 SLOW = 5_000_000
-"""The size worth a bar for work of a few megabytes a second: checks, statistics, likeness."""
+"""Bytes that are worth a bar for slow work: checks, statistics, similarity."""
 
 
 @contextlib.contextmanager
 def progress(files: Sequence[Path], *, worth: int = WORTH_A_BAR) -> Iterator[Watch | None]:
-    """A function to tell of bytes read; None where no bar is drawn.
+    """Draw a bar while the block runs; yields the function that moves it, or None without a bar.
 
     Args:
-        files: What will be read; hub names have no size and add nothing.
-        worth: Bytes in all from which a bar is drawn, if standard error is a terminal.
+        files: What will be read; hub names have no known size and count as empty.
+        worth: A bar is drawn from this total size, if standard error is a terminal.
     """
     total = sum(file.stat().st_size for file in files if file.is_file())
     if total < worth or not sys.stderr.isatty():

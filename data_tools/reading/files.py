@@ -1,6 +1,7 @@
-"""Rows out of files: JSON arrays, JSON lines, CSV, TSV and Parquet, plain or compressed, streamed.
+"""Streams rows from JSON arrays, JSON lines, CSV, TSV and Parquet, plain or compressed.
 
-What a file holds is told by its first bytes, and by its name only where bytes cannot tell (CSV).
+The first bytes of a file decide what it is; the name counts only for CSV and TSV, which have no
+bytes of their own.
 """
 
 import gzip
@@ -34,7 +35,7 @@ SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
 GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
 BUFFER = 1 << 16
 SPLIT = re.compile(r"(?:^|[-_.:])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
-STRANGERS = (
+NO_DATA = (
     (re.compile(rb"version https://git-lfs"), "a git-lfs pointer", "run `git lfs pull` first"),
     (re.compile(rb"(?i)<(!doctype|html|\?xml)"), "a web page", "download the file itself"),
     (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16 text", "save it as UTF-8"),
@@ -45,9 +46,9 @@ STRANGERS = (
 def read_rows(
     path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
 ) -> Iterator[Row]:
-    """Stream the rows of a file, or of every file of a folder in the order of their names.
+    """Stream the rows of a file, or of all files of a folder in the order of their names.
 
-    As `read_batches`, row by row.
+    See `read_batches` for arguments and errors.
     """
     return itertools.chain.from_iterable(read_batches(path, on_error=on_error, watch=watch))
 
@@ -55,18 +56,18 @@ def read_rows(
 def read_batches(
     path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
 ) -> Iterator[list[Row]]:
-    """Stream rows by the many: as they are parsed, but with no bad row between those of a batch.
+    """Stream rows in the batches in which they are parsed; a bad row ends a batch.
 
-    A file that breaks off or cannot be parsed further raises even with `on_error`, since nothing
-    can be said of the rows behind the break; a single bad row is handed to it and passed over.
+    With `on_error` a single bad row is skipped. A file that breaks off raises all the same, since
+    the number of rows after the break is unknown.
 
     Args:
         path: A file, a folder whose files are all of one kind, or a hub name.
-        on_error: Told of every bad row; without it the first one raises.
-        watch: Receives the bytes of the file as they are read, for progress and digests.
+        on_error: Called with the error of each bad row; without it the first one raises.
+        watch: Called with the bytes of the file as they are read, for progress and digests.
 
     Raises:
-        DataError: At the first bad row, or where the file itself cannot be read.
+        DataError: If a row is bad and `on_error` is not given, or the file cannot be read.
     """
     for file in data_files(path):
         if is_hub_name(file):
@@ -76,7 +77,11 @@ def read_batches(
 
 
 def data_files(path: str | Path) -> list[Path]:
-    """The sources behind a path: itself, a folder's files in order, a hub name's splits."""
+    """Return the files of a folder in order, the splits of a hub name, or the path itself.
+
+    Raises:
+        DataError: If there is no such file, or a folder has no data files or several kinds of them.
+    """
     if is_hub_name(path):
         return [Path(name) for name in hub_splits(str(path))]
     path = Path(path)
@@ -95,29 +100,29 @@ def data_files(path: str | Path) -> list[Path]:
         raise DataError(
             f"{path}: this folder mixes {KIND_NAMES[first]} ({one.name}) and "
             f"{KIND_NAMES[second]} ({other.name})",
-            "name the files one by one, or keep one kind a folder",
+            "name the files one by one, or keep one kind per folder",
         )
     return files
 
 
 def split_of(file: Path) -> str:
-    """The split that a file's name speaks of, or nothing."""
+    """Return the split in the name of a file (`train`, `test`, ...), or an empty string."""
     found = SPLIT.search(file.name.split(".parquet")[0].split(".json")[0].split(".csv")[0])
     return found[1].lower() if found else ""
 
 
 def file_kind(path: Path) -> FileKind:
-    """What a file holds, by its first bytes.
+    """Find out what kind of data a file holds by its first bytes.
 
     Raises:
-        DataError: Where it is empty or not a data file, saying what it looks like.
+        DataError: If it is empty or not a data file; the message says what it looks like.
     """
     with open_plain(path) as stream:
         head = stream.read(4096)
     suffix = _bare_suffix(path)
     if head.startswith(PARQUET):
         return "parquet"
-    for pattern, what, remedy in STRANGERS:
+    for pattern, what, remedy in NO_DATA:
         if pattern.match(head.lstrip()):
             raise DataError(f"{path}:1: this is {what}, not data", remedy)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -136,7 +141,7 @@ def file_kind(path: Path) -> FileKind:
 
 
 def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
-    """Open a file for reading bytes, unpacking gzip and zstandard whatever its name says."""
+    """Open a file for reading bytes; gzip and zstandard are unpacked, whatever the name says."""
     raw = _Watched(path, watch) if watch else io.FileIO(path)
     stream: IO[bytes] = io.BufferedReader(raw, BUFFER)
     magic = stream.read(4)
@@ -150,7 +155,7 @@ def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
 
 
 def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Iterator[list[Row]]:
-    """The rows of one file; faults of the packing around it become errors of the data."""
+    """Yield the rows of one file; errors of its compression become DataError."""
     source = str(path)
     try:
         kind = file_kind(path)
@@ -161,7 +166,11 @@ def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Ite
 
 
 def _any(parsed: Iterable[Batch], source: str) -> Iterator[Batch]:
-    """What was parsed; a file of no row at all is no data."""
+    """Pass on what was parsed.
+
+    Raises:
+        DataError: If there was no row at all.
+    """
     count = 0
     for batch in parsed:
         count += len(batch.values)
@@ -178,7 +187,15 @@ def numbered(
     *,
     start: int = 0,
 ) -> Iterator[list[Row]]:
-    """Rows with their places, from what a reader parsed; faults go to `on_error` in their turn."""
+    """Turn parsed values into rows with their places; a Fault raises or goes to `on_error`.
+
+    Args:
+        parsed: Batches in the order of the file.
+        kind: Rows of an array have no line of their own, all others do.
+        source: The name of the file.
+        on_error: Called with the error of each bad row; without it the first one raises.
+        start: How many rows come before the first batch.
+    """
     number, lined = start, kind != "array"
     for lines, values in parsed:
         if set(map(type, values)) == {dict}:
@@ -188,7 +205,7 @@ def numbered(
             number += len(values)
             continue
         rows: list[Row] = []
-        for line, value in zip(lines, values, strict=False):  # lines may run on
+        for line, value in zip(lines, values, strict=False):  # lines may be endless
             number += 1
             if type(value) is dict:
                 rows.append(Row(source, number, line if lined else None, value))
@@ -207,7 +224,7 @@ def numbered(
 
 
 def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Batch]:
-    """Line and value of every row, by the reader for this kind of file."""
+    """Parse a stream with the reader for this kind of file."""
     if kind == "array":
         return array_batches(stream)
     if kind == "lines":
@@ -219,7 +236,7 @@ def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Batch]:
 
 
 class _Watched(io.FileIO):
-    """A file that hands on what is read of it."""
+    """A file that reports the bytes that are read from it."""
 
     def __init__(self, path: Path, watch: Watch) -> None:
         super().__init__(path)
@@ -232,7 +249,7 @@ class _Watched(io.FileIO):
 
 
 class _Gunzipped(gzip.GzipFile):
-    """A gzip stream that closes the file it reads."""
+    """A gzip stream that closes the file below it, which GzipFile leaves open."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(fileobj=stream)
@@ -244,7 +261,7 @@ class _Gunzipped(gzip.GzipFile):
 
 
 def _seekable(stream: IO[bytes]) -> IO[bytes]:
-    """The stream itself where it is a plain file, else a temporary copy: Parquet needs to seek."""
+    """Return a stream that can seek, as Parquet needs: a temporary copy if it is compressed."""
     if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
         return stream
     copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader

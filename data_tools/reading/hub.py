@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, named `owner/name` or `owner/name:split`."""
+"""Reads data sets of the Hugging Face hub, named `owner/name` or `owner/name:split`."""
 
 import re
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 
 
 def is_hub_name(path: str | Path) -> bool:
-    """Whether a source can only be a name on the hub: no such file, and no suffix of one."""
+    """Whether a source looks like a name on the hub, and not like a file that is missing."""
     name = str(path)
     suffixes = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".zst", ".txt")
     return bool(NAME.fullmatch(name)) and not name.endswith(suffixes) and not Path(name).exists()
 
 
 def hub_splits(name: str) -> list[str]:
-    """The source itself where it names a split, else one source a split.
+    """Return one source for each split of a data set, or the source itself if it names a split.
 
     Raises:
-        DataError: If the hub, or its cache, does not have it.
+        DataError: If neither the hub nor its cache has the data set.
     """
     if ":" in name:
         return [name]
@@ -34,10 +34,10 @@ def hub_splits(name: str) -> list[str]:
 
 
 def hub_revision(name: str) -> str:
-    """The commit that its rows are of, also where they are read from the cache.
+    """Return the commit of a data set's rows, also if they are read from the cache.
 
     Raises:
-        DataError: If the hub, or its cache, does not have it.
+        DataError: If neither the hub nor its cache has the data set.
     """
     from datasets import load_dataset_builder
 
@@ -48,10 +48,10 @@ def hub_revision(name: str) -> str:
 
 
 def hub_rows(name: str) -> Iterator[Row]:
-    """The rows of one split.
+    """Yield the rows of one split.
 
     Raises:
-        DataError: If the hub, or its cache, does not have it.
+        DataError: If neither the hub nor its cache has the data set.
     """
     from datasets import load_dataset
 
@@ -66,4 +66,6 @@ def hub_rows(name: str) -> Iterator[Row]:
 
 def _absent(name: str, error: Exception) -> DataError:
     first = str(error).partition("\n")[0][:200]
-    return DataError(f"{name}: neither a file nor a data set that can be had: {first}", "check it")
+    return DataError(
+        f"{name}: no such file, and no data set that can be loaded: {first}", "check the name"
+    )

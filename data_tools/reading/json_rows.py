@@ -1,9 +1,9 @@
-"""Rows of JSON text, in pieces of constant memory: one array of objects, or one object a line.
+"""Reads JSON rows in pieces of constant memory: one array of objects, or one object per line.
 
-A large array is cut at `}` `,` `{"first key"`, and the parser proves the cut: text cut inside a
-string or a nested list cannot parse once one `]` is added, because what opened before the cut is
-still open. Proved pieces go through orjson whole, which keeps both the speed of a parser that
-sees many rows at once and the line and column of what is wrong, which an event parser loses.
+A large array is cut at `}` `,` `{"first key"`, and the parser proves that the cut is right: text
+that was cut inside a string or a nested list does not parse when one `]` is added, because what
+opened before the cut is still open. orjson parses a whole piece at once. That is as fast as a
+parser gets, and unlike an event parser it knows the line and column of an error.
 """
 
 import itertools
@@ -18,10 +18,10 @@ from data_tools.reading.rows import Fault, Parsed
 
 
 class Batch(NamedTuple):
-    """Rows parsed at once.
+    """Rows that were parsed together.
 
     Attributes:
-        lines: The line of each where one is known; may run on behind the last row.
+        lines: The line number of each row, or None; may be longer than `values`.
         values: Each row, or its Fault.
     """
 
@@ -30,33 +30,33 @@ class Batch(NamedTuple):
 
     @classmethod
     def of(cls, parsed: Iterable[Parsed]) -> "Batch":
-        """The batch of rows that were parsed one by one."""
+        """Make a batch of rows that were parsed one by one."""
         pairs = list(parsed)
         return cls([line for line, _ in pairs], [value for _, value in pairs])
 
 
 PIECE = 1 << 16
-"""Bytes parsed at once: more of them leave the cache before their rows are used."""
+"""Bytes parsed at once. More would leave the CPU cache before their rows are used."""
 UNFINISHED = "unexpected end of data"
 REACH = 256
-"""Bytes looked back for the end of one member before the first key of the next."""
+"""Bytes searched backwards for the end of one member before the first key of the next."""
 FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")')
 BEFORE_KEY = re.compile(rb"\}\s*,\s*(?=\{\s*\Z)")
 BEFORE_MEMBER = re.compile(rb"\}\s*,\s*\Z")
 KEY_END = re.compile(rb'"\s*:()')
-"""With an empty group, so that matches are counted without a copy of any."""
+"""Has an empty group, so that `findall` counts matches without copying them."""
 ESCAPED_END = re.compile(rb'\\"\s*:')
 BACKSLASH = ord("\\")
 BOM = b"\xef\xbb\xbf"
 ZEROS = bytes.maketrans(b"123456789", b"000000000")
 LONG = b"0" * 19
-"""No integer of fewer digits exceeds 64 bits."""
+"""An integer of fewer digits fits into 64 bits."""
 EXACT_TYPES = frozenset({str, int, bool, type(None)})
 TOO_DEEP = Fault("nested too deep to be checked")
 
 
 def line_batches(stream: IO[bytes]) -> Iterator[Batch]:
-    """One row a line; blank lines are passed over, a BOM and CRLF are taken as they come."""
+    """Read one row per line; blank lines are skipped, a BOM and CRLF are accepted."""
     line = 1
     while lines := stream.readlines(PIECE):
         if line == 1:
@@ -69,31 +69,31 @@ def line_batches(stream: IO[bytes]) -> Iterator[Batch]:
             numbered = enumerate(lines, start=line)
             yield Batch.of((at, _parse_line(text)) for at, text in numbered if not text.isspace())
         else:
-            yield Batch(itertools.count(line), list(map(_told_apart, lines, values)))
+            yield Batch(itertools.count(line), list(map(_without_repeated_keys, lines, values)))
         line += len(lines)
 
 
 def _parse_line(text: bytes) -> Any:
-    """The value of one line, or the Fault in it."""
+    """Parse one line; returns its value or its Fault."""
     try:
         value = parse_json(text)
     except orjson.JSONDecodeError as error:
         return fault_in(text, error)
-    return _told_apart(text, value)
+    return _without_repeated_keys(text, value)
 
 
 def parse_json(text: bytes) -> Any:
-    """Parse one JSON text; integers of any length stay exact, unlike in orjson.
+    """Parse one JSON text; unlike with orjson alone, integers of any length stay exact.
 
     Raises:
-        orjson.JSONDecodeError: If it is no JSON; NaN, Infinity and lone surrogates are none.
+        orjson.JSONDecodeError: If it is not JSON. NaN, Infinity and lone surrogates are not.
     """
     value = orjson.loads(text)
     return _reparsed(text) if _any_inexact([value], [text]) else value
 
 
 def _reparsed(text: bytes) -> Any:
-    """Parse again, with exact integers, what orjson has accepted."""
+    """Parse text again that orjson has accepted, now with exact integers."""
     try:
         return json.loads(text)
     except RecursionError:
@@ -101,10 +101,10 @@ def _reparsed(text: bytes) -> Any:
 
 
 def _any_inexact(rows: list[Any], texts: Sequence[bytes]) -> bool:
-    """Whether a row may have lost digits: orjson reads integers beyond 64 bits as floats.
+    """Whether orjson may have rounded an integer: it reads those beyond 64 bits as floats.
 
-    The types of the values answer for most rows (1 % of a conversion's time), a search for long
-    runs of digits for nearly all others (6 %); only then are the values themselves looked at.
+    The types of the values answer for most rows (1 % of the time of a conversion), and a search
+    for long runs of digits for nearly all others (6 %). Only then each value is looked at.
     """
     if set(map(type, rows)) == {dict}:
         values = itertools.chain.from_iterable(map(dict.values, rows))
@@ -127,15 +127,15 @@ def _any_large_float(rows: list[Any]) -> bool:
     return False
 
 
-def _told_apart(text: bytes, value: Any) -> Any:
-    """The value of one line, or the Fault that a key of it stands twice."""
+def _without_repeated_keys(text: bytes, value: Any) -> Any:
+    """Return the value of one line, or a Fault if it has a key twice."""
     if type(value) is not dict or len(KEY_END.findall(text)) == len(value):
         return value
     return _repeated_keys(text, [value]).get(0, value)
 
 
 def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
-    """The members of one large array. A member that cannot be parsed is a Fault at its line."""
+    """Read the members of one large array; a bad one becomes a Fault with its line."""
     line, pending = 1, b""
     for raw, last in array_pieces(stream):
         pending = pending + raw if pending else raw
@@ -143,14 +143,14 @@ def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
             yield parse_piece(pending, last=last)
         except orjson.JSONDecodeError as error:
             if not last and error.msg.startswith(UNFINISHED):
-                continue  # the cut fell inside a row: take the next piece to it
+                continue  # the cut was inside a row: add the next piece
             yield Batch.of(_rescue(pending, line, last=last))
         line += _newlines(pending)
         pending = b""
 
 
 def _newlines(raw: bytes) -> int:
-    """How many lines end here: `find` leaps from one to the next, `count` looks at every byte."""
+    """Count the line ends: `find` jumps from one to the next, `count` looks at every byte."""
     count, at = 0, raw.find(b"\n")
     while at >= 0:
         count += 1
@@ -159,10 +159,17 @@ def _newlines(raw: bytes) -> int:
 
 
 def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
-    """Cut an array, its `[` taken off, before members that begin like the first; last is marked.
+    """Cut an array, without its `[`, before members that begin with the key of the first one.
 
-    Where a member is larger than a piece, as much again as is held is read, so that no part of
-    it is looked at or copied more than a few times.
+    If a member is larger than a piece, each read doubles what is held, so that no part of it is
+    searched or copied more than a few times.
+
+    Args:
+        stream: The text of the array.
+        times: The size of a piece in units of PIECE.
+
+    Yields:
+        The bytes of a piece, and whether it is the last one.
     """
     size = PIECE * times
     buffer = stream.read(size).removeprefix(BOM)
@@ -180,7 +187,7 @@ def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, 
 
 
 def _last_cut(buffer: bytes, key: bytes, before: re.Pattern[bytes], start: int) -> int:
-    """Where the last member in sight begins; 0 where none does behind `start`."""
+    """Return where the last member begins that is known so far; 0 if none begins after `start`."""
     at = len(buffer)
     while (at := buffer.rfind(key, start, at)) >= 0:
         if found := before.search(buffer, max(at - REACH, 0), at):
@@ -189,7 +196,7 @@ def _last_cut(buffer: bytes, key: bytes, before: re.Pattern[bytes], start: int) 
 
 
 def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
-    """Cut lines into pieces of whole lines; the last piece is marked."""
+    """Cut a file into pieces of whole lines; yields as `array_pieces`."""
     buffer = b""
     while more := stream.read(max(PIECE * times, len(buffer))):
         end = more.rfind(b"\n") + 1
@@ -202,10 +209,10 @@ def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, b
 
 
 def parse_piece(raw: bytes, *, last: bool) -> Batch:
-    """All rows of a piece at once.
+    """Parse all rows of a piece at once.
 
     Raises:
-        orjson.JSONDecodeError: Where it holds an error, or was cut inside a row.
+        orjson.JSONDecodeError: If it has an error, or was cut inside a row.
     """
     text = b"[" + raw if last else b"".join((b"[", memoryview(raw)[: raw.rindex(b",")], b"]"))
     rows = orjson.loads(text)
@@ -218,7 +225,7 @@ def parse_piece(raw: bytes, *, last: bool) -> Batch:
 
 
 def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
-    """Say what is wrong with a line of JSON and at which column."""
+    """Say what is wrong with a line of JSON, and at which column."""
     try:
         text.decode()
     except UnicodeDecodeError as bad:
@@ -230,7 +237,7 @@ def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
         if text.strip() == b"{":
             return Fault(
                 "this object does not end on its line: indented JSON",
-                "wanted one object a line; `jq -c . FILE` rewrites it so",
+                "wanted one object per line; `jq -c . FILE` rewrites the file so",
                 error.colno,
             )
         return Fault("not JSON: the line breaks off", "was the file cut short?", error.colno)
@@ -238,7 +245,7 @@ def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
 
 
 def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
-    """The members of a piece one by one, so that only the wrong ones are lost."""
+    """Parse the members of a piece one by one, so that only the bad ones are lost."""
     text = raw.rstrip()
     closed = text.endswith(b"]" if last else b",")
     body = (text[:-1] if closed else text).rstrip()
@@ -253,7 +260,7 @@ def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
         value, offset = _member(text.rstrip())
         if isinstance(value, Fault) and value.code == UNFINISHED:
             if end != len(body):
-                continue  # this cut was inside the member: take the next one to it
+                continue  # this cut was inside the member: try the next one
             value = value._replace(code="malformed")
         yield at + offset, value
         start = following
@@ -265,7 +272,7 @@ def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
 
 
 def _member(text: bytes) -> tuple[Any, int]:
-    """One member of an array, or the Fault in it and how many lines further down that stands."""
+    """Parse one member; returns it or its Fault, and how many lines further down the Fault is."""
     try:
         value = parse_json(text)
     except orjson.JSONDecodeError as error:
@@ -276,11 +283,11 @@ def _member(text: bytes) -> tuple[Any, int]:
 
 
 def _any_repeated(text: bytes, rows: list[Any]) -> bool:
-    """Whether in any row, or in an object inside one, a key stands twice.
+    """Whether any row, or an object inside one, has a key twice.
 
-    Every key written ends in a quote before a colon, so where there are only as many of those as
-    parsed keys, no key was lost. Quotes inside strings can but add to the number: those escaped
-    by an odd number of backslashes, which are looked for only where the numbers differ.
+    Each key in the text ends in a quote before a colon. If there are only as many of those as
+    parsed keys, then no key was lost. Escaped quotes inside strings can make the number larger,
+    never smaller, so they are counted only if the numbers differ.
     """
     ends = len(KEY_END.findall(text))
     flat = sum(len(row) for row in rows if type(row) is dict)
@@ -291,7 +298,7 @@ def _any_repeated(text: bytes, rows: list[Any]) -> bool:
 
 
 def _is_escaped(text: bytes, at: int) -> bool:
-    """Whether an odd number of backslashes stands before a place."""
+    """Whether an odd number of backslashes comes before a place."""
     slashes = 0
     while text[at - 1 - slashes] == BACKSLASH:
         slashes += 1
@@ -299,7 +306,7 @@ def _is_escaped(text: bytes, at: int) -> bool:
 
 
 def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
-    """Faults, by index, of rows in which a key stands twice (parsers keep the last, silently)."""
+    """Return a Fault, by index, for each row with a key twice; parsers silently keep the last."""
     if not _any_repeated(text, rows):
         return {}
     try:
@@ -308,14 +315,14 @@ def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
         return dict.fromkeys(range(len(rows)), TOO_DEEP)
     found = enumerate(map(_first_repeated, members if type(members) is list else [members]))
     return {
-        i: Fault(f"the key {key!r} stands twice", "keep one of them", code="duplicate_key")
+        i: Fault(f"the key {key!r} appears twice", "keep one of them", code="duplicate_key")
         for i, key in found
         if key is not None
     }
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """An object as its pairs, none lost."""
+    """An object as a list of its pairs, so that none is lost."""
 
 
 def _first_repeated(value: Any) -> str | None:
@@ -335,7 +342,7 @@ def _first_repeated(value: Any) -> str | None:
 
 
 def _count_keys(rows: list[Any]) -> int:
-    """Number of keys in all objects, nested ones too."""
+    """Count the keys of all objects, nested ones too."""
     total, stack = 0, [rows]
     while stack:
         for value in stack.pop():

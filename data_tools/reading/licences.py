@@ -1,6 +1,6 @@
-"""Under which licence a source stands: by its card, or by the family of data sets it is of.
+"""Finds the licence of a source in its data card, or by the family of data sets it belongs to.
 
-What is not known is said to be unknown, never guessed.
+A licence that neither names is reported as unknown, never guessed.
 """
 
 import re
@@ -13,11 +13,11 @@ RESTRICTED = re.compile(r"(?i)\bnc\b|non-?commercial|research only|no licence")
 
 
 class Licence(NamedTuple):
-    """What is known of a source.
+    """The licence of a source.
 
     Attributes:
-        name: The licence.
-        family: The data set, or the card, that says so.
+        name: Its name, and what restricts it.
+        family: The data set or the card that states it.
     """
 
     name: str
@@ -25,7 +25,7 @@ class Licence(NamedTuple):
 
     @property
     def restricted(self) -> bool:
-        """Whether it forbids commercial use, or grants nothing at all."""
+        """Whether it forbids commercial use or grants nothing at all."""
         return RESTRICTED.search(self.name.replace("-", " ")) is not None
 
     def __str__(self) -> str:
@@ -53,7 +53,7 @@ FAMILIES: tuple[tuple[str, Licence], ...] = (
     (r"(?:dpo|kto|v1_dpo)(?:_(?:zh|en))?_demo", Licence("Apache-2.0", "LLaMA-Factory")),
     (r"mt[-_]bench", Licence("Apache-2.0", "MT-Bench")),
 )
-"""Parts of names by which a family is known; the first that fits counts."""
+"""Patterns of names, each with the licence of its family; the first that matches counts."""
 OF_FORMAT = {
     "pku-saferlhf": "pku_saferlhf",
     "pku-saferlhf-safer": "pku_saferlhf",
@@ -66,16 +66,16 @@ OF_FORMAT = {
     "ultrafeedback": "ultrafeedback",
     "gpt4llm": "gpt4llm",
 }
-"""Formats that one data set alone has."""
+"""Formats that only one data set has, and a name that its pattern matches."""
 _PATTERNS = tuple((re.compile(pattern, re.IGNORECASE), licence) for pattern, licence in FAMILIES)
 
 
 def licences_of(source: str | Path, names: Iterable[str] = ()) -> list[Licence]:
-    """What is known of a source, by its card, its name, and names that its rows go by.
+    """Return the licences of a source by its card, its name, and names that its rows give.
 
     Args:
-        source: The file, or the hub name.
-        names: Formats of its rows, and the `source` that they name.
+        source: The file or the hub name.
+        names: The formats of its rows, and the values of their `source` column.
     """
     found: dict[Licence, None] = {}
     path = Path(source)
@@ -91,10 +91,10 @@ def licences_of(source: str | Path, names: Iterable[str] = ()) -> list[Licence]:
 
 
 def _card(path: Path) -> Licence | None:
-    """The licence in the front matter of a data card beside the file."""
+    """Return the licence in the front matter of a data card next to the file."""
     card = path.parent / "README.md"
     if not path.is_file() or not card.is_file():
         return None
     with card.open(encoding="utf-8", errors="replace") as text:
         stated = CARD.match(text.read(20_000).split("\n---", 1)[0] + "\n")
-    return Licence(stated[1], f"card {card.name} beside it") if stated else None
+    return Licence(stated[1], f"card {card.name} next to it") if stated else None

@@ -1,4 +1,4 @@
-"""Rows of CSV, TSV and Parquet. Every CSV value stays the string it is: `NA` and `null` too."""
+"""Reads CSV, TSV and Parquet. A value of CSV stays a string, `NA` and `null` too."""
 
 import csv
 import io
@@ -15,15 +15,15 @@ BATCH = 512
 
 
 def csv_rows(stream: IO[bytes], *, delimiter: str) -> Iterator[Parsed]:
-    """Rows of a table with a header, each with the line it starts on; records may span lines."""
+    """Yield the rows of a table with a header; each has its first line, since it may span some."""
     csv.field_size_limit(sys.maxsize)
-    # surrogateescape lets a broken byte reach the row it stands in, where it is reported
+    # surrogateescape lets a broken byte get as far as its row, which then reports it
     with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
         yield from _table(csv.reader(text, delimiter=delimiter, strict=True))
 
 
 def parquet_rows(stream: IO[bytes]) -> Iterator[Parsed]:
-    """Rows of a Parquet file, a batch at a time."""
+    """Yield the rows of a Parquet file, a batch at a time."""
     from pyarrow import ArrowException
     from pyarrow.parquet import ParquetFile
 
@@ -33,11 +33,11 @@ def parquet_rows(stream: IO[bytes]) -> Iterator[Parsed]:
                 for row in batch.to_pylist():
                     yield None, row
     except ArrowException as error:
-        raise OSError(f"not a whole Parquet file: {error}") from error
+        raise OSError(f"not a complete Parquet file: {error}") from error
 
 
 def _table(records: "CsvReader") -> Iterator[Parsed]:
-    """Records under the header that comes first."""
+    """Yield records as rows; the first record is the header."""
     header: list[str] | None = None
     line = 1
     while True:
@@ -61,9 +61,9 @@ def _table(records: "CsvReader") -> Iterator[Parsed]:
 def _header_fault(header: list[str]) -> Fault | None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
-        return Fault(f"the column {repeated[0]!r} stands twice in the header", "rename one")
+        return Fault(f"the column {repeated[0]!r} appears twice in the header", "rename one")
     if len(header) == 1 and ";" in header[0]:
-        return Fault("the columns are parted by ';'", "save it with commas, or as TSV")
+        return Fault("the columns are separated by ';'", "save it with commas, or as TSV")
     return _bytes_fault("".join(header))
 
 
@@ -74,7 +74,7 @@ def _record(header: list[str], record: list[str]) -> dict[str, Any] | Fault:
 
 
 def _bytes_fault(text: str) -> Fault | None:
-    """What a text file must not hold: bytes that are not UTF-8, and NUL."""
+    """Return a Fault for what a text file must not contain: bytes that are not UTF-8, and NUL."""
     if "\0" in text:
         return Fault("a NUL byte", "the file is damaged or not text")
     try:

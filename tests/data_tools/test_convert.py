@@ -309,7 +309,7 @@ def test_flat_messages_become_trees(tmp_path: Path) -> None:
 GOOD = '{"prompt": "q", "chosen": "a", "rejected": "b"}\n'
 BAD: dict[str, tuple[str, str]] = {
     "malformed": ("{oops\n", ":2:2: not JSON"),
-    "duplicate_key": ('{"prompt": "q", "prompt": "r"}\n', ":2: the key 'prompt' stands twice"),
+    "duplicate_key": ('{"prompt": "q", "prompt": "r"}\n', ":2: the key 'prompt' appears twice"),
     "row_type": ("[1]\n", ":2: this row is a list"),
     "unknown_format": ('{"a": 1}\n', ":2: no known format"),
     "wrong_kind": ('{"prompt": "q", "completion": "a"}\n', ":2: sft among rows written as 'pairs'"),
@@ -557,7 +557,7 @@ def test_a_hub_name_is_read_split_by_split(
     assert sum(1 for _ in hub.hub_rows("owner/name:test")) == 77
     assert hub.is_hub_name("owner/other")
     assert not hub.is_hub_name("owner/other.jsonl")
-    with pytest.raises(DataError, match="neither a file nor a data set"):
+    with pytest.raises(DataError, match="no such file, and no data set"):
         hub.hub_splits("nobody/nothing-at-all")
 
 

@@ -84,7 +84,7 @@ def test_a_key_given_twice_is_found_beside_a_long_integer(tmp_path: Path, suffix
     row = f'{{"id": {LONG}, "id": {LONG}, "text": "a"}}'
     path = tmp_path / f"in.{suffix}"
     path.write_text(f"[{row}]" if suffix == "json" else f"{row}\n")
-    with pytest.raises(RowError, match="'id' stands twice"):
+    with pytest.raises(RowError, match="'id' appears twice"):
         list(read_rows(path))
 
 

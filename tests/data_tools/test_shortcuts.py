@@ -161,7 +161,7 @@ def test_a_card_beside_the_file_says_more_than_its_name(tmp_path: Path) -> None:
     )
     source = write_jsonl(tmp_path / "pairs.jsonl", rows(2, 0))
     report = validate([source])
-    assert report.licences[str(source)] == ["cc-by-nc-4.0 (card README.md beside it)"]
+    assert report.licences[str(source)] == ["cc-by-nc-4.0 (card README.md next to it)"]
     assert report.totals["licence"] == 1
     (tmp_path / "README.md").write_text("# Pairs\n\nlicense: mit\n")
     assert validate([source]).licences[str(source)] == []
