@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from alignment.data.rows import StageRows
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 CHAT_TEMPLATE = (
@@ -52,3 +54,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
         "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
     )
     return path
+
+
+def prepare_rows(
+    stage: str, model: Path, data: Iterable[Path], *flags: str
+) -> "tuple[StageRows, dict[str, Any]]":
+    """The prepared rows of a stage, and its settings."""
+    from alignment.data.rows import prepare_stage
+    from alignment.registry import STAGES
+    from alignment.settings.resolve import resolve
+
+    words = ["--model_name_or_path", str(model), "--train_data", *map(str, data), "--use_cpu"]
+    values = resolve(stage, [*words, *flags]).values
+    return prepare_stage(STAGES[stage], values), values
