@@ -285,15 +285,14 @@ def test_previous_runs_are_numbered_and_found_by_their_record(tmp_path: Path) ->
 
 
 def test_a_number_is_not_used_again_and_a_name_is_taken_literally(tmp_path: Path) -> None:
-    folder, similar = tmp_path / "v1.5", tmp_path / "v1x5"
+    folder = tmp_path / "v1.5"
     for mark in range(3):
         Run("sft", "v1.5", f"{mark}", status="interrupted").write(folder)
         (folder / "checkpoint-2").mkdir()
         set_aside(folder)
     shutil.rmtree(tmp_path / "v1.5.previous-2")
     shutil.rmtree(tmp_path / "v1.5.previous-1")
-    Run("sft", "v1x5", "similar", status="interrupted").write(tmp_path / "v1x5.previous-1")
-    replace(similar, "similar")
+    Run("sft", "v1x5", "similar").write(tmp_path / "v1x5.previous-9")
     Run("sft", "v1.5", "last", status="interrupted").write(folder)
     (folder / "checkpoint-2").mkdir()
     assert set_aside(folder) == tmp_path / "v1.5.previous-4"
