@@ -61,7 +61,6 @@ class Stage:
         rules: Values that cannot work in this stage.
         losses: Values that ``loss_type`` may have; empty: the schema knows them, or there is none.
         answer_losses: Losses that learn from a pair whose two answers are equal.
-        sides: The token sequences of one row.
         splits_prompt: A tokenised row keeps the prompt apart from the answer.
         rows_per_example: Sequences in a batch for each row.
         joins_rows: Its trainer can join rows into one sequence (``packing``, ``padding_free``).
@@ -90,7 +89,6 @@ class Stage:
     rules: tuple[Rule, ...]
     losses: tuple[str, ...]
     answer_losses: tuple[str, ...]
-    sides: tuple[str, ...]
     splits_prompt: bool
     rows_per_example: int
     joins_rows: bool

@@ -35,7 +35,6 @@ STAGE = Stage(
         "sigmoid_norm",
     ),
     answer_losses=("sft",),
-    sides=("chosen", "rejected"),
     splits_prompt=True,
     rows_per_example=2,
     joins_rows=False,

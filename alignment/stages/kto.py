@@ -62,7 +62,6 @@ STAGE = Stage(
     ),
     losses=("kto", "apo_zero_unpaired"),
     answer_losses=(),
-    sides=("completion",),
     splits_prompt=True,
     rows_per_example=1,
     joins_rows=False,

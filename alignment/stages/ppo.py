@@ -62,7 +62,6 @@ STAGE = Stage(
     ),
     losses=(),
     answer_losses=(),
-    sides=("prompt",),
     splits_prompt=False,
     rows_per_example=1,
     joins_rows=False,

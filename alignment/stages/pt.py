@@ -18,7 +18,6 @@ STAGE = Stage(
     rules=(),
     losses=(),
     answer_losses=(),
-    sides=("text",),
     splits_prompt=False,
     rows_per_example=1,
     joins_rows=True,

@@ -23,7 +23,6 @@ STAGE = Stage(
     rules=(),
     losses=(),
     answer_losses=(),
-    sides=("chosen", "rejected"),
     splits_prompt=False,
     rows_per_example=2,
     joins_rows=False,

@@ -21,7 +21,6 @@ STAGE = Stage(
     rules=(),
     losses=(),
     answer_losses=(),
-    sides=("answer",),
     splits_prompt=False,
     rows_per_example=1,
     joins_rows=True,
