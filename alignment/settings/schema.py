@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from alignment.disk import digest_file
 from alignment.registry import STAGES
 
 Schema = dict[str, "Key"]
@@ -87,7 +88,7 @@ def _cache_path(stage: str) -> Path:
         sys.version,
         *(importlib.metadata.version(name) for name in ("trl", "transformers", "torch", "peft")),
         *(
-            hashlib.sha256(path.read_bytes()).hexdigest()
+            digest_file(path)
             for path in (here / "args.py", here / "schema.py", own)
             if path.exists()
         ),
