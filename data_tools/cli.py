@@ -119,14 +119,21 @@ def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
 
 
 def _model_options(what: str) -> Callable[[Command], Command]:
-    """The tokenizer, the length it is cut to, and whether text is asked in turns."""
+    """The options that decide which tokens a row becomes, and which of them carry loss."""
     options = (
         click.option("--tokenizer", type=FILE, help=what),
         click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True),
         click.option(
             "--as-chat/--plain",
             default=None,
-            help="Text as chat messages; as in training: where there is a template.",
+            help="Text as chat messages. Default: as in training, if there is a template.",
+        ),
+        click.option(
+            "--loss-on",
+            type=click.Choice(["assistant", "last", "all"]),
+            default="assistant",
+            show_default=True,
+            help="Which turns carry loss, as the key loss_on of the stages.",
         ),
     )
     return lambda command: functools.reduce(
@@ -209,6 +216,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 
     _needed("max_length", "tokenizer")
     _needed("as_chat", "tokenizer")
+    _needed("loss_on", "tokenizer")
     report = run_validate(sources, options)
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
@@ -227,6 +235,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 
     _needed("max_length", "tokenizer")
     _needed("as_chat", "tokenizer")
+    _needed("loss_on", "tokenizer")
     click.echo(run_stats(sources, options))
 
 
@@ -300,5 +309,6 @@ def show(source: Path, row: int, **options: Any) -> None:
 
     _needed("max_length", "tokenizer")
     _needed("as_chat", "tokenizer")
+    _needed("loss_on", "tokenizer")
     for line in run_show(source, row, options):
         click.echo(line)

@@ -184,7 +184,11 @@ def _model(options: Options) -> "Renderer | None":
     from data_tools.rendering.render import Renderer
     from data_tools.rendering.tokenizer import read_tokenizer
 
-    return Renderer(read_tokenizer(options["tokenizer"]), as_chat=options["as_chat"])
+    return Renderer(
+        read_tokenizer(options["tokenizer"]),
+        as_chat=options["as_chat"],
+        loss_on=options["loss_on"],
+    )
 
 
 def _pairing(options: Options) -> Pairing:
