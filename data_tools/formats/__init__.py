@@ -1,4 +1,4 @@
-"""Every known format of preference and SFT data: which one a row is in, and its records."""
+"""Finds the format of a row and reads it into a record; makes pairs of ranked answers."""
 
 from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest, passed_over
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of

@@ -1,16 +1,17 @@
-"""The decision which of the known formats a row is in.
+"""Decides which of the known formats a row is in.
 
-To add one: write a function from a row to a record in the file of its kind, put it into that
-file's `FORMATS`, and add a row of it to the tests' fixtures.
+To add a format: write a function from a row to a record in the module of its kind, add an Adapter
+to that module's `FORMATS`, and add a row to the fixtures of tests/data_tools/test_formats.py.
 """
 
 import difflib
+import functools
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from alignment.errors import ConfigError
 from data_tools.formats import pairs, ranked, supervised, trees
-from data_tools.formats.record import ALIASES, Adapter, Unusable, listed, shown, tag
+from data_tools.formats.record import ALIASES, TAGS, Adapter, Unusable, listed, shown, tag
 
 FORMATS: tuple[Adapter, ...] = (
     *pairs.FORMATS,
@@ -20,28 +21,27 @@ FORMATS: tuple[Adapter, ...] = (
 )
 BY_NAME: dict[str, Adapter] = {adapter.name: adapter for adapter in FORMATS}
 
-_Candidates = tuple[list[Adapter], list[Adapter]]
-_KNOWN: dict[tuple[object, ...], _Candidates] = {}
-_KNOWN_LIMIT = 1000
+_Candidates: TypeAlias = tuple[list[Adapter], list[Adapter]]
+"""Formats that must look at the values of a row, and those that fit if none of the first does."""
 ANSWERS = ("chosen", "rejected", "completion")
 
 
 def detect(data: Mapping[str, Any]) -> Adapter:
-    """The one format a row is in, by its keys and the kinds of their values.
+    """Return the one format of a row, by its keys and the kinds of their values.
 
-    A format that needs all the keys of another and more wins over it; named formats win over plain
-    shapes. What is decided of keys and kinds alone is remembered.
+    A format that needs all keys of another one and more wins over it; formats of a named data set
+    win over plain shapes.
 
     Raises:
-        Unusable: If no format matches (naming the nearest), or two do (naming both).
+        Unusable: If no format matches (the message names the nearest) or two do (it names both).
     """
     return _decided(data, _known(data))
 
 
 def detect_each(batch: Sequence[Mapping[str, Any]]) -> list[Adapter | Unusable]:
-    """What `detect` says of each of some rows, or raises.
+    """Return what `detect` returns, or raises, for each row of a batch.
 
-    Where all rows share their keys and the kinds of their values, candidates are found once.
+    If all rows have the same keys and kinds of values, the candidates are looked up only once.
     """
     if not _alike(batch):
         return [_detected(data) for data in batch]
@@ -57,7 +57,7 @@ def detect_each(batch: Sequence[Mapping[str, Any]]) -> list[Adapter | Unusable]:
 
 
 def _alike(batch: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether rows have the same keys in the same order, and values of the same plain types."""
+    """Whether rows have the same keys in the same order, and values of the same types, no lists."""
     if len(batch) < 2 or len(set(map(tuple, batch))) > 1:
         return False
     columns = zip(*[data.values() for data in batch], strict=True)
@@ -66,7 +66,7 @@ def _alike(batch: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def _detected(data: Mapping[str, Any], known: _Candidates | None = None) -> Adapter | Unusable:
-    """The format of a row, or why none could be told."""
+    """Return the format of a row, or why it has none."""
     try:
         return _decided(data, known or _known(data))
     except Unusable as unknown:
@@ -74,21 +74,20 @@ def _detected(data: Mapping[str, Any], known: _Candidates | None = None) -> Adap
 
 
 def _known(data: Mapping[str, Any]) -> _Candidates:
-    """The candidates for rows of these keys and kinds of values, found once."""
+    """Return the candidates for a row."""
     kinds = tuple(map(type, data.values()))
-    signature: tuple[object, ...] = (*data, *kinds)
-    if list in kinds:
-        signature = (*signature, *[tag(value) for value in data.values() if type(value) is list])
-    known = _KNOWN.get(signature)
-    if known is None:
-        if len(_KNOWN) >= _KNOWN_LIMIT:
-            _KNOWN.clear()
-        known = _KNOWN[signature] = _candidates(data)
-    return known
+    lists: tuple[str, ...] = ()
+    if list in kinds:  # the type alone does not say what a list holds
+        lists = tuple(tag(value) for value in data.values() if type(value) is list)
+    return _candidates(tuple(data), kinds, lists)
 
 
 def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
-    """The one candidate for a row."""
+    """Return the one candidate that fits a row.
+
+    Raises:
+        Unusable: If none or two fit.
+    """
     by_look, matches = known
     for adapter in by_look:
         if adapter.when and adapter.when(data):
@@ -103,10 +102,10 @@ def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
 
 
 def by_name(name: str) -> Adapter:
-    """The format that `--format` names.
+    """Return the format that `--format` names.
 
     Raises:
-        ConfigError: If there is none, with the nearest names.
+        ConfigError: If there is none; the message names the nearest ones.
     """
     if name in BY_NAME:
         return BY_NAME[name]
@@ -117,15 +116,22 @@ def by_name(name: str) -> Adapter:
     )
 
 
-def _candidates(data: Mapping[str, Any]) -> _Candidates:
-    """Formats that must look at the values first, and the ones left where none of those match."""
-    tags = {key: tag(value) for key, value in data.items()}
+@functools.lru_cache(maxsize=1000)  # the rows of a file have few combinations of keys and kinds
+def _candidates(
+    keys: tuple[str, ...], kinds: tuple[type, ...], lists: tuple[str, ...]
+) -> _Candidates:
+    """Return the candidates for rows with these keys, types of values, and kinds of lists."""
+    named = iter(lists)
+    tags = {
+        key: next(named) if kind is list else TAGS.get(kind, "null")
+        for key, kind in zip(keys, kinds, strict=True)
+    }
     by_look = [a for a in _best(FORMATS, tags) if a.when]
     return by_look, _best([a for a in FORMATS if not a.when], tags)
 
 
 def _best(formats: Iterable[Adapter], tags: Mapping[str, str]) -> list[Adapter]:
-    """The strongest matches of which none is known by fewer keys than another."""
+    """Return the strongest matches, without those that need only a part of another's keys."""
     found = {a: keys for a in formats if a.auto and (keys := a.keys_in(tags)) is not None}
     strongest = max((a.strength for a in found), default=0)
     best = {a: keys for a, keys in found.items() if a.strength == strongest}
@@ -133,7 +139,7 @@ def _best(formats: Iterable[Adapter], tags: Mapping[str, str]) -> list[Adapter]:
 
 
 def nearest(data: Mapping[str, Any]) -> tuple[Adapter, list[str], bool]:
-    """The format a row comes nearest to, what it lacks, and whether any needed key is there."""
+    """Return the format nearest to a row, what the row lacks, and whether it has any needed key."""
     tags = {key: tag(value) for key, value in data.items()}
     lacks = {a: a.missing(tags) for a in FORMATS if a.auto and a.strength}
 
@@ -146,7 +152,7 @@ def nearest(data: Mapping[str, Any]) -> tuple[Adapter, list[str], bool]:
 
 
 def passed_over(data: Mapping[str, Any]) -> Unusable | None:
-    """What of a row was not read where it was taken for a prompt alone: an answer that is none."""
+    """Return why a row that was read as a prompt alone has an answer that cannot be read."""
     answers = [name for part in ANSWERS for name in ALIASES[part] if name in data]
     if not answers:
         return None
@@ -154,12 +160,12 @@ def passed_over(data: Mapping[str, Any]) -> Unusable | None:
     return Unusable(
         "null" if any(data[name] is None for name in answers) else "missing",
         f"of this row only the prompt can be read: {values}",
-        "mend the row, or take prompts alone with --format prompt",
+        "fix the row, or read prompts alone with --format prompt",
     )
 
 
 def _unknown(data: Mapping[str, Any]) -> tuple[str, str]:
-    """What to say of a row in no known format."""
+    """Return message and remedy for a row in no known format."""
     best, lacks, related = nearest(data)
     if related:
         reason = f"{'; '.join(lacks)}: no known format, nearest is {best.name!r}"

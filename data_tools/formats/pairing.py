@@ -1,4 +1,4 @@
-"""Pairs from ranked or scored answers, by a named policy."""
+"""Makes pairs of ranked or scored answers, by a named policy."""
 
 import itertools
 import random
@@ -11,7 +11,7 @@ from data_tools.formats.record import Record
 from data_tools.formats.turns import pair_of
 
 Order: TypeAlias = list[tuple[int, int]]
-"""Index pairs (better, worse) into answers sorted best first."""
+"""Pairs of indices (better, worse) into answers that are sorted best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,11 @@ class Pairing:
     """How answers become pairs.
 
     Attributes:
-        policy: One of POLICIES.
-        max_pairs: Most pairs a prompt under `all-pairs`; the widest apart are kept.
-        min_margin: Least difference of scores; a pair of unknown margin passes only at 0.
-        seed: Of `best-vs-random`; with the prompt it fixes the draw, whatever the order of rows.
+        policy: A name in POLICIES.
+        max_pairs: Most pairs per prompt under `all-pairs`; those furthest apart are kept.
+        min_margin: Least difference of scores; a pair without a margin passes only at 0.
+        seed: Random seed of `best-vs-random`; the draw depends on it and the prompt alone, so that
+            the order of the rows does not matter.
     """
 
     policy: str = "best-vs-worst"
@@ -32,19 +33,24 @@ class Pairing:
 
 
 class Dropped(NamedTuple):
-    """Why a pair that the policy made is not among the pairs."""
+    """Why a pair of the policy is not used."""
 
     code: str
     reason: str
 
 
 def is_paired(record: Record, pairing: Pairing) -> bool:
-    """Whether `pairs_of` has a say in what becomes of a record: rankings, and pairs by margin."""
+    """Whether `pairs_of` can change a record: a ranking, or a pair if there is a least margin."""
     return record.kind == "ranked" or (record.kind == "preference" and pairing.min_margin > 0)
 
 
 def pairs_of(record: Record, pairing: Pairing) -> tuple[list[Record], list[Dropped]]:
-    """The pairs of a ranked record, or of a preference record itself, and those dropped."""
+    """Return the pairs of a ranking, or a pair itself, and those that are dropped.
+
+    Args:
+        record: A record of the kind `ranked` or `preference`.
+        pairing: The policy and its limits.
+    """
     if record.kind == "preference":
         why = _refused(record, pairing)
         return ([], [why]) if why else ([record], [])
@@ -54,7 +60,7 @@ def pairs_of(record: Record, pairing: Pairing) -> tuple[list[Record], list[Dropp
     if pairing.policy == "all-pairs" and len(order) > pairing.max_pairs:
         over = len(order) - pairing.max_pairs
         order = sorted(order, key=lambda pair: (pair[0] - pair[1], pair))[: pairing.max_pairs]
-        dropped = [Dropped("over_cap", f"more than {pairing.max_pairs} pairs a prompt")] * over
+        dropped = [Dropped("over_cap", f"more than {pairing.max_pairs} pairs per prompt")] * over
     kept = []
     for better, worse in sorted(order):
         pair = _pair(ranked, better, worse)
@@ -76,11 +82,11 @@ def _pair(ranked: Record, better: int, worse: int) -> Record:
 
 
 def _refused(pair: Record, pairing: Pairing) -> Dropped | None:
-    """Why a pair teaches no preference, or not one wide enough."""
+    """Return why a pair teaches no preference or one with too small a margin, else None."""
     margin = pair.margin
     if margin is None:
         if pairing.min_margin > 0:
-            return Dropped("no_margin", "the source gives no scores to hold --min-margin against")
+            return Dropped("no_margin", "the source has no scores to compare with --min-margin")
         return None
     if margin == 0:
         return Dropped("tie", "both answers have the same score")
@@ -120,7 +126,7 @@ def _best_vs_rest(ranked: Record, _: Pairing) -> Order:
 
 
 def _best_vs_random(ranked: Record, pairing: Pairing) -> Order:
-    """The best against one drawn from those below it; a tie with the best only where all tie."""
+    """Pair the best with a random one of lower score; with an equal one only if all are equal."""
     rest = range(1, len(ranked.answers))
     scores = ranked.scores
     below = [i for i in rest if scores is None or scores[i] < scores[0]] or list(rest)

@@ -1,4 +1,4 @@
-"""Formats whose rows already say which of two answers is better."""
+"""Formats whose rows say which of two answers is better."""
 
 import itertools
 import re
@@ -49,12 +49,12 @@ def implicit(data: Data) -> Record:
 
 
 def binarized(data: Data) -> Record:
-    """UltraFeedback binarized (H4, Argilla): whole conversations, and the prompt once more."""
+    """UltraFeedback binarized (H4, Argilla): whole conversations, and the prompt again."""
     return split_implicit(*_sides(data), margin=_margin(data))
 
 
 def hh(data: Data) -> Record:
-    """HH-RLHF: two dialogues that must agree in all turns but the last."""
+    """HH-RLHF: two dialogues that must be equal in all turns but the last."""
     chosen, rejected = dialogue(text(data, "chosen")), dialogue(text(data, "rejected"))
     if chosen[:-1] != rejected[:-1]:
         raise Unusable("prompt_mismatch", "chosen and rejected differ before the last turn")
@@ -64,7 +64,7 @@ def hh(data: Data) -> Record:
 
 
 def hh_split(data: Data) -> Record:
-    """HH cut into columns (Dahoas, yitingxie): a dialogue as prompt, answers with their marker."""
+    """HH split into columns (Dahoas, yitingxie): a dialogue as prompt, answers with a marker."""
     turns = dialogue(text(data, "prompt"))
     opened = turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip()
     marker = "" if opened else "Assistant:"
@@ -76,12 +76,12 @@ def hh_split(data: Data) -> Record:
 
 
 def alpaca_ranking(data: Data) -> Record:
-    """LLaMA-Factory: alpaca keys with `chosen, rejected` in place of the output."""
+    """LLaMA-Factory: alpaca keys with `chosen, rejected` instead of the output."""
     return pair_of(context(data, with_input(data)), *_sides(data))
 
 
 def sharegpt_ranking(data: Data) -> Record:
-    """LLaMA-Factory: `conversations`, then one answer each in `chosen` and `rejected`."""
+    """LLaMA-Factory: `conversations`, and one answer each in `chosen` and `rejected`."""
     turns = messages(data["conversations"], "conversations")
     system = text(data, "system", default="")
     prompt = [{"role": "system", "content": system}, *turns] if system else turns
@@ -103,12 +103,12 @@ def ms_swift(data: Data) -> Record:
 
 
 def dikw(data: Data) -> Record:
-    """hh_rlhf_cn: `context` turns, and a turn each in `chosen` and `rejected`."""
+    """hh_rlhf_cn: turns in `context`, and one turn each in `chosen` and `rejected`."""
     return pair_of(messages(data["context"], "context"), *_sides(data))
 
 
 def openai(data: Data) -> Record:
-    """OpenAI's preference rows: `input.messages` and one assistant message a side."""
+    """OpenAI's preference rows: `input.messages` and one assistant message per side."""
     prompt = messages(data["input"].get("messages"), "input.messages")
     sides = [messages(data[key], key) for key in ("preferred_output", "non_preferred_output")]
     if any(len(side) != 1 or side[0]["role"] != "assistant" for side in sides):
@@ -120,7 +120,7 @@ def openai(data: Data) -> Record:
 
 
 def nemo(data: Data) -> Record:
-    """NeMo-Aligner: the `<extra_id_…>` template taken apart into messages."""
+    """NeMo-Aligner: the `<extra_id_…>` template, split into messages."""
     parts = EXTRA_ID.split(text(data, "prompt"))
     if parts[0].replace("<extra_id_0>", "").strip() or len(parts) < 3:
         raise Unusable("no_markers", "'prompt' is not NeMo's <extra_id_…> template")
@@ -136,7 +136,7 @@ def nemo(data: Data) -> Record:
 
 
 def safer(data: Data) -> Record:
-    """PKU-SafeRLHF by safety; `pku-saferlhf` goes by helpfulness."""
+    """PKU-SafeRLHF by safety; `pku-saferlhf` uses helpfulness."""
     return _pku(data, "safer_response_id")
 
 
@@ -146,7 +146,7 @@ def better(data: Data) -> Record:
 
 
 def better_and_safer(data: Data) -> Record:
-    """PKU-SafeRLHF where both labels name the same answer."""
+    """PKU-SafeRLHF, only rows in which both labels name the same answer."""
     if number(data, "better_response_id") != number(data, "safer_response_id"):
         raise Unusable("labels_disagree", "the better answer is not the safer one")
     return better(data)
@@ -177,7 +177,7 @@ def strength_pair(data: Data) -> Record:
 
 
 def alpaca_eval(data: Data) -> Record:
-    """AlpacaEval: 1 or 2 names the better output, 0 and 1.5 a tie; v2 weighs between."""
+    """AlpacaEval: 1 or 2 names the better output, 0 and 1.5 are ties; v2 has values between."""
     preference = number(data, "preference")
     if preference and not 1 <= preference <= 2:
         raise Unusable("wrong_type", f"'preference' is {preference:g}, wanted 0 or 1 to 2")
@@ -217,7 +217,7 @@ def _sides(data: Data) -> tuple[Text, Text]:
 
 
 def _margin(data: Data) -> float | None:
-    """The margin a row names, or the difference of the scores of its sides."""
+    """Return the margin of a row, or the difference of the scores of its sides, or None."""
     if NUMBERED.isdisjoint(data):
         return None
     if "margin" in data and data["margin"] is not None:

@@ -1,4 +1,4 @@
-"""Text of prompts and answers: flattened for comparison, normalised, hashed."""
+"""Flattens, normalises and hashes the texts of records, so that they can be compared."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ import xxhash
 from data_tools.formats.record import Record, Text
 
 INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
-"""Zero-width and formatting characters that a reader does not see."""
+"""Zero-width and formatting characters, which a reader does not see."""
 _DROP_INVISIBLE = {ord(c): None for c in INVISIBLE}
 _VISIBLE = re.compile(rf"[^\s{INVISIBLE}]")
 _INVISIBLE = re.compile(f"[{INVISIBLE}]")
@@ -33,11 +33,11 @@ SENTINELS = frozenset(
         "no input necessary",
     }
 )
-"""What annotators wrote where `input` is empty, folded, without a full stop."""
+"""What annotators wrote instead of an empty `input`: case folded, without a full stop."""
 
 
 def plain(value: str | list[dict[str, Any]]) -> str:
-    """A prompt or an answer as one string; turns keep their roles, a lone turn its bare text."""
+    """Return a prompt or an answer as one string; a single turn gives its text without the role."""
     if isinstance(value, str):
         return value
     if len(value) == 1:
@@ -46,27 +46,27 @@ def plain(value: str | list[dict[str, Any]]) -> str:
 
 
 def contents(value: str | list[dict[str, Any]]) -> list[str]:
-    """The texts of a prompt or an answer, one a turn."""
+    """Return the texts of a prompt or an answer, one per turn."""
     return [value] if isinstance(value, str) else [str(turn["content"]) for turn in value]
 
 
 def is_blank(value: str | list[dict[str, Any]]) -> bool:
-    """Whether nothing can be seen of a text, or of the last of some turns."""
+    """Whether a text, or the last one of some turns, has no visible character."""
     if isinstance(value, str):
         return not value[:1].isalnum() and _VISIBLE.search(value) is None
     return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
 
 
 def is_sentinel(value: object) -> bool:
-    """Whether an alpaca `input` only says that there is none."""
+    """Whether the `input` of an alpaca row only says that there is none."""
     if not isinstance(value, str):
         return False
     return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
 
 
-@functools.lru_cache(maxsize=16)  # several checks of one record ask for the same texts
+@functools.lru_cache(maxsize=16)  # several checks of one record need the same texts
 def normalised(value: str) -> str:
-    """A key for comparison only: NFKC, no invisible characters, single spaces, case folded."""
+    """Return a text for comparison: NFKC, no invisible characters, single spaces, case folded."""
     folded = value if value.isascii() else unicodedata.normalize("NFKC", value)
     if _INVISIBLE.search(folded):
         folded = folded.translate(_DROP_INVISIBLE)
@@ -74,12 +74,12 @@ def normalised(value: str) -> str:
 
 
 def digest(value: str) -> str:
-    """The 128-bit xxh3 of a text, in hex."""
+    """Return the 128-bit xxh3 hash of a text, in hex."""
     return xxhash.xxh3_128_hexdigest(value.encode("utf-8", "surrogatepass"))
 
 
 def prompt_of(record: Record) -> Text:
-    """What is asked: the prompt, or all turns but the answers, or the text."""
+    """Return what is asked: the prompt, or all turns but the assistant's, or the text."""
     if record.kind == "text":
         return record.text
     if record.messages is None:
@@ -88,7 +88,7 @@ def prompt_of(record: Record) -> Text:
 
 
 def spoken_parts(record: Record) -> list[str]:
-    """Every text of a record: what is asked first, then the answers."""
+    """Return all texts of a record: what is asked, then the answers."""
     answers = [record.chosen, record.rejected, record.completion, *record.answers]
     spoken = [turn for turn in record.messages or [] if turn["role"] == "assistant"]
     prompt = plain(prompt_of(record))
@@ -96,23 +96,15 @@ def spoken_parts(record: Record) -> list[str]:
 
 
 def group_id(record: Record) -> str:
-    """What rows on one prompt share: the hash of the prompt as it is written."""
-    if record.messages is not None:
-        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
-        return digest(plain(asked))
-    return digest(plain(record.prompt))
+    """Return the `group_id` that rows on one prompt share: the hash of the prompt as written."""
+    return digest(plain(prompt_of(record)))
 
 
 def prompt_key(record: Record) -> str:
-    """What two records on one prompt share, whatever its spaces, width and case."""
-    if record.kind == "text":
-        return digest(normalised(record.text))
-    if record.messages is not None:
-        asked = [turn for turn in record.messages if turn["role"] != "assistant"]
-        return digest(normalised(plain(asked)))
-    return digest(normalised(plain(record.prompt)))
+    """Return a key that is the same for one prompt, whatever its spaces, width and case."""
+    return digest(normalised(plain(prompt_of(record))))
 
 
 def answer_key(answer: str) -> str:
-    """What two equal answers share."""
+    """Return a key that is the same for one answer, whatever its spaces, width and case."""
     return digest(normalised(answer))

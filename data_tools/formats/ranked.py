@@ -1,4 +1,4 @@
-"""Formats with several answers to a prompt, ranked or scored; a pairing policy makes the pairs."""
+"""Formats with several ranked or scored answers to a prompt."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -32,7 +32,7 @@ def alpaca_ranked(data: Data) -> Record:
 
 
 def ultrafeedback(data: Data) -> list[Record | Unusable]:
-    """UltraFeedback raw: the mean of four ratings; an answer without any is passed over."""
+    """UltraFeedback raw: the mean of four ratings; an answer without any is left out."""
     answers: list[Text] = []
     scores: list[float] = []
     passed: list[Unusable] = []
@@ -60,14 +60,14 @@ def webgpt(data: Data) -> Record:
 
 
 def helpsteer(data: Data) -> Record:
-    """HelpSteer 1 and 2: one answer a row, adjacent rows of one prompt gathered."""
+    """HelpSteer 1 and 2: one answer per row; adjacent rows of one prompt are joined."""
     rows = data.get("rows", [data])
     answers: list[Text] = [text(row, "response") for row in rows]
     return ranked_of(text(data, "prompt"), answers, [number(row, "helpfulness") for row in rows])
 
 
 def gather_prompts(rows: Iterable[Row]) -> Iterator[Row]:
-    """Join adjacent rows of one prompt into one row that holds them under `rows`."""
+    """Join adjacent rows of one prompt into one row that has them as `rows`."""
     held: list[Row] = []
     for row in rows:
         if held and held[0].data.get("prompt") != row.data.get("prompt"):
@@ -79,7 +79,7 @@ def gather_prompts(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def text_and_score(data: Data) -> Record:
-    """APO, DSP, RRHF: whole dialogues in `text`, a number each in `score`."""
+    """APO, DSP, RRHF: whole dialogues in `text`, a number for each in `score`."""
     dialogues, scores = members(data, "text"), members(data, "score")
     if len(dialogues) != len(scores) or not all(isinstance(d, str) for d in dialogues):
         raise Unusable("wrong_type", f"{len(dialogues)} texts and {len(scores)} scores")
@@ -109,7 +109,7 @@ def gpt4llm(data: Data) -> Record:
 
 
 def scored_answers(data: Data) -> Record:
-    """`prompt, responses, scores`: a list of answers and a number each."""
+    """`prompt, responses, scores`: a list of answers and a number for each."""
     answers: list[Text] = [answer(member, "responses") for member in members(data, "responses")]
     scores = [number({"scores": score}, "scores") for score in members(data, "scores")]
     if len(scores) != len(answers):
@@ -124,7 +124,7 @@ def ranked_answers(data: Data) -> Record:
 
 
 def _mean_rating(annotations: Data) -> float | None:
-    """Mean of the ratings that are numbers (real files write some as `N/A`)."""
+    """Return the mean of the ratings that are numbers; real files write some as `N/A`."""
     ratings = [annotations.get(aspect) for aspect in ASPECTS]
     values = [r.get("Rating") for r in ratings if isinstance(r, dict)]
     numbers = [float(v) for v in values if isinstance(v, str | int) and str(v).isdigit()]

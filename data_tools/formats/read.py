@@ -1,4 +1,4 @@
-"""Rows of any source as records: read, told apart by format, gathered, adapted, judged sound."""
+"""Reads the rows of any source as records: finds their format, joins, adapts and checks them."""
 
 import itertools
 import operator
@@ -24,11 +24,14 @@ from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files,
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 
 
-@dataclass(slots=True)  # made once a record, as fast as `Row`
+@dataclass(slots=True)
 class Example:
-    """A row and what became of it: a sound record, or why there is none.
+    """A row with a record that was made of it, or why there is none; a row may give several.
 
-    A row may give several. `adapter` is None where no format was found.
+    Attributes:
+        row: The row and its place.
+        adapter: The format of the row; None if it has none.
+        record: The record; Unusable if none could be made or a part of it is empty.
     """
 
     row: Row
@@ -44,18 +47,19 @@ def examples(
     repair: Repair | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Example]:
-    """Every row of a file or folder as records, in order.
+    """Read the rows of a file or folder as records, in order.
 
     Args:
         path: A file or a folder.
-        format: The name of the format all rows are in; without it each row's is detected.
-        on_error: Told of rows that cannot even be read; without it the first one raises.
-        repair: Makes a mended copy of a row before it is adapted.
-        watch: Told how many bytes were read, for progress.
+        format: The name of the format of all rows; without it the format of each is detected.
+        on_error: Called with the error of each row that cannot be parsed; without it the first
+            one raises.
+        repair: Makes a repaired copy of a row before it is adapted.
+        watch: Called with the bytes of the file as they are read.
 
     Raises:
-        DataError: Where a row or a file cannot be read.
-        ConfigError: Where there is no such format.
+        DataError: If a file, or without `on_error` a row, cannot be read.
+        ConfigError: If there is no such format.
     """
     forced = by_name(format) if format else None
     files = (read_batches(file, on_error=on_error, watch=watch) for file in data_files(path))
@@ -64,10 +68,10 @@ def examples(
 
 
 def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
-    """Rows with their first record; a row gives one even where it holds several pairs.
+    """Read rows with the first record of each, also if a row gives several.
 
     Raises:
-        DataError: At a row that cannot be read.
+        DataError: If a row cannot be read or gives no record.
     """
     last: tuple[str, int] | None = None
     for file in files:
@@ -82,14 +86,17 @@ def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row
 def adapted(
     rows: Iterable[Row], *, forced: Adapter | None = None, repair: Repair | None = None
 ) -> Iterator[Example]:
-    """Adapt rows of one file; a format that gathers rows is decided by the first of them."""
+    """Adapt the rows of one file; see `adapted_batches`."""
     return _flat(adapted_batches(([row] for row in rows), forced=forced, repair=repair))
 
 
 def adapted_batches(
     batches: Iterable[list[Row]], *, forced: Adapter | None = None, repair: Repair | None = None
 ) -> Iterator[list[Example]]:
-    """As `adapted`, by the many: rows that are alike are told apart from other formats once."""
+    """Adapt the rows of one file in batches; the format is looked up once for equal keys and types.
+
+    From the first row on whose format gathers rows, all rows that follow are of that format.
+    """
     batches = iter(batches)
     for batch in batches:
         adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
@@ -102,7 +109,7 @@ def adapted_batches(
 
 
 def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather | None]:
-    """Where the first row stands that is joined with those behind it, and what joins them."""
+    """Return the index of the first row that is joined with those after it, and what joins them."""
     for adapter in dict.fromkeys(adapters):
         if not isinstance(adapter, Unusable) and adapter.gather:
             return adapters.index(adapter), adapter.gather
@@ -112,7 +119,7 @@ def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather
 def _adapted(
     rows: Sequence[Row], adapters: Sequence[Adapter | Unusable], repair: Repair | None
 ) -> list[Example]:
-    """What adapters make of their rows; records with an empty part are unusable."""
+    """Make an example of each record of rows; a record with an empty part is unusable."""
     made: list[Example] = []
     for row, adapter in zip(rows, adapters, strict=True):
         if isinstance(adapter, Unusable):
@@ -127,7 +134,7 @@ def _adapted(
 
 
 def _result(row: Row, adapter: Adapter, repair: Repair | None) -> Result | Unusable:
-    """What an adapter makes of a row."""
+    """Read a row with its adapter, repaired if asked for."""
     try:
         data = repair(row.data, adapter) if repair else row.data
         result = adapter.read(data)
@@ -137,25 +144,25 @@ def _result(row: Row, adapter: Adapter, repair: Repair | None) -> Result | Unusa
     except Unusable as error:
         return error
     except (KeyError, TypeError, IndexError, AttributeError):
-        # a forced format reads keys by name; whatever it stumbles on, the row is not of it
+        # a format that the user has named reads keys by name: whatever fails, the row is not in it
         return _not_of(row, adapter)
 
 
 def _with_template_inputs(result: Result, data: dict[str, Any]) -> Result:
-    """The records of a row with what the row gives to the chat template."""
+    """Add what a row gives to the chat template to its records."""
     if isinstance(result, Record):
         return result if result.kind == "text" else with_template_inputs(result, data)
     return [with_template_inputs(one, data) if isinstance(one, Record) else one for one in result]
 
 
 def _judged(record: Record | Unusable) -> Record | Unusable:
-    """A record itself, or Unusable if a part of it is empty."""
+    """Return a record, or Unusable if a part of it is empty."""
     if isinstance(record, Unusable):
         return record
     names, parts = _PARTS[record.kind] if record.messages is None else _MESSAGES
     found = parts(record)
     for part in found:
-        if type(part) is not str or not part[:1].isalnum():  # else it is not blank: no need to ask
+        if type(part) is not str or not part[:1].isalnum():  # a letter is not blank
             break
     else:
         return record
@@ -166,7 +173,7 @@ def _judged(record: Record | Unusable) -> Record | Unusable:
 
 
 def row_error(row: Row, why: Unusable) -> RowError:
-    """The error that names the place of a row and says why it cannot be used."""
+    """Make the error that names the place of a row and says why it cannot be used."""
     return RowError.of(row, Fault(why.reason, why.remedy, code=why.code))
 
 
@@ -187,7 +194,7 @@ _flat = itertools.chain.from_iterable
 
 
 Parts: TypeAlias = tuple[tuple[str, ...], Callable[[Record], tuple[Text, ...]]]
-"""Names of the parts of a record, and a way to take them all."""
+"""The names of the parts of a record, and a function that returns them all."""
 
 
 def _parts(*names: str) -> Parts:

@@ -1,4 +1,4 @@
-"""The record that every format is read into, and what a format is."""
+"""Defines the record that every format is read into, and what a format is."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     ),
     "completion": ("completion", "response", "answer", "output"),
 }
-"""What real files call the parts of a record; the first name is ours."""
+"""The names that files use for the parts of a record; the first one is ours."""
 
 HARD = frozenset(
     {
@@ -54,25 +54,27 @@ HARD = frozenset(
         "role",
     }
 )
-"""Reasons that stop a conversion unless `--on-error drop`: the file is not what it seems.
+"""Codes that stop a conversion unless `--on-error drop`: the file is not what it seems to be.
 
-All others are choices (a tie, a margin) or known defects of good sources (an empty answer): such
-rows are dropped and counted either way.
+Rows with any other code are dropped and counted in both cases: it is a choice (a tie, a margin) or
+a known defect of good sources (an empty answer).
 """
 
 
-@dataclass(slots=True)  # made once a row; frozen it would take four times as long to make
+# One is made for each row. Frozen, it would take four times as long; a named tuple takes as long to
+# make, but twice as long to read a field of.
+@dataclass(slots=True)
 class Record:
-    """One example in our terms; which fields are set follows from `kind`.
+    """One example; `kind` decides which fields are set.
 
     Attributes:
         kind: `text` sets text; `sft` prompt and completion, or messages; `preference` prompt,
             chosen, rejected; `unpaired` prompt, completion, label; `prompt` prompt; `ranked`
             prompt and answers, with scores or best first.
-        margin: How much better chosen is, in the source's own scale; None where unknown.
+        margin: How much better chosen is, in the scale of the source; None if it is unknown.
         answers: Answers to one prompt.
-        scores: One score an answer, higher is better; None if only the order is known.
-        tools: Schemas of the tools that the row gives to the chat template.
+        scores: One score per answer, higher is better; None if only the order is known.
+        tools: The schemas of tools that the row gives to the chat template.
         template_kwargs: Further variables of the chat template (`chat_template_kwargs`).
     """
 
@@ -92,9 +94,14 @@ class Record:
 
 
 class Unusable(Exception):
-    """A row that cannot become a record: a short code to count by, and a sentence.
+    """A row that cannot become a record.
 
-    Raised by adapters, which know nothing of files; the reader adds the place.
+    Adapters raise it without a place, since they do not know the file; the reader adds it.
+
+    Attributes:
+        code: A short stable word by which such rows are counted.
+        reason: One sentence.
+        remedy: What the user can do, or nothing.
     """
 
     def __init__(self, code: str, reason: str, remedy: str = "") -> None:
@@ -107,24 +114,31 @@ Tags: TypeAlias = Mapping[str, str]
 Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 TEXT_OR_TURNS = "text|turns"
 TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
-"""Columns that a chat template reads besides the turns."""
+"""Columns that a chat template reads in addition to the turns."""
+TAGS: dict[type, str] = {
+    str: "text",
+    dict: "object",
+    bool: "flag",
+    int: "number",
+    float: "number",
+}
 LISTS = frozenset({"list", "texts", "turns", "numbers", "lists"})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Adapter:
-    """One format: how to know it, and a pure function from a row to a record.
+    """One format: how it is recognised, and a pure function from a row to a record.
 
     Attributes:
-        name: What `--format` calls it.
-        needs: Keys that must stand in a row, with the kinds of value each may hold, joined by `|`:
-            text, number, flag, object, list, texts, turns (objects), numbers, lists.
+        name: Its name for `--format`.
+        needs: The keys that a row must have, each with the kinds of value it may have, joined by
+            `|`: text, number, flag, object, list, texts, turns (objects), numbers, lists.
         read: Makes the record; raises Unusable for a row that cannot become one.
-        when: A look into the values, where keys and kinds do not tell; makes the format win.
-        aliased: The needed keys are parts, found under any of their aliases.
-        strength: Of several that match, only the strongest count: 2 named formats, 1 plain
-            shapes, 0 what nearly every row holds.
-        gather: Joins rows that belong together (one answer a row, one message a row) before read.
+        when: Looks at the values if keys and kinds do not decide; True makes the format win.
+        aliased: Whether the needed keys are parts that may have any of their aliases.
+        strength: If several formats match, only the strongest count: 2 for those of a named data
+            set, 1 for plain shapes, 0 for what nearly every row has.
+        gather: Joins rows that belong together (one answer or one message per row) before `read`.
         auto: Whether it may be detected; else it must be named.
     """
 
@@ -143,7 +157,7 @@ class Adapter:
         object.__setattr__(self, "kinds", kinds)
 
     def keys_in(self, tags: Tags) -> frozenset[str] | None:
-        """The keys of a row that this format is known by, or None where it is not this format."""
+        """Return the keys by which a row is recognised as this format, or None if it is not."""
         found = set()
         for key, kinds in self.kinds.items():
             name = self._present(key, tags)
@@ -153,7 +167,7 @@ class Adapter:
         return frozenset(found)
 
     def missing(self, tags: Tags) -> list[str]:
-        """What stands between a row and this format, one phrase a key."""
+        """Return why a row is not in this format, one phrase per key."""
         phrases = []
         for key, kinds in self.kinds.items():
             name = self._present(key, tags)
@@ -164,7 +178,7 @@ class Adapter:
         return phrases
 
     def lacks(self, data: Data) -> list[str]:
-        """What stands between a row and this format, one phrase a key."""
+        """Return why a row is not in this format, one phrase per key."""
         return self.missing({key: tag(value) for key, value in data.items()})
 
     def _present(self, key: str, tags: Tags) -> str | None:
@@ -173,18 +187,17 @@ class Adapter:
 
 
 def tag(value: object) -> str:
-    """The kind of a value as formats name it; an empty list may be a list of anything."""
+    """Return the kind of a value as `Adapter.needs` names it."""
     if isinstance(value, list):
         if not value:
             return "empty list"
         inner = {"text": "texts", "object": "turns", "number": "numbers"}
         return inner.get(tag(value[0]), "lists")
-    names = {str: "text", dict: "object", bool: "flag", int: "number", float: "number"}
-    return names.get(type(value), "null")
+    return TAGS.get(type(value), "null")
 
 
 def fits(found: str, wanted: frozenset[str]) -> bool:
-    """Whether a value of kind `found` may stand where `wanted` kinds are asked for."""
+    """Whether a value of kind `found` is one of the `wanted` kinds; an empty list is any list."""
     if found in wanted:
         return True
     if found == "empty list":
@@ -193,10 +206,10 @@ def fits(found: str, wanted: frozenset[str]) -> bool:
 
 
 def alias(data: Data, part: str) -> str:
-    """The key this row uses for a part.
+    """Return the key that a row uses for a part.
 
     Raises:
-        Unusable: If it uses none; `missing`.
+        Unusable: With the code `missing` if it uses none.
     """
     for name in ALIASES[part]:
         if name in data:
@@ -205,10 +218,10 @@ def alias(data: Data, part: str) -> str:
 
 
 def with_template_inputs(record: Record, data: Data) -> Record:
-    """A record with the `tools` and `chat_template_kwargs` of its row, each also as JSON text.
+    """Add the `tools` and `chat_template_kwargs` of a row, also given as JSON text, to its record.
 
     Raises:
-        Unusable: If one of them is of another type; `wrong_type`.
+        Unusable: With the code `wrong_type` if one of them is of another type.
     """
     tools, settings = (_json_value(data, key) for key in TEMPLATE_INPUTS)
     if tools is not None:
@@ -223,7 +236,7 @@ def with_template_inputs(record: Record, data: Data) -> Record:
 
 
 def _json_value(data: Data, key: str) -> Any:
-    """A value that some files write as JSON text; None if it is absent, null or empty text."""
+    """Return a value that may be written as JSON text; None if it is absent, null or empty text."""
     value = data.get(key)
     if not isinstance(value, str):
         return value
@@ -234,28 +247,24 @@ def _json_value(data: Data, key: str) -> Any:
 
 
 def text(data: Data, key: str, *, default: str | None = None) -> str:
-    """A string field; `default` stands in for a field that is absent or null.
+    """Return a string field, or `default` if it is absent or null.
 
     Raises:
-        Unusable: If it is absent, null or no string; `missing`, `null` or `wrong_type`.
+        Unusable: With the code `missing`, `null` or `wrong_type`.
     """
     value = data.get(key)
     if type(value) is str:
         return value
     if value is None and default is not None:
         return default
-    if key not in data:
-        raise Unusable("missing", f"no {key!r}: the row has {listed(data)}")
-    raise Unusable(
-        "null" if value is None else "wrong_type", f"{key!r} is {shown(value)}, wanted text"
-    )
+    raise _not_a(data, key, "text")
 
 
 def number(data: Data, key: str) -> float:
-    """A number, also where a source writes it as a string (`"7.5"`).
+    """Return a number, also one that a source writes as a string (`"7.5"`).
 
     Raises:
-        Unusable: If it is none: `missing`, `null` or `wrong_type`.
+        Unusable: With the code `missing`, `null` or `wrong_type`.
     """
     value = data.get(key)
     try:
@@ -265,34 +274,35 @@ def number(data: Data, key: str) -> float:
                 return result
     except (ValueError, OverflowError):
         pass
-    if key not in data:
-        raise Unusable("missing", f"no {key!r}: the row has {listed(data)}")
-    raise Unusable(
-        "null" if value is None else "wrong_type", f"{key!r} is {shown(value)}, wanted a number"
-    )
+    raise _not_a(data, key, "a number")
 
 
 def members(data: Data, key: str) -> list[Any]:
-    """A list field.
+    """Return a list field.
 
     Raises:
-        Unusable: If it is none: `missing`, `null` or `wrong_type`.
+        Unusable: With the code `missing`, `null` or `wrong_type`.
     """
     value = data.get(key)
     if isinstance(value, list):
         return value
+    raise _not_a(data, key, "a list")
+
+
+def _not_a(data: Data, key: str, wanted: str) -> Unusable:
+    """Say that a field is absent or has another type than the wanted one."""
     if key not in data:
-        raise Unusable("missing", f"no {key!r}: the row has {listed(data)}")
-    raise Unusable(
-        "null" if value is None else "wrong_type", f"{key!r} is {shown(value)}, wanted a list"
-    )
+        return Unusable("missing", f"no {key!r}: the row has {listed(data)}")
+    value = data[key]
+    code = "null" if value is None else "wrong_type"
+    return Unusable(code, f"{key!r} is {shown(value)}, wanted {wanted}")
 
 
 def fields(value: Any, name: str) -> dict[str, Any]:
-    """An object nested in a row.
+    """Return an object that is nested in a row.
 
     Raises:
-        Unusable: If it is none; `wrong_type`.
+        Unusable: With the code `wrong_type` if it is something else.
     """
     if isinstance(value, dict):
         return value
@@ -300,7 +310,7 @@ def fields(value: Any, name: str) -> dict[str, Any]:
 
 
 def shown(value: object) -> str:
-    """A value as error messages show it: its kind, and the value where it is short."""
+    """Describe a value in a message: its kind, and the value itself if it is short."""
     if value is None:
         return "null"
     if isinstance(value, str):
@@ -315,7 +325,7 @@ def shown(value: object) -> str:
 
 
 def listed(data: Data) -> str:
-    """The keys of a row for a message, cut where there are many."""
+    """List the keys of a row in a message; only the first if there are many."""
     keys = [repr(str(key)[:30]) for key in data]
     return (
         ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "") or "no keys"

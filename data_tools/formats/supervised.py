@@ -1,4 +1,4 @@
-"""Formats with one answer to a prompt, one text, or a prompt alone."""
+"""Formats with one answer to a prompt, one text, or only a prompt."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ from data_tools.formats.turns import (
 
 
 def alpaca(data: Data) -> Record:
-    """`instruction, input, output`, with `system` and `history` where they are."""
+    """`instruction, input, output`, with `system` and `history` if given."""
     return supervised(context(data, with_input(data)), text(data, "output"))
 
 
@@ -49,7 +49,7 @@ def chat(data: Data) -> Record:
 
 
 def conversation(turns: list[dict[str, str]]) -> Record:
-    """An SFT record from a conversation that holds an answer."""
+    """Make an SFT record of a conversation that has an answer."""
     if all(turn["role"] != "assistant" for turn in turns):
         raise Unusable("no_answer", "no turn of the assistant: nothing to learn")
     return Record("sft", messages=turns)
@@ -92,7 +92,7 @@ def _labelled(turns: list[dict[str, str]], label: bool) -> Record:
 
 
 def prompt_only(data: Data) -> Record:
-    """A prompt alone, as text or messages."""
+    """Only a prompt, as text or messages."""
     return Record("prompt", answer(data[alias(data, "prompt")], "prompt"))
 
 
@@ -110,7 +110,7 @@ def plain_text(data: Data) -> Record:
 
 
 def is_flattened(data: Data) -> bool:
-    """Whether an instruction is a whole conversation, as BELLE writes it."""
+    """Whether an instruction holds a whole conversation, as BELLE writes it."""
     instruction = data["instruction"]
     return instruction.startswith("Human:") and flattened(instruction) is not None
 

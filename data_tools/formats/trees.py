@@ -1,4 +1,4 @@
-"""Open Assistant: trees of messages in which people ranked the siblings, nested or flat."""
+"""Open Assistant: trees of messages, nested or flat, in which people ranked the answers."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from data_tools.reading import Row
 
 
 def tree(data: Data) -> list[Record | Unusable]:
-    """A record for every message whose answers were ranked; the prompt is the path to it."""
+    """Open Assistant: a record per message with ranked answers; the prompt is the path to it."""
     records: list[Record | Unusable] = []
     stack: list[tuple[dict[str, Any], list[Message]]] = [(fields(data["prompt"], "prompt"), [])]
     while stack:
@@ -26,9 +26,9 @@ def tree(data: Data) -> list[Record | Unusable]:
 
 
 def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
-    """Join the flat messages of every tree into one nested row, where the tree's first row stood.
+    """Join the flat messages of each tree into one nested row, in the place of its first message.
 
-    A tree's messages need not be adjacent, so the whole file is held.
+    The messages of a tree need not be adjacent, so the whole file is kept in memory.
     """
     nodes: dict[str, dict[str, Any]] = {}
     roots: list[Row] = []
@@ -45,14 +45,14 @@ def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
 
 
 def _kept(reply: object) -> bool:
-    """Whether a message passed its review and still stands."""
+    """Whether a message has passed its review and was not deleted."""
     if not isinstance(reply, dict):
         return True
     return not reply.get("deleted") and reply.get("review_result") is not False
 
 
 def _ranked(path: list[Message], replies: list[dict[str, Any]]) -> Record | Unusable:
-    """The ranked ones of several answers, best first (rank 0)."""
+    """Make a record of those answers that have a rank, best first (rank 0)."""
     ranked = sorted(
         (r for r in replies if type(r.get("rank")) in (int, float)), key=lambda r: float(r["rank"])
     )

@@ -1,4 +1,4 @@
-"""Conversations: the ways files write turns, read into `{role, content}` messages."""
+"""Reads the ways in which files write conversations into `{role, content}` messages."""
 
 import re
 from typing import Any
@@ -18,11 +18,11 @@ ROLES = {
 }
 KNOWN_ROLES = {"system", "developer", "user", "assistant", "tool"}
 NAMES = ("tool_calls", "tool_call_id", "name")
-"""Kept unless empty: some templates take an empty list of calls for a call."""
+"""Kept unless empty: some templates treat an empty list of calls as a call."""
 WEIGHTS = ("weight", "loss", "train")
-"""Kept with any value, since 0 and false say that the turn carries no loss."""
+"""Kept with any value: 0 and false say that the turn carries no loss."""
 REASONING = ("reasoning_content", "thinking")
-"""Kept with any text: an empty one is not the same to a template as none."""
+"""Kept with any text: to a template an empty text is not the same as none."""
 
 HH_MARKER = re.compile(r"\n\n(Human|Assistant):")
 ANSWER_MARKERS = (
@@ -40,8 +40,12 @@ ANSWER_MARKERS = (
 def messages(value: Any, name: str) -> list[Message]:
     """Read a list of turns: `{role, content}`, `{from, value}` or `{role, text}`.
 
+    Args:
+        value: The list.
+        name: What messages call it.
+
     Raises:
-        Unusable: If it is no list of turns, or a turn has no known role or no text.
+        Unusable: If it is not a list of turns, or a turn has no known role or no text.
     """
     if not isinstance(value, list):
         raise Unusable("wrong_type", f"{name!r} is {shown(value)}, wanted a list of messages")
@@ -74,13 +78,13 @@ def _message(turn: Any, name: str) -> Message:
 
 
 def _kept(turn: Data, name: str) -> dict[str, Any]:
-    """What a turn holds besides role and content that a template or the loss mask reads."""
+    """Return what else of a turn a template or the loss mask reads."""
     kept = {key: turn[key] for key in NAMES if turn.get(key)}
     for key in WEIGHTS:
         if turn.get(key) is not None:
             if not isinstance(turn[key], bool | int | float):
                 found = f"{key!r} of {name} is {shown(turn[key])}"
-                raise Unusable("wrong_type", f"{found}, wanted a number or true or false")
+                raise Unusable("wrong_type", f"{found}, wanted a number, true or false")
             kept[key] = turn[key]
     for key in REASONING:
         if turn.get(key) is not None:
@@ -89,7 +93,11 @@ def _kept(turn: Data, name: str) -> dict[str, Any]:
 
 
 def _joined_parts(parts: list[Any], name: str) -> str:
-    """Text of content given as parts; anything but text is refused rather than lost."""
+    """Join content that is given as parts.
+
+    Raises:
+        Unusable: If a part is not text, since it would be lost.
+    """
     texts = []
     for part in parts:
         kind = part.get("type") if isinstance(part, dict) else None
@@ -101,7 +109,7 @@ def _joined_parts(parts: list[Any], name: str) -> str:
 
 
 def answer(value: Any, name: str) -> Text:
-    """An answer: a string, a single turn, or messages."""
+    """Read an answer: a string, a single turn, or messages."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):
@@ -110,7 +118,7 @@ def answer(value: Any, name: str) -> Text:
 
 
 def history(value: Any) -> list[Message]:
-    """Earlier `[question, answer]` pairs as messages; none where null, empty or an empty string."""
+    """Read earlier `[question, answer]` pairs; null, an empty list and empty text are none."""
     turns: list[Message] = []
     for i, pair in enumerate(value or []):
         if not (
@@ -133,7 +141,7 @@ def with_input(data: Data) -> str:
 
 
 def context(data: Data, question: str) -> Text:
-    """A prompt with the row's `system` and `history` before it: plain text where it has neither."""
+    """Put the `system` and `history` of a row before its prompt, which stays text if there is none."""
     if "system" not in data and "history" not in data:
         return question
     system = data.get("system")
@@ -151,10 +159,10 @@ def context(data: Data, question: str) -> Text:
 
 
 def dialogue(source: str) -> list[Message]:
-    """Turns of an HH dialogue; only its exact marker (blank line, role, colon) parts turns.
+    """Split an HH dialogue into turns, only at its exact marker: blank line, role, colon.
 
     Raises:
-        Unusable: If the text does not begin with a marker; `no_markers`.
+        Unusable: With the code `no_markers` if the text does not begin with a marker.
     """
     parts = HH_MARKER.split(source)
     if parts[0].strip() or len(parts) == 1:
@@ -167,7 +175,7 @@ def dialogue(source: str) -> list[Message]:
 
 
 def flattened(source: str) -> list[Message] | None:
-    """Turns of a prompt whose lines begin with `Human:` and `Assistant:` in turn, else None."""
+    """Split a prompt whose lines begin with `Human:` and `Assistant:`; None if it is not one."""
     if not source.startswith("Human:") or not source.rstrip().endswith("Assistant:"):
         return None
     parts = re.split(r"(?:^|\n)(Human|Assistant):", source.rstrip())
@@ -180,22 +188,22 @@ def flattened(source: str) -> list[Message] | None:
 
 
 def user(content: str) -> list[Message]:
-    """One turn of the user."""
+    """Make one turn of the user."""
     return [{"role": "user", "content": content}]
 
 
 def assistant(content: str) -> list[Message]:
-    """One turn of the assistant."""
+    """Make one turn of the assistant."""
     return [{"role": "assistant", "content": content}]
 
 
 def as_messages(value: Text, role: str) -> list[Message]:
-    """Messages as they are, text as one turn of `role`."""
+    """Return messages as they are, and text as one turn of `role`."""
     return [{"role": role, "content": value}] if isinstance(value, str) else value
 
 
 def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None = None) -> Record:
-    """A preference record whose three parts are all text or all messages."""
+    """Make a preference record whose three parts are all text or all messages."""
     if type(prompt) is not str or type(chosen) is not str or type(rejected) is not str:
         prompt = as_messages(prompt, "user")
         chosen = as_messages(chosen, "assistant")
@@ -206,10 +214,10 @@ def pair_of(prompt: Text, chosen: Text, rejected: Text, *, margin: float | None 
 def ranked_of(
     prompt: Text, answers: list[Text], scores: list[float] | None = None, *, needed: int = 2
 ) -> Record:
-    """A record of several answers to one prompt, in the source's order.
+    """Make a record of several answers to one prompt, in the order of the source.
 
     Raises:
-        Unusable: If there are fewer than `needed` answers; `one_answer`.
+        Unusable: With the code `one_answer` if there are fewer than `needed` answers.
     """
     if len(answers) < needed:
         raise Unusable("one_answer", f"{len(answers)} answer(s), a pair needs two")
@@ -222,7 +230,7 @@ def ranked_of(
 
 
 def supervised(prompt: Text, completion: Text) -> Record:
-    """An SFT record: prompt and completion where both are text, else one conversation."""
+    """Make an SFT record: prompt and completion if both are text, else one conversation."""
     if type(prompt) is str and type(completion) is str:
         return Record("sft", prompt, completion=completion)
     turns = as_messages(prompt, "user") + as_messages(completion, "assistant")
@@ -230,10 +238,10 @@ def supervised(prompt: Text, completion: Text) -> Record:
 
 
 def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None) -> Record:
-    """A pair whose prompt is what both sides begin with: whole turns, never raw characters.
+    """Make a pair whose prompt is what both sides begin with, in whole turns, not characters.
 
     Raises:
-        Unusable: If they share no prompt, or one side is nothing but the prompt.
+        Unusable: If they share no prompt, or one side is the prompt alone.
     """
     if isinstance(chosen, str) and isinstance(rejected, str):
         return _split_text(chosen, rejected, margin)
@@ -244,19 +252,19 @@ def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None)
             break
         shared += 1
     if chosen == rejected and shared:
-        shared -= 1  # equal answers are for the checks to name, not a fault of the format
+        shared -= 1  # equal answers are found by the checks, they are no error of the format
     prompt, sides = chosen[:shared], (chosen[shared:], rejected[shared:])
     if not prompt or prompt[-1]["role"] == "assistant" or not all(sides):
         raise Unusable(
             "prompt_mismatch", "chosen and rejected do not share a prompt of whole turns"
         )
     if any(side[0]["role"] != "assistant" for side in sides):
-        raise Unusable("prompt_mismatch", "chosen and rejected part before the answer")
+        raise Unusable("prompt_mismatch", "chosen and rejected differ before the answer")
     return pair_of(prompt, *sides, margin=margin)
 
 
 def _split_text(chosen: str, rejected: str, margin: float | None) -> Record:
-    """Split two texts at the last answer marker they share."""
+    """Split two texts after the last marker of an answer, before which they must be equal."""
     for marker in ANSWER_MARKERS:
         at = chosen.rfind(marker)
         if at >= 0:

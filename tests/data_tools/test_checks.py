@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from support import write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from data_tools.checks import CHECKS, Finding
 from data_tools.checks.language import chinese_script, language
@@ -383,10 +383,10 @@ def test_failing_needs_an_error_or_a_name() -> None:
     assert report.failed(["info", "secret"]) == ["html", "secret", "tie"]
 
 
-def test_the_readme_lists_every_code_with_its_severity() -> None:
-    readme = (Path(__file__).parents[2] / "data_tools/README.md").read_text("utf-8")
+def test_the_readme_lists_every_code_with_its_severity_and_meaning() -> None:
+    readme = (REPOSITORY / "data_tools/README.md").read_text("utf-8")
     for code, check in CHECKS.items():
-        assert f"| `{code}` | {check.severity} |" in readme
+        assert f"| `{code}` | {check.severity} | {check.meaning} |" in readme.splitlines()
 
 
 @pytest.mark.parametrize(

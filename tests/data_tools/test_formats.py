@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from support import REPOSITORY
 
 from alignment.errors import ConfigError
 from data_tools.formats import FORMATS, Record, Unusable, adapted, by_name, detect
@@ -522,6 +523,16 @@ def test_only_the_exact_marker_parts_turns() -> None:
     assert isinstance(record, Record)
     assert record.prompt == [{"role": "user", "content": "He said: Human: no"}]
     assert record.chosen == [{"role": "assistant", "content": "I, Assistant: agree"}]
+
+
+def test_the_readme_lists_every_format_with_its_keys_and_meaning() -> None:
+    readme = (REPOSITORY / "data_tools/README.md").read_text("utf-8")
+    rows = [line for line in readme.splitlines() if line.count("|") == 4]
+    for adapter in FORMATS:
+        keys = ", ".join(f"`{key}`" for key in adapter.needs)
+        note = " (any alias)" if adapter.aliased else "" if adapter.auto else " (only by name)"
+        meaning = (adapter.read.__doc__ or "").partition("\n")[0]
+        assert f"| `{adapter.name}` | {keys}{note} | {meaning} |" in rows
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:

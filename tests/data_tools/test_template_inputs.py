@@ -128,7 +128,7 @@ def test_a_call_needs_no_text(tmp_path: Path) -> None:
     [
         (
             {"weight": "0"},
-            "'weight' of messages[1] is the string '0', wanted a number or true or false",
+            "'weight' of messages[1] is the string '0', wanted a number, true or false",
         ),
         ({"reasoning_content": 3}, "'reasoning_content' is the number 3, wanted text"),
     ],
