@@ -1,1 +1,1 @@
-"""What a stage starts from: model folders, tokenizers, policies, merging, presets."""
+"""What a stage starts from: model folders, tokenizers, policies, classifiers, merging, presets."""
