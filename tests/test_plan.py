@@ -39,6 +39,7 @@ from alignment.plan.memory import Memory, estimate, shard
 from alignment.plan.models import build_models, with_depth
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.recipe import read_stage
+from alignment.plan.request import read_request
 from alignment.plan.rows import measure_rows
 from alignment.plan.steps import read_memory, run_step
 from alignment.plan.work import Batch, Device, Launch, RewardModel, Work
@@ -532,22 +533,51 @@ def test_help_and_mistakes_import_no_torch(words: list[str]) -> None:
     assert "--memory" in done.stdout or "no model is named" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def measure() -> Any:
+    """The benchmark that compares estimates with runs."""
+    path = REPOSITORY / "benchmarks" / "plan" / "measure.py"
+    spec = importlib.util.spec_from_file_location("measure", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def tiny(measure: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The model of the measured runs."""
+    folder: Path = measure.make_tiny(tmp_path_factory.mktemp("measured") / "models" / "tiny")
+    return folder
+
+
+RUNS = {
+    row["case"]: row["measured"]
+    for row in json.loads((REPOSITORY / "benchmarks/plan/results/cpu.json").read_text())
+}
+
+
+@pytest.mark.parametrize("case", [case for case in RUNS if case.startswith("tiny")])
+def test_an_estimate_is_within_5_percent_of_the_run_in_the_benchmark(
+    case: str, measure: Any, tiny: Path
+) -> None:
+    size, stage, flags = measure.CASES[case]
+    words = measure.command(tiny, size, stage, flags, tiny.parents[1])
+    (plan,) = read_request(words, stage=stage, overrides=(), options=())
+    found = estimate(plan.work(plan.form, "cpu")).total
+    assert 0.95 <= found / RUNS[case] <= 1.05 + 0.005  # the table has two digits
+
+
 @pytest.mark.skipif(
     not os.access("/proc/self/clear_refs", os.W_OK), reason="peaks are read from Linux's /proc"
 )
 @pytest.mark.parametrize("case", ["tiny sft full"])
-def test_the_estimate_is_what_a_run_takes(case: str, tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location(
-        "measure", REPOSITORY / "benchmarks" / "plan" / "measure.py"
-    )
-    assert spec is not None
-    assert spec.loader is not None
-    measure = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(measure)
-    (tmp_path / "models").mkdir()
+def test_the_estimate_is_what_a_run_takes(
+    case: str, measure: Any, tiny: Path, tmp_path: Path
+) -> None:
     size, stage, flags = measure.CASES[case]
-    model = measure.make_tiny(tmp_path / "models" / "tiny")
-    words = measure.command(model, size, stage, flags, tmp_path)
+    words = measure.command(tiny, size, stage, flags, tmp_path)
     found = measure.compare(stage, words, allocator=True)
     assert found["measured"] > 400 * 2**20  # so that what libraries do is small beside it
     assert 0.8 <= found["estimate"] / found["measured"] <= 1.2

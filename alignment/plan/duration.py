@@ -52,10 +52,11 @@ def estimate_duration(
 def _tokens(plan: StagePlan, work: Work) -> int:
     """Tokens of an optimizer step of one process, at mean lengths."""
     batch = work.batch
-    sequences = batch.rows * batch.accumulation
     if work.stage.samples or plan.values.get("packing"):
-        return sequences * batch.length
-    return int(sequences * min(plan.lengths.mean, batch.length))
+        return batch.rows * batch.accumulation * batch.length
+    # not the batch's own rows: they can be joined into one sequence
+    rows = int(plan.values["per_device_train_batch_size"]) * work.stage.rows_per_example
+    return int(rows * batch.accumulation * plan.lengths.mean)
 
 
 def _per_token(plan: StagePlan, work: Work, parameters: int) -> float:

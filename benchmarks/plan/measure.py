@@ -1,11 +1,11 @@
-"""What `align plan` says of a stage's memory beside what the stage took: real commands on a CPU.
+"""The memory that `align plan` estimates for a stage, and what the stage took: commands on a CPU.
 
     python ../shared/tools/smollm2.py /tmp/smollm2      # or any folder with a causal model
     python benchmarks/plan/measure.py --model /tmp/smollm2/HuggingFaceTB/SmolLM2-135M-Instruct
 
 Each stage runs three steps in a process of its own. Measured is the peak resident set while it
-trains, less the resident set once the libraries are in and a stage of the same kind on a toy model
-has warmed them up, so that code, threads and caches count for neither side.
+trains, less the resident set after the libraries are imported and the same stage on a toy model has
+warmed them up, so that code, threads and caches are in neither number.
 """
 
 import argparse
@@ -24,8 +24,10 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-#: Freed blocks over 128 KiB go back to the system at once, as glibc does before it adapts; else the
-#: resident set holds what the program has freed, and the peak depends on chance.
+from alignment.registry import STAGES  # noqa: E402
+
+#: Freed blocks over 128 KiB go back to the system at once, as in glibc before it adapts; otherwise
+#: the resident set has what the program freed, and the peak depends on chance.
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 _QUIET = ("--report_to=none", "--save_strategy=no", "--disable_tqdm=true", "--logging_steps=100")
 _SIZES = {
@@ -35,8 +37,8 @@ _SIZES = {
 _LORA = ("--use_peft", "--lora_target_modules=all-linear")
 _OFF = ("--activation_checkpointing=false",)
 CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
-    **{f"tiny {s} full": ("tiny", s, _OFF) for s in ("pt", "sft", "rm", "dpo", "ppo")},
-    **{f"tiny {s} LoRA": ("tiny", s, (*_OFF, *_LORA)) for s in ("sft", "rm", "dpo", "ppo")},
+    **{f"tiny {stage} full": ("tiny", stage, _OFF) for stage in STAGES},
+    **{f"tiny {stage} LoRA": ("tiny", stage, (*_OFF, *_LORA)) for stage in STAGES},
     "tiny ppo full, critic model": ("tiny", "ppo", (*_OFF, "--critic=model")),
     "tiny sft full, eager": ("tiny", "sft", (*_OFF, "--attn_implementation=eager")),
     "tiny sft full, accumulation": ("tiny", "sft", (*_OFF, "--gradient_accumulation_steps=2")),
@@ -58,7 +60,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="the larger model; without it only tiny runs")
     parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--default-malloc", action="store_true", help="leave glibc as it is")
+    parser.add_argument("--default-malloc", action="store_true", help="use glibc's defaults")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -98,16 +100,20 @@ def make_tiny(folder: Path) -> Path:
 
 
 def command(model: Path, size: str, stage: str, flags: tuple[str, ...], folder: Path) -> list[str]:
-    """The words of a stage on rows that are all as long as they may be."""
+    """The command line of a stage on rows that are as long as they can be."""
     at = _SIZES[size]
     data = folder / f"{size}-{stage}.jsonl"
     if not data.exists():
         write_rows(data, model, stage, at)
     words = [
-        *(f"--model_name_or_path={model}", f"--train_data={data}", "--max_steps=3", *_QUIET),
-        *(f"--per_device_train_batch_size={at['rows']}", *flags),
+        f"--model_name_or_path={model}",
+        f"--train_data={data}",
+        "--max_steps=3",
+        f"--per_device_train_batch_size={at['rows']}",
+        *_QUIET,
+        *flags,
     ]
-    if stage == "ppo":
+    if STAGES[stage].samples:
         kind = "lora" if "--use_peft" in flags else "full"
         reward = folder / "models" / f"{size}-reward-{kind}"
         if not reward.exists():
@@ -129,7 +135,7 @@ def eos_of(model: Path) -> int:
 
 
 def write_rows(path: Path, model: Path, stage: str, at: dict[str, int]) -> None:
-    """Rows just under the limit, every second one a word shorter, so that batches are padded."""
+    """Rows just under the limit, every second one a word shorter, so that batches have padding."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -137,20 +143,27 @@ def write_rows(path: Path, model: Path, stage: str, at: dict[str, int]) -> None:
     each = len(tokenizer(word * 101)["input_ids"]) - len(tokenizer(word)["input_ids"])
     many = word * int((at["length"] - 48) * 100 / each)
     few = word * int((at["prompt"] - 16) * 100 / each)
-    rows: dict[str, dict[str, Any]] = {
-        "pt": {"text": many * 2},
-        "sft": {"prompt": "Say it.", "completion": many},
-        "rm": {"prompt": "Say it.", "chosen": many, "rejected": many[: -len(word)] + " bye"},
-        "ppo": {"prompt": few},
-    }
-    rows["dpo"] = rows["rm"]
-    shorter = {key: text.removesuffix(word) for key, text in rows[stage].items()}
-    text = json.dumps(rows[stage]) + "\n" + json.dumps(shorter) + "\n"
+
+    def row(many: str, few: str, label: bool) -> dict[str, Any]:
+        return {
+            "text": {"text": many * 2},
+            "sft": {"prompt": "Say it.", "completion": many},
+            "preference": {
+                "prompt": "Say it.",
+                "chosen": many,
+                "rejected": many.removesuffix(word) + " bye",
+            },
+            "unpaired": {"prompt": "Say it.", "completion": many, "label": label},
+            "prompt": {"prompt": few},
+        }[STAGES[stage].kind]
+
+    rows = row(many, few, True), row(many.removesuffix(word), few.removesuffix(word), False)
+    text = "".join(json.dumps(one) + "\n" for one in rows)
     path.write_text(text * 2 * at["rows"], encoding="utf-8")
 
 
 def save_reward(model: Path, folder: Path, *, lora: bool) -> None:
-    """An untrained reward model: its memory is that of a trained one."""
+    """Save an untrained reward model; it takes the memory of a trained one."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -197,7 +210,7 @@ def measure(folder: str, argv: list[str]) -> None:
 
     class Watch(TrainerCallback):
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-            Path("/proc/self/clear_refs").write_text("5")  # begin the peak anew
+            Path("/proc/self/clear_refs").write_text("5")  # reset the peak
             began.clear()
 
         def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -243,7 +256,7 @@ def toy_words(stage: str, words: list[str], folder: Path) -> list[str]:
         "--max_completion_length": 8,
         "--reward_model": folder / "reward",
     }
-    if stage == "ppo":
+    if "reward_model" in STAGES[stage].roles:
         save_reward(model, folder / "reward", lora="--use_peft" in words)
     kept = []
     for word in words:
