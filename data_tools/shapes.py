@@ -15,6 +15,7 @@ from data_tools.formats import (
     Pairing,
     Record,
     Unusable,
+    before_last_answer,
     examples,
     listed,
     nearest,
@@ -192,10 +193,7 @@ def _unpaired(record: Record) -> list[Record]:
 
 
 def _prompts(record: Record) -> list[Record]:
-    prompt = record.prompt
-    if record.messages is not None:
-        last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
-        prompt = record.messages[:last]
+    prompt = before_last_answer(record)
     return [Record("prompt", prompt, tools=record.tools, template_kwargs=record.template_kwargs)]
 
 

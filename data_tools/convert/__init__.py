@@ -1,1 +1,1 @@
-"""Source files to prompt/chosen/rejected JSONL and other shapes."""
+"""Converts source files to prompt/chosen/rejected JSONL and other shapes."""

@@ -1,8 +1,8 @@
-"""The merge of ChatLM-mini-Chinese (`utils/dpo_data_process.py`), its defects on request.
+"""Repeats the merge of ChatLM-mini-Chinese (`utils/dpo_data_process.py`), on request its defects.
 
 Three sources become one file: alpaca rows with a generated rejected answer, huozi, and
-rlhf-reward-single-round. A row is dropped where any field is longer than 520 characters or empty,
-or where both answers are equal once stripped.
+rlhf-reward-single-round. A row is dropped if a field is longer than 520 characters or empty, or if
+both answers are equal without the white space around them.
 """
 
 from collections import Counter, defaultdict, deque
@@ -17,20 +17,20 @@ from data_tools.formats import Record, Unusable, adapted, group_id, is_sentinel,
 from data_tools.reading import Fault, Row, RowError, data_files, read_rows, split_of
 
 LIMIT = 520
-"""max_len 512 and 8 more for the end token, counted in characters as the original does."""
+"""The original's max_len of 512 and 8 more for the end token, counted in characters."""
 
 DEFECTS: dict[str, str] = {
-    "comma-join": "instruction and input joined by a full-width comma, whatever ends the first",
-    "sentinels": "inputs that say `无输入` become part of the prompt",
-    "backslash-n": "every backslash-n becomes a newline, in code and formulas too, after the"
-    " test for equal answers",
-    "whitespace": "fields of white space alone pass",
-    "test-split": "the publisher's test rows are trained on",
+    "comma-join": "instruction and input are joined by a full-width comma, even after a full stop",
+    "sentinels": "inputs that say `无输入` (no input) become part of the prompt",
+    "backslash-n": "every backslash-n becomes a newline, also in code and formulas, and only after "
+    "equal answers were looked for",
+    "whitespace": "fields that are only white space are kept",
+    "test-split": "the test rows of the publisher become training rows",
 }
 
 
 class Pair(NamedTuple):
-    """The three fields of a row on their way to the output; rejected None where none is known."""
+    """The three fields of an output row; `rejected` is None if there is none."""
 
     prompt: str
     chosen: str
@@ -39,18 +39,18 @@ class Pair(NamedTuple):
 
 @dataclass
 class Rejected:
-    """Generated answers by prompt, handed out in the order they were generated."""
+    """Generated answers by prompt, used in the order in which they were generated."""
 
     waiting: dict[str, deque[Row]] = field(default_factory=lambda: defaultdict(deque))
     rows: Counter[str] = field(default_factory=Counter)
 
     def take(self, prompt: str) -> str | None:
-        """The next answer to a prompt."""
+        """Return the next answer to a prompt, or None."""
         answers = self.waiting.get(prompt)
         return str(answers.popleft().data["rejected"]) if answers else None
 
     def left(self) -> list[Row]:
-        """The answers that no row took, in their order."""
+        """Return the answers that no row has used, in their order."""
         waiting = [row for answers in self.waiting.values() for row in answers]
         return sorted(waiting, key=lambda row: (row.source, row.number))
 
@@ -58,19 +58,24 @@ class Rejected:
 def merge(
     sources: Iterable[str | Path], output: Path, *, defects: frozenset[str] = frozenset()
 ) -> list[Summary]:
-    """Merge sources by ChatLM's rules; test files apart, unless `test-split` is asked for.
+    """Merge sources by ChatLM's rules; test files get an output of their own.
 
-    An alpaca row takes its rejected answer from the `{prompt, rejected}` rows of any source; the
-    answers that no row takes are counted as dropped.
+    An alpaca row gets its rejected answer from the `{prompt, rejected}` rows of any source. The
+    answers that no row uses are counted as dropped.
+
+    Args:
+        sources: Files, folders and hub names.
+        output: The output file; that of the test files is named after it.
+        defects: Names in DEFECTS, or `all`.
 
     Raises:
-        ConfigError: For an unknown defect, or where no source holds rows to answer.
-        DataError: At a row that cannot be read.
+        ConfigError: If a defect is unknown, or all sources hold generated answers.
+        DataError: If a row cannot be read.
     """
     if "all" in defects:
         defects = frozenset(DEFECTS)
     if unknown := sorted(defects - set(DEFECTS)):
-        raise ConfigError(f"--defect {unknown[0]}: not one of them", f"known: {', '.join(DEFECTS)}")
+        raise ConfigError(f"--defect {unknown[0]}: no such defect", f"known: {', '.join(DEFECTS)}")
     files = [file for source in sources for file in data_files(source)]
     rejected = Rejected()
     answers = [file for file in files if _collect(file, rejected)]
@@ -84,7 +89,9 @@ def merge(
             "--preset chatlm: all sources hold generated answers", "name the alpaca file too"
         )
     made = {}
-    for split in sorted(parts, reverse=True):  # the main output last: it tells what is left over
+    for split in sorted(
+        parts, reverse=True
+    ):  # the main output comes last, since its summary counts the answers that are left
         last = split == min(parts)
         made[split] = _merge(parts[split], named_for(output, split), defects, rejected, last=last)
     return [made[split] for split in sorted(made)]
@@ -118,7 +125,7 @@ def _row(
     out: IO[bytes],
     lost: IO[bytes],
 ) -> None:
-    """Write a row or say why not."""
+    """Write a row, or list why it is dropped."""
     name, pair = _pair(row, defects, rejected)
     summary.formats[Path(row.source).name, name] += 1
     code = _why_dropped(pair, defects)
@@ -145,7 +152,7 @@ def _drop(row: Row, code: str, summary: Summary, lost: IO[bytes]) -> None:
 
 
 def _why_dropped(pair: Pair, defects: frozenset[str]) -> str:
-    """The first of ChatLM's rules that a row breaks, or nothing."""
+    """Return the first of ChatLM's rules that a row breaks, or an empty string."""
     for name, value in zip(pair._fields, pair, strict=True):
         if value is None:
             return "no_rejected"
@@ -159,10 +166,10 @@ def _why_dropped(pair: Pair, defects: frozenset[str]) -> str:
 
 
 def _pair(row: Row, defects: frozenset[str], rejected: Rejected) -> tuple[str, Pair]:
-    """The fields of a row, from alpaca or from pairs of text.
+    """Return the name of a row's format, alpaca or one of two pairs of texts, and its fields.
 
     Raises:
-        RowError: If it is neither.
+        RowError: If it is in another format.
     """
     data = row.data
     if "instruction" in data and isinstance(data.get("output"), str):
@@ -179,7 +186,7 @@ def _pair(row: Row, defects: frozenset[str], rejected: Rejected) -> tuple[str, P
 
 
 def alpaca_prompt(data: dict[str, str], defects: frozenset[str]) -> str:
-    """Instruction and input as one prompt: by a newline, or by the original's comma."""
+    """Join instruction and input to one prompt, by a newline or by the comma of the original."""
     instruction, given = text(data, "instruction"), text(data, "input", default="")
     if not given.strip() or ("sentinels" not in defects and is_sentinel(given)):
         return instruction
@@ -197,7 +204,7 @@ def _plain_pair(row: Row) -> tuple[str, Pair]:
 
 
 def _collect(file: Path, rejected: Rejected) -> bool:
-    """Take the answers of a file of `{prompt, rejected}` rows; False where it is another kind."""
+    """Collect the answers of a file of `{prompt, rejected}` rows; False if it has other rows."""
     for number, row in enumerate(read_rows(file)):
         data = row.data
         is_answer = "chosen" not in data and {"prompt", "rejected"} <= set(data)

@@ -1,10 +1,10 @@
-"""Records as rows of the shapes that trainers and services read (`--to`)."""
+"""Turns records into rows of the shapes that trainers and services read (`--to`)."""
 
 import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from data_tools.formats import Kind, Record, Text, as_messages
+from data_tools.formats import Kind, Record, Text, as_messages, before_last_answer
 
 Json: TypeAlias = dict[str, Any]
 
@@ -13,7 +13,7 @@ SHAREGPT = {"user": "human", "assistant": "gpt", "tool": "observation"}
 
 
 def pairs(record: Record) -> list[Json]:
-    """TRL's explicit preference rows, with the margin where it is known."""
+    """TRL's explicit preference rows, with the margin if it is known."""
     row: Json = {"prompt": record.prompt, "chosen": record.chosen, "rejected": record.rejected}
     if record.margin is not None:
         row["margin"] = record.margin
@@ -21,7 +21,7 @@ def pairs(record: Record) -> list[Json]:
 
 
 def sft(record: Record) -> list[Json]:
-    """TRL's SFT rows; of a pair the chosen side."""
+    """TRL's SFT rows; a pair gives its chosen side."""
     answer = record.chosen if record.kind == "preference" else record.completion
     if record.messages is not None:
         row: Json = {"messages": record.messages}
@@ -33,7 +33,7 @@ def sft(record: Record) -> list[Json]:
 
 
 def kto(record: Record) -> list[Json]:
-    """TRL's unpaired rows; a pair gives one of each label."""
+    """TRL's unpaired rows; a pair gives one row of each label."""
     if record.kind == "unpaired":
         sides = [(record.completion, bool(record.label))]
     else:
@@ -43,21 +43,17 @@ def kto(record: Record) -> list[Json]:
 
 
 def prompts(record: Record) -> list[Json]:
-    """Prompts alone, for on-policy training."""
-    prompt = record.prompt
-    if record.messages is not None:
-        last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
-        prompt = record.messages[:last]
-    return [_with_template_inputs({"prompt": prompt}, record)]
+    """Only prompts, for on-policy training."""
+    return [_with_template_inputs({"prompt": before_last_answer(record)}, record)]
 
 
 def texts(record: Record) -> list[Json]:
-    """Plain text."""
+    """Plain text, for pre-training."""
     return [{"text": record.text}]
 
 
 def llamafactory(record: Record) -> list[Json]:
-    """LLaMA-Factory's sharegpt rows, with `ranking: true` where they are pairs."""
+    """LLaMA-Factory's sharegpt rows; those of pairs need `ranking: true` in its data set list."""
     if record.kind == "preference":
         turns = as_messages(record.prompt, "user")
         sides = {
@@ -69,7 +65,7 @@ def llamafactory(record: Record) -> list[Json]:
         sides = {}
     system = {"system": turns[0]["content"]} if turns[0]["role"] == "system" else {}
     spoken = turns[1:] if system else turns
-    # its loader parses the column, so that rows with other schemas can be in one Arrow table
+    # LLaMA-Factory parses this column: as text, rows with different schemas fit one Arrow table
     tools = {"tools": json.dumps(record.tools, ensure_ascii=False)} if record.tools else {}
     return [{"conversations": [_sharegpt(turn) for turn in spoken], **sides, **system, **tools}]
 
@@ -90,7 +86,7 @@ def openai(record: Record) -> list[Json]:
 
 
 def _with_template_inputs(row: Json, record: Record) -> Json:
-    """A row in one of TRL's shapes with what else its chat template is given."""
+    """Add what else a chat template reads to a row in one of TRL's shapes."""
     if record.tools is not None:
         row["tools"] = record.tools
     if record.template_kwargs is not None:
@@ -115,7 +111,7 @@ EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[Kind]]] = {
     "llamafactory": (llamafactory, frozenset({"preference", "sft"})),
     "openai": (openai, frozenset({"preference", "sft"})),
 }
-"""What `--to` names: the function, and the kinds of record it takes."""
+"""The shapes that `--to` names: a function to rows, and the kinds of record it accepts."""
 
 NATURAL: dict[Kind, str] = {
     "preference": "pairs",
@@ -125,11 +121,11 @@ NATURAL: dict[Kind, str] = {
     "prompt": "prompts",
     "text": "text",
 }
-"""The shape that keeps all of a record, which `--to auto` takes."""
+"""The shape that keeps all of a record; `--to auto` uses that of the first record."""
 
 
-def taken_by(shape: str) -> frozenset[Kind]:
-    """The kinds of record a shape can be made of, by way of pairing too."""
+def accepted_by(shape: str) -> frozenset[Kind]:
+    """Return the kinds of record that a shape accepts, directly or as pairs."""
     kinds = EXPORTS[shape][1]
     ranked: frozenset[Kind] = frozenset({"ranked"}) if "preference" in kinds else frozenset()
     labelled: frozenset[Kind] = frozenset({"unpaired"}) if shape == "pairs" else frozenset()
@@ -137,7 +133,7 @@ def taken_by(shape: str) -> frozenset[Kind]:
 
 
 def unified(row: Json) -> Json:
-    """A row whose parts are all messages, for files in which some are."""
+    """Return a row with all parts as messages, for files in which some rows are conversations."""
     parts = {
         name: as_messages(row[name], "user" if name == "prompt" else "assistant")
         for name in TEXT_PARTS

@@ -1,4 +1,4 @@
-"""Output files: each is written whole or not at all, with a count of what became of the rows."""
+"""Writes output files, each complete or not at all, and counts their rows."""
 
 import contextlib
 import io
@@ -16,23 +16,23 @@ import orjson
 from data_tools.reading import licences_of
 
 BEHIND = 8 << 20
-"""Bytes of a file that may wait in memory for the disk."""
+"""Bytes of a file that may stay in memory before they are dropped from the page cache."""
 
 
 @dataclass
 class Summary:
-    """The account of one output file.
+    """The counts of one output file; as a string, the table that `convert` prints.
 
     Attributes:
         output: The file.
         shape: The shape of its rows.
-        rows_in: Rows read.
-        rows_out: Rows written.
-        dropped: Rows or pairs not written, by reason.
-        formats: Rows in, by source and format.
-        repaired: Rows changed, by repair.
-        halved: Pairs of which only the chosen side was written, as `--to sft` asks.
-        unified: Rows of plain text written as messages, because others are conversations.
+        rows_in: Rows that were read.
+        rows_out: Rows that were written.
+        dropped: Rows or pairs that were not written, by code.
+        formats: Rows that were read, by source and format.
+        repaired: Rows that were changed, by repair.
+        halved: Pairs of which `--to sft` wrote only the chosen side.
+        unified: Rows of text that were written as messages, because others are conversations.
     """
 
     output: Path
@@ -71,18 +71,18 @@ class Summary:
 
 
 def dropped_path(output: Path) -> Path:
-    """Where the rows that an output lacks are listed."""
+    """Return the file that lists the rows which an output lacks."""
     return output.with_name(output.name.removesuffix(".jsonl") + ".dropped.jsonl")
 
 
 def named_for(output: Path, split: str) -> Path:
-    """The output for one split: `pairs.train.jsonl`."""
+    """Return the output file for one split: `pairs.train.jsonl`."""
     stem = output.name.removesuffix(".jsonl")
     return output.with_name(f"{stem}.{split}.jsonl" if split else output.name)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows of cells as aligned plain text: the first column to the left, the others right."""
+    """Format rows of cells as text: the first column is aligned left, the others right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(
@@ -95,7 +95,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write bytes to, under a temporary name until the block ends without an error."""
+    """Open a file for writing bytes; it gets its name when the block ends without an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -109,16 +109,16 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
 
 
 class _WrittenBehind(io.FileIO):
-    """A file that goes to the disk while it grows, so that its pages are used again.
+    """A file whose pages are dropped from the page cache while it grows.
 
-    Memory that the kernel must find anew for every page of a large file costs more than the
-    parsing of what is written to it; and the cache is left to files that are read.
+    The kernel then uses them again. To allocate new pages for a large file takes more time than to
+    parse what is written to it, and it would push files that are read out of the cache.
     """
 
     waiting = 0
 
     def write(self, data: Any) -> int:
-        """Write bytes, and every now and then let go of those on the disk."""
+        """Write bytes, and regularly drop those that are on the disk."""
         written = super().write(data)
         self.waiting += written
         if self.waiting >= BEHIND and sys.platform == "linux":
@@ -128,7 +128,7 @@ class _WrittenBehind(io.FileIO):
 
 
 def json_line(value: Any) -> bytes:
-    """One row of JSON lines, keys in the order they have; integers may have any length."""
+    """Return a row as a line of JSON, keys in their order; integers may have any length."""
     try:
         return orjson.dumps(value, None, orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError as error:

@@ -1,4 +1,4 @@
-"""Repairs of text, each asked for by name and counted; nothing is mended unasked."""
+"""Repairs of text: each is an option of its own and is counted; none happens by itself."""
 
 import re
 from collections import Counter
@@ -13,13 +13,13 @@ ALPACA_FAMILY = {"alpaca", "alpaca-ranked", "alpaca-ranking", "kto-alpaca", "bel
 
 @dataclass
 class Repairs:
-    """The repairs asked for, applied to a row before it is adapted, and how many rows each changed.
+    """The repairs that the user asks for; calling it repairs a row before it is adapted.
 
     Attributes:
-        strip_sentinels: Empty the alpaca `input` that only says there is none.
-        fix_mojibake: Undo text decoded with the wrong encoding (ftfy, safe for Chinese).
-        decode_backslash_n: Turn a literal backslash-n into a newline, in huozi rows only.
-        counts: Rows changed, by repair.
+        strip_sentinels: Empty an alpaca `input` that only says that there is none.
+        fix_mojibake: Repair text that was decoded with the wrong encoding, by ftfy.
+        decode_backslash_n: Turn a literal backslash-n into a newline, only in huozi rows.
+        counts: Rows that were changed, by repair.
     """
 
     strip_sentinels: bool = False
@@ -31,7 +31,7 @@ class Repairs:
         return self.strip_sentinels or self.fix_mojibake or self.decode_backslash_n
 
     def __call__(self, data: dict[str, Any], adapter: Adapter) -> dict[str, Any]:
-        """A mended copy of a row, or the row itself where nothing is to mend."""
+        """Return a repaired copy of a row, or the row itself if no repair changes it."""
         if (
             self.strip_sentinels
             and adapter.name in ALPACA_FAMILY
@@ -40,33 +40,33 @@ class Repairs:
             data = {**data, "input": ""}
             self.counts["strip_sentinels"] += 1
         if self.decode_backslash_n and adapter.name == "huozi":
-            data = self._mended(data, decoded, "decode_backslash_n")
+            data = self._repaired(data, decoded, "decode_backslash_n")
         if self.fix_mojibake:
-            data = self._mended(data, _fix_encoding, "fix_mojibake")
+            data = self._repaired(data, _fix_encoding, "fix_mojibake")
         return data
 
-    def _mended(
-        self, data: dict[str, Any], mend: Callable[[str], str], name: str
+    def _repaired(
+        self, data: dict[str, Any], repair: Callable[[str], str], name: str
     ) -> dict[str, Any]:
-        mended: dict[str, Any] = _mapped(data, mend)
-        if mended == data:
+        repaired: dict[str, Any] = _mapped(data, repair)
+        if repaired == data:
             return data
         self.counts[name] += 1
-        return mended
+        return repaired
 
 
 def decoded(value: str) -> str:
-    """Literal backslash-n as newlines, but in no text with real ones, code or formulas."""
+    """Turn literal backslash-n into newlines, except in text with real ones, code or formulas."""
     if "\\n" not in value or "\n" in value or "```" in value or "$" in value:
         return value
     return re.sub(r"\\n(?![a-z])", "\n", value)
 
 
 def _fix_encoding(value: str) -> str:
-    """Mojibake only: ftfy's other changes rewrite two thirds of Chinese rows."""
+    """Repair mojibake alone: the other changes of ftfy would rewrite two thirds of Chinese rows."""
     import ftfy
 
-    mended: str = ftfy.fix_text(
+    repaired: str = ftfy.fix_text(
         value,
         fix_character_width=False,
         uncurl_quotes=False,
@@ -78,11 +78,11 @@ def _fix_encoding(value: str) -> str:
         remove_control_chars=False,
         fix_surrogates=False,
     )
-    return mended
+    return repaired
 
 
 def _mapped(value: Any, change: Callable[[str], str]) -> Any:
-    """A copy with every string inside changed, keys left as they are."""
+    """Return a copy in which a function has changed every string, but no key."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""Any sources to JSON lines of one shape, with every row that did not make it accounted for."""
+"""Converts sources to JSON lines of one shape, in one process or several."""
 
 import dataclasses
 import io
@@ -38,11 +38,11 @@ from data_tools.reading import (
 def convert(
     sources: list[str], output: Path, conversion: Conversion, *, repairs: Repairs | None = None
 ) -> list[Summary]:
-    """Convert sources into one file, or one a split where they hold several splits.
+    """Convert sources into one file, or one per split if they have several splits.
 
     Raises:
-        DataError: At the first row that is not what it should be, unless they are dropped.
-        ConfigError: For an unknown format.
+        DataError: If a row cannot be used, unless such rows are dropped.
+        ConfigError: If the format is unknown, or the output is one of the sources.
     """
     files = [file for source in sources for file in data_files(source)]
     parts: dict[str, list[Path]] = defaultdict(list)
@@ -57,7 +57,7 @@ def convert(
 
 
 def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
-    """One output file, its list of dropped rows, and the count of both."""
+    """Write one output file and its list of dropped rows, in several processes if that works."""
     for file in files:
         if file.resolve() == output.resolve():
             raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
@@ -65,7 +65,7 @@ def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: R
         try:
             return _written(files, output, conversion, repairs)
         except NotParallel:
-            # what one process cannot do alone, or must report in order, is done in order
+            # start again in one process, which also reports the first error in the order of rows
             conversion = dataclasses.replace(conversion, num_proc=1)
             repairs.counts.clear()
     return _written(files, output, conversion, repairs)
@@ -77,7 +77,7 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
         writer = RecordWriter(Summary(output), conversion, out, lost)
         for file in files:
             if conversion.num_proc > 1:
-                take_in_parallel(file, writer, repairs, watch)
+                convert_in_parallel(file, writer, repairs, watch)
             else:
                 writer.take(
                     examples(
@@ -96,22 +96,22 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
 
 
 LARGER = 16
-"""Pieces for workers are this much larger, since each is sent through a pipe and back."""
+"""How much larger the pieces for workers are: each is sent through a pipe and back."""
 
 
 class NotParallel(Exception):
-    """This file must go through one process: no JSON, rows that belong together, or an error."""
+    """A file that needs one process: it is not JSON, has rows that belong together, or an error."""
 
 
 class Piece(NamedTuple):
-    """Whole rows of a file as bytes; `last` is the end of an array, with its bracket."""
+    """Whole rows of a file as bytes; the last piece of an array includes its bracket."""
 
     raw: bytes
     last: bool
 
 
 class Done(NamedTuple):
-    """What a worker made of a piece."""
+    """The output of a worker for one piece, and its counts."""
 
     out: bytes
     lost: bytes
@@ -121,13 +121,16 @@ class Done(NamedTuple):
     turn_rows: int
 
 
-def take_in_parallel(
+def convert_in_parallel(
     file: Path, writer: RecordWriter, repairs: Repairs, watch: Watch | None = None
 ) -> None:
-    """Convert a file by as many processes as the conversion asks for.
+    """Convert a file in as many processes as the conversion asks for.
+
+    Rows keep their order and their numbers: a worker reports how many rows its piece has, receives
+    the number of the first one, and only then makes the output.
 
     Raises:
-        NotParallel: Where it cannot be done so; nothing else is raised for bad data.
+        NotParallel: If it needs one process, or has bad data.
     """
     kind = "csv" if is_hub_name(file) else file_kind(file)
     if kind not in ("array", "lines"):
@@ -138,13 +141,13 @@ def take_in_parallel(
         cut = cut_into(stream, times=LARGER)
         pieces = (Piece(raw, last) for raw, last in cut)
         start = 0
-        if not writer.shape:  # the first record settles the shape for all
+        if not writer.shape:  # the first record decides the shape of all rows
             first = next(pieces)
             parsed = _parsed(first, kind)
             if parsed is None:
                 raise NotParallel
             _worker_take(parsed, kind, str(file), 0, writer, repairs)
-            if not writer.summary.shape:  # it held no record
+            if not writer.summary.shape:  # there was no record
                 raise NotParallel
             start = sum(len(batch.values) for batch in parsed)
         job = _Job(kind, str(file), writer.conversion, writer.shape, repairs)
@@ -154,7 +157,7 @@ def take_in_parallel(
 
 
 class _Job(NamedTuple):
-    """What every piece of a file needs to know."""
+    """What is the same for all pieces of a file."""
 
     kind: FileKind
     source: str
@@ -164,7 +167,7 @@ class _Job(NamedTuple):
 
 
 def _in_order(pieces: Iterator[Piece], workers: list[Connection], start: int) -> Iterator[Done]:
-    """Deal pieces out in rounds, hand out row numbers, and give the results in order."""
+    """Send one piece to each worker, then their row numbers; yields the results in order."""
     while True:
         busy = []
         for worker, piece in zip(workers, pieces, strict=False):
@@ -186,7 +189,7 @@ def _in_order(pieces: Iterator[Piece], workers: list[Connection], start: int) ->
 
 
 def _started(job: _Job, stack: ExitStack) -> Connection:
-    """A worker process, ended when the stack is."""
+    """Start a worker process that ends with the stack."""
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=_work, args=(theirs, job), daemon=True
@@ -200,7 +203,7 @@ def _started(job: _Job, stack: ExitStack) -> Connection:
 
 
 def _work(pipe: Connection, job: _Job) -> None:
-    """Take pieces until the pipe closes."""
+    """Convert pieces in a worker process until the pipe closes."""
     while True:
         try:
             piece = pipe.recv()
@@ -213,7 +216,7 @@ def _work(pipe: Connection, job: _Job) -> None:
 
 
 def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
-    """The output of a piece; None where an error must be reported in order."""
+    """Return the output of a piece, or None if it has an error, which only one process reports."""
     repairs = Repairs(
         job.repairs.strip_sentinels, job.repairs.fix_mojibake, job.repairs.decode_backslash_n
     )
@@ -240,7 +243,11 @@ def _worker_take(
     writer: RecordWriter,
     repairs: Repairs,
 ) -> None:
-    """Rows of a piece through a writer; rows that must be gathered cannot be cut into pieces."""
+    """Write the rows of a piece.
+
+    Raises:
+        NotParallel: If rows must be joined, since the cut may be between them.
+    """
     forced = by_name(writer.conversion.format) if writer.conversion.format else None
     rows = numbered(parsed, kind, source, writer.unreadable, start=start)
     for found in adapted_batches(rows, forced=forced, repair=repairs if repairs else None):
@@ -263,7 +270,7 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
 
 
 def _parsed(piece: Piece, kind: FileKind) -> list[Batch] | None:
-    """The rows of a piece, or None where the cut was not between rows or the text is broken."""
+    """Parse a piece; None if the cut is inside a row or the text is not JSON."""
     if kind == "lines":
         return list(line_batches(io.BytesIO(piece.raw)))
     try:

@@ -1,4 +1,4 @@
-"""Records to rows of the output, with every record that does not make it written down."""
+"""Writes records as rows of one shape, and lists every record that is not written."""
 
 import itertools
 from collections import defaultdict
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
-from data_tools.convert.export import EXPORTS, NATURAL, taken_by, unified
+from data_tools.convert.export import EXPORTS, NATURAL, accepted_by, unified
 from data_tools.convert.output import Summary, json_line
 from data_tools.formats import (
     HARD,
@@ -27,7 +27,7 @@ from data_tools.formats import (
 from data_tools.reading import Fault, Row, RowError, parse_json
 
 STRAIGHT: frozenset[Kind] = frozenset({"text", "sft", "preference"})
-"""Kinds whose records are written as they come, where the shape takes them and no margin counts."""
+"""Kinds of record that need no pairing: the quick way for nearly all rows of large files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +35,13 @@ class Conversion:
     """What to make of the sources.
 
     Attributes:
-        format: The format all rows are in; empty to detect each row's.
-        to: A name of EXPORTS, or `auto` for the shape that keeps all of the first record; others
-            that it would not keep all of are then refused.
+        format: The format of all rows; empty to detect the format of each.
+        to: A name in EXPORTS, or `auto` for the shape that keeps all of the first record. Under
+            `auto`, a later record of which a part would be lost is an error.
         pairing: How ranked and scored answers become pairs.
-        drop: Whether rows that cannot be read are dropped and counted, rather than ending the run.
+        drop: Whether rows that cannot be used are dropped and counted, instead of ending the run.
         merge_splits: Whether train and test files of a source go to one output.
-        num_proc: Processes; more than one for large files of JSON.
+        num_proc: The number of processes; more than one pays for large JSON files.
     """
 
     format: str = ""
@@ -53,7 +53,14 @@ class Conversion:
 
 
 class RecordWriter:
-    """Takes examples one by one, writes their rows, and keeps the count."""
+    """Writes the rows of examples to one output and counts them.
+
+    Args:
+        summary: Receives the counts.
+        conversion: What to make of the examples.
+        out: The rows.
+        lost: A line for each row or pair that is not written, with its place and the reason.
+    """
 
     def __init__(
         self, summary: Summary, conversion: Conversion, out: IO[bytes], lost: IO[bytes]
@@ -69,7 +76,7 @@ class RecordWriter:
             self.settle(conversion.to)
 
     def settle(self, shape: str) -> None:
-        """Write rows of this shape from now on."""
+        """Set the shape of all rows."""
         self.shape = self.summary.shape = shape
         self._make, self._kinds = EXPORTS[shape]
         asked = self.conversion.to != "auto"
@@ -77,7 +84,7 @@ class RecordWriter:
         self._straight = kinds - {"preference"} if self.least_margin > 0 else kinds
 
     def take(self, examples: Iterable[Example]) -> None:
-        """Write all examples of one file, or of a part of it."""
+        """Write the examples of a file, or of a part of it."""
         last, source, seen = 0, "", 0
         adapter: Adapter | None = None
         for example in examples:
@@ -96,7 +103,7 @@ class RecordWriter:
         self._count(source, adapter, seen)
 
     def finish(self) -> None:
-        """Pair what had to wait for its counterpart, and make the rows of one shape."""
+        """Write the pairs of likes and dislikes, and make all rows messages if some are."""
         for group in self.waiting.values():
             self._pair_labels(group)
         self.summary.rows_out = self.rows_out
@@ -136,21 +143,22 @@ class RecordWriter:
             self._record(row, record)
 
     def _passed_over(self, row: Row) -> Unusable | None:
-        """Why a row taken for a prompt is none, unless prompts were asked for."""
+        """Return why a row is not just a prompt, unless the user asks for prompts."""
         asked = self.conversion.format or self.conversion.to == "prompts"
         return None if asked else passed_over(row.data)
 
     def _record(self, row: Row, record: Record) -> None:
         kind = record.kind
         if kind not in self._kinds:
-            takes = ", ".join(sorted(taken_by(self.shape)))
+            accepted = ", ".join(sorted(accepted_by(self.shape)))
             reason = f"{kind} cannot be written as {self.shape!r}"
-            self._drop(row, "wrong_kind", reason, f"--to {self.shape} takes {takes}; convert apart")
+            remedy = f"--to {self.shape} accepts {accepted}; convert them separately"
+            self._drop(row, "wrong_kind", reason, remedy)
             return
         self._write(row, record)
 
     def _write(self, row: Row, record: Record) -> None:
-        """The rows of a record of a kind that this shape takes."""
+        """Write the rows of a record whose kind this shape accepts."""
         kind = record.kind
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
@@ -172,18 +180,18 @@ class RecordWriter:
         self.rows_out += len(rows)
 
     def _mixed(self, kind: Kind) -> tuple[str, str]:
-        """Why a record of another kind than those before it is refused, and what to do."""
+        """Return why a record of another kind than those before it is an error, and what to do."""
         first = next(one for one, shape in NATURAL.items() if shape == self.shape)
-        both = [name for name in EXPORTS if {kind, first} <= taken_by(name)]
+        both = [name for name in EXPORTS if {kind, first} <= accepted_by(name)]
         reason = f"{kind} among rows written as {self.shape!r}"
         if kind in self._kinds:
             reason += ", which would lose a part of it"
         before = f" ({self.settled_by})" if self.settled_by else ""
         choice = f", or choose what to keep with --to {'|'.join(both)}" if both else ""
-        return reason, f"rows before were {first}{before}: convert the two apart{choice}"
+        return reason, f"rows before were {first}{before}: convert the two separately{choice}"
 
     def _pair_labels(self, group: list[tuple[Row, Record]]) -> None:
-        """Each liked answer to a prompt against each disliked one, capped."""
+        """Write each liked answer to a prompt against each disliked one, up to the limit."""
         liked = [(row, r) for row, r in group if r.label]
         disliked = [(row, r) for row, r in group if not r.label]
         if not liked or not disliked:
@@ -205,7 +213,7 @@ class RecordWriter:
             self._drop(row, "over_cap", "more pairs than --max-pairs for this prompt")
 
     def unreadable(self, error: Exception) -> None:
-        """Count a row that no reader could read, or end the run."""
+        """Count a row that could not be parsed, or raise its error to end the run."""
         if not self.conversion.drop or not isinstance(error, RowError):
             raise error
         self.summary.rows_in += 1
@@ -223,7 +231,7 @@ class RecordWriter:
         )
 
     def _unify(self) -> None:
-        """Rewrite text rows as messages: one file holds one shape, or no reader can type it."""
+        """Rewrite text rows as messages: a column of two types cannot be loaded as Arrow."""
         self.out.flush()
         path = Path(self.out.name)
         rewritten = path.with_name(path.name + ".unified")
@@ -235,7 +243,7 @@ class RecordWriter:
 
 
 def _equal(chosen: Text, rejected: Text) -> bool:
-    """Whether nothing but outer space tells the two sides apart."""
+    """Whether two sides are equal except for white space around them."""
     if type(chosen) is not str or type(rejected) is not str:
         chosen, rejected = plain(chosen), plain(rejected)
     if chosen[:1].isalnum() and rejected[:1].isalnum() and chosen[:1] != rejected[:1]:

@@ -4,6 +4,7 @@ from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
 from data_tools.formats.plain_text import (
     answer_key,
+    before_last_answer,
     contents,
     digest,
     group_id,
@@ -54,6 +55,7 @@ __all__ = [
     "adapted_batches",
     "answer_key",
     "as_messages",
+    "before_last_answer",
     "by_name",
     "contents",
     "detect",

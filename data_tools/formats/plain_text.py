@@ -87,6 +87,14 @@ def prompt_of(record: Record) -> Text:
     return [turn for turn in record.messages if turn["role"] != "assistant"]
 
 
+def before_last_answer(record: Record) -> Text:
+    """Return what a model is given to write the last answer: the prompt, or the turns before it."""
+    if record.messages is None:
+        return record.prompt
+    last = max(i for i, turn in enumerate(record.messages) if turn["role"] == "assistant")
+    return record.messages[:last]
+
+
 def spoken_parts(record: Record) -> list[str]:
     """Return all texts of a record: what is asked, then the answers."""
     answers = [record.chosen, record.rejected, record.completion, *record.answers]

@@ -141,7 +141,7 @@ def with_input(data: Data) -> str:
 
 
 def context(data: Data, question: str) -> Text:
-    """Put the `system` and `history` of a row before its prompt, which stays text if there is none."""
+    """Put the `system` and `history` of a row before its prompt; it stays text without them."""
     if "system" not in data and "history" not in data:
         return question
     system = data.get("system")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from support import write_jsonl
+from support import REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.convert.chatlm import DEFECTS, merge
@@ -132,6 +132,11 @@ def test_the_fixtures_give_the_rows_that_the_rules_leave(shared_data: Path, tmp_
     assert whole.rows_out == expected(shared_data, test=True)
 
 
+def test_the_readme_lists_every_defect() -> None:
+    readme = (REPOSITORY / "data_tools/README.md").read_text("utf-8").splitlines()
+    assert all(f"| `{name}` | {meaning} |" in readme for name, meaning in DEFECTS.items())
+
+
 def test_an_unknown_defect(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="not one of them"):
+    with pytest.raises(ConfigError, match="no such defect"):
         merge([], tmp_path / "out.jsonl", defects=frozenset({"typo"}))

@@ -363,7 +363,7 @@ def test_sources_of_two_kinds_are_refused_unless_a_shape_is_named(
     with pytest.raises(DataError) as caught:
         run([one, other], out, num_proc=num_proc)
     assert str(caught.value).startswith(f"{other}:1: {reason}")
-    assert f"rows before were {first} (one.jsonl): convert the two apart" in str(caught.value)
+    assert f"rows before were {first} (one.jsonl): convert the two separately" in str(caught.value)
     assert not out.exists()
     summary = run([one, other], out, num_proc=num_proc, drop=True)
     assert (summary.rows_in, summary.rows_out) == (2, 1)
