@@ -243,8 +243,8 @@ def test_sharing_out_against_numbers_worked_out_by_hand() -> None:
     buffers = 2 * 4 * 4
     assert three.context - two.context == 2 * (outside + 2 * layer) + buffers
     step = next(live for name, live, _ in alone.phases if name == "optimizer step")
-    assert step == 2 * n  # the gradients; alone the fused step takes nothing beside them
-    # in ZeRO-2 a flat copy of the gradients and one in float32 stand beside them
+    assert step == 2 * n  # the gradients; alone the fused step adds nothing
+    # ZeRO-2 adds a flat copy of the gradients and one in float32
     held = two.weights + two.optimizer + two.context
     assert two.total >= held + (2 + 6) * n // 4 - 1
 
@@ -579,5 +579,5 @@ def test_the_estimate_is_what_a_run_takes(
     size, stage, flags = measure.CASES[case]
     words = measure.command(tiny, size, stage, flags, tmp_path)
     found = measure.compare(stage, words, allocator=True)
-    assert found["measured"] > 400 * 2**20  # so that what libraries do is small beside it
+    assert found["measured"] > 400 * 2**20  # so that what libraries do is small in comparison
     assert 0.8 <= found["estimate"] / found["measured"] <= 1.2

@@ -1,1 +1,1 @@
-"""`align plan`: the memory and time of a stage, told from its recipe before anything is loaded."""
+"""`align plan`: the memory and time of a stage, estimated before anything is loaded."""

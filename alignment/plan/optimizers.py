@@ -1,47 +1,52 @@
-"""What optimizers keep of each parameter, in bytes, and what they need for a moment at a step."""
+"""What optimizers keep for each parameter, in bytes, and what they need in addition at a step."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
-
-class Parameter(Protocol):
-    """What is asked of a parameter: its shape, its size and the bytes of one number."""
-
-    @property
-    def shape(self) -> Sequence[int]: ...  # noqa: D102
-
-    def numel(self) -> int: ...  # noqa: D102
-
-    def element_size(self) -> int: ...  # noqa: D102
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """Bytes that stay between steps, and those that come on top during a step."""
-
-    states: int
-    moment: int = 0
-
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: bitsandbytes quantizes states of 4096 numbers and more, with a float32 scale for each 256.
 _EIGHT_BIT = 1 + 4 / 256
 _SMALL = 4096
 
 
-def _adamw(parameters: Sequence[Parameter]) -> Need:
-    """Two moments, in the dtype of the weights; the fused kernel takes nothing beside them."""
-    return Need(sum(2 * p.numel() * p.element_size() for p in parameters))
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes that stay between steps, and those that are added during a step."""
+
+    states: int
+    moment: int = 0
 
 
-def _adamw_foreach(parameters: Sequence[Parameter]) -> Need:
-    """The unfused one writes the root of the second moment of all parameters at once."""
-    size = sum(p.numel() * p.element_size() for p in parameters)
-    return Need(2 * size, size)
+_Rule: TypeAlias = "Callable[[Sequence[Tensor]], Need]"
 
 
-def _eight_bit(states: int) -> Callable[[Sequence[Parameter]], Need]:
-    def need(parameters: Sequence[Parameter]) -> Need:
+def optimizer_need(name: str, parameters: "Sequence[Tensor]") -> Need:
+    """What the optimizer of the key `optim` takes for these parameters; unknown ones as AdamW."""
+    return _RULES.get(name, _RULES["adamw_torch"])(parameters)
+
+
+def _as_weights(states: int, moment: int = 0) -> _Rule:
+    """States in the dtype of the weights."""
+
+    def need(parameters: "Sequence[Tensor]") -> Need:
+        size = sum(p.nbytes for p in parameters)
+        return Need(states * size, moment * size)
+
+    return need
+
+
+def _float32(states: int) -> _Rule:
+    def need(parameters: "Sequence[Tensor]") -> Need:
+        return Need(states * 4 * sum(p.numel() for p in parameters))
+
+    return need
+
+
+def _eight_bit(states: int) -> _Rule:
+    def need(parameters: "Sequence[Tensor]") -> Need:
         big = sum(p.numel() for p in parameters if p.numel() >= _SMALL)
         small = sum(p.numel() for p in parameters if p.numel() < _SMALL)
         return Need(int(states * (big * _EIGHT_BIT + small * 4)))
@@ -49,15 +54,8 @@ def _eight_bit(states: int) -> Callable[[Sequence[Parameter]], Need]:
     return need
 
 
-def _float32(states: int) -> Callable[[Sequence[Parameter]], Need]:
-    def need(parameters: Sequence[Parameter]) -> Need:
-        return Need(states * 4 * sum(p.numel() for p in parameters))
-
-    return need
-
-
-def _adafactor(parameters: Sequence[Parameter]) -> Need:
-    """A row and a column of each matrix; the update of one parameter in float32, thrice."""
+def _adafactor(parameters: "Sequence[Tensor]") -> Need:
+    """A row and a column of each matrix; at a step three float32 copies of one parameter."""
     states = 0
     for p in parameters:
         *outer, last = p.shape if len(p.shape) else (1,)
@@ -67,36 +65,22 @@ def _adafactor(parameters: Sequence[Parameter]) -> Need:
     return Need(states, 12 * max((p.numel() for p in parameters), default=0))
 
 
-def _none(parameters: Sequence[Parameter]) -> Need:
-    return Need(0)
-
-
-def _one(parameters: Sequence[Parameter]) -> Need:
-    return Need(sum(p.numel() * p.element_size() for p in parameters))
-
-
-_KNOWN: dict[str, Callable[[Sequence[Parameter]], Need]] = {
-    "adamw_torch_fused": _adamw,
-    "adamw_torch": _adamw_foreach,
-    "adamw_hf": _adamw_foreach,
+_RULES: dict[str, _Rule] = {
+    "adamw_torch_fused": _as_weights(2),
+    # not fused: it writes the root of the second moment of all parameters at once
+    "adamw_torch": _as_weights(2, moment=1),
     "adamw_8bit": _eight_bit(2),
     "adamw_bnb_8bit": _eight_bit(2),
     "paged_adamw_8bit": _eight_bit(2),
-    "paged_adamw": _float32(2),
     "paged_adamw_32bit": _float32(2),
     "lion_32bit": _float32(1),
     "paged_lion_32bit": _float32(1),
     "lion_8bit": _eight_bit(1),
     "paged_lion_8bit": _eight_bit(1),
     "adafactor": _adafactor,
-    "sgd": _none,
-    "adagrad": _one,
-    "rmsprop": _one,
+    "sgd": _as_weights(0),
+    "adagrad": _as_weights(1),
+    "rmsprop": _as_weights(1),
     "rmsprop_bnb_32bit": _float32(1),
     "rmsprop_bnb_8bit": _eight_bit(1),
 }
-
-
-def optimizer_need(name: str, parameters: Sequence[Parameter]) -> Need:
-    """What the optimizer of the key `optim` takes for these parameters; unknown ones as AdamW."""
-    return _KNOWN.get(name, _adamw_foreach)(parameters)

@@ -51,7 +51,7 @@ def first_origin(values: Values) -> Origin:
     origin = _read(str(path), values, "model_name_or_path", values["model_revision"])
     try:
         return replace(origin, start=read_start(values))
-    except ConfigError:  # a config is enough to plan with; rows are then taken to be full
+    except ConfigError:  # a config is enough to plan with; then rows are assumed to be full
         return origin
 
 

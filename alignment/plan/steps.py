@@ -103,7 +103,7 @@ class _Step:
                 add_response_forward(model, temperature=1.0, critic=critic, max_logits=limit)
 
     def train(self) -> None:
-        """Forward and backward; with accumulation also of a second batch, beside all gradients."""
+        """Forward and backward; with accumulation again, when all gradients are there."""
         work, models = self.work, self.models
         models.policy.train()
         if work.checkpointing:

@@ -59,7 +59,7 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, help="the larger model; without it only tiny runs")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--default-malloc", action="store_true", help="use glibc's defaults")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

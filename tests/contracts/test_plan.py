@@ -1,11 +1,13 @@
 """The parts of torch and TRL behind `align plan` that are not public, and what they must do."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoModelForCausalLM, LlamaConfig
 from trl.kernels import chunked_logprob
 from trl.trainer import utils
@@ -37,6 +39,22 @@ def test_views_share_one_storage_object() -> None:
         assert torch.empty(4, 4).untyped_storage() is not x.untyped_storage()
 
 
+def test_a_dispatch_mode_sees_every_operation() -> None:
+    seen: list[str] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with FakeTensorMode(), Watch():
+        torch.nn.Linear(2, 3)(torch.empty(4, 2)).sum().backward()
+    assert {"aten.empty.memory_format", "aten.sum.default"} <= set(seen)
+    assert [name for name in seen if "mm" in name]  # forward and backward of the layer
+
+
 def test_the_tile_is_as_large_as_trls() -> None:
     assert (chunked_logprob.TOKEN_CHUNK_SIZE, utils._CHUNKED_LOGPROB_CHUNK_SIZE) == TILE
 
@@ -47,12 +65,20 @@ def test_the_head_takes_what_trls_takes_and_at_most_2_percent_more(
     dtype: torch.dtype, entropy: bool
 ) -> None:
     outputs = ("log_probs", "entropy", "mean_logits", "is_top1")
-    ours = peak(lambda model: add_head(model, is_gpu=False), dtype, entropy)
-    theirs = peak(lambda model: utils.add_fused_lm_head(model, outputs=outputs), dtype, entropy)
+    ours = peak(partial(add_head, is_gpu=False), dtype, entropy=entropy)
+    theirs = peak(partial(utils.add_fused_lm_head, outputs=outputs), dtype, entropy=entropy)
     assert theirs <= ours <= 1.02 * theirs
 
 
-def peak(add: Callable[[Any], None], dtype: torch.dtype, entropy: bool) -> int:
+def test_on_a_gpu_the_head_makes_no_copies_of_its_tile() -> None:
+    cpu, gpu = (
+        peak(partial(add_head, is_gpu=is_gpu), torch.float32, entropy=False)
+        for is_gpu in (False, True)
+    )
+    assert cpu - gpu == 7.25 * 4 * TILE[0] * TILE[1]
+
+
+def peak(add: Callable[[Any], None], dtype: torch.dtype, *, entropy: bool) -> int:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(WIDE, dtype=dtype)
     with FakeTensorMode():
