@@ -123,7 +123,7 @@ def runs_command(folder: Path) -> None:
     from rich.markup import escape
     from rich.tree import Tree
 
-    from alignment.runs.lineage import Node, describe_run, find_runs
+    from alignment.runs import Node, describe_run, find_runs
 
     def grow(tree: Tree, nodes: "tuple[Node, ...] | list[Node]") -> None:
         for node in nodes:

@@ -16,7 +16,7 @@ from data_tools.stats.measure import stats
 from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
 
 if TYPE_CHECKING:
-    from data_tools.rendering.render import Renderer
+    from data_tools.rendering import Renderer
 
 Options = Mapping[str, Any]
 COLOURS = {"error": "red", "warn": "yellow", "info": "blue"}
@@ -181,8 +181,7 @@ def _styled(token: Token, index: int) -> str:
 def _model(options: Options) -> "Renderer | None":
     if not options["tokenizer"]:
         return None
-    from data_tools.rendering.render import Renderer
-    from data_tools.rendering.tokenizer import read_tokenizer
+    from data_tools.rendering import Renderer, read_tokenizer
 
     return Renderer(
         read_tokenizer(options["tokenizer"]),

@@ -28,7 +28,6 @@ LAYERS = {
     "alignment.ppo": 4,
     "alignment.data": 4,
     "alignment.trackers": 4,
-    "alignment.trackers.names": 0,  # what `report_to` accepts, which settings validate
     "alignment.memory": 5,
     "alignment.training": 6,
     "alignment.stages": 7,

@@ -13,11 +13,11 @@ from test_reliability import sft
 from transformers import TrainerCallback
 
 from alignment.runs.record import Run, load_run
+from alignment.settings.trackers import TRACKERS, KnownTracker
 from alignment.trackers.base import TrainerEvent
 from alignment.trackers.files import FileTracker
 from alignment.trackers.integrations import IntegrationTracker
 from alignment.trackers.multiplexer import Trackers
-from alignment.trackers.names import TRACKERS, KnownTracker
 from alignment.training.run import run_stage
 
 LOST = "the tracker is gone\nand a second line"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from alignment.registry import Stage
 from data_tools.formats import Record, Unusable
-from data_tools.rendering.render import Renderer, Spoken, Tokens
+from data_tools.rendering import Renderer, Spoken, Tokens
 from data_tools.shapes import Served
 
 Ids: TypeAlias = list[int]

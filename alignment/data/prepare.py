@@ -31,10 +31,10 @@ from alignment.data.columns import Encoded, Limits, encode, sequences
 from alignment.data.sources import digest_of, digest_source, files_of, hub_digest
 from alignment.errors import DataError
 from alignment.registry import Stage
-from alignment.runs.record import Source
+from alignment.runs import Source
 from data_tools.formats import Unusable, prompt_key
 from data_tools.reading import Fault, RowError, file_kind, progress
-from data_tools.rendering.render import Renderer, Spoken, count_roles
+from data_tools.rendering import Renderer, Spoken, count_roles
 from data_tools.shapes import Served, serve
 
 _BATCH = 256

@@ -26,10 +26,8 @@ from alignment.models.chat_template import (
 )
 from alignment.models.folders import load_config, weights_place
 from alignment.registry import Stage
-from alignment.runs.files import MODEL_CONFIG
-from alignment.runs.record import Source
-from data_tools.rendering.render import Renderer
-from data_tools.rendering.tokenizer import ModelTokenizer
+from alignment.runs import MODEL_CONFIG, Source
+from data_tools.rendering import ModelTokenizer, Renderer
 
 Numbers = npt.NDArray[np.int64]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
-from alignment.runs.record import Source
+from alignment.runs import Source
 from data_tools.reading import data_files, hub_revision, hub_splits, is_hub_name
 
 #: Roles of data, and the keys that name them.

@@ -14,8 +14,7 @@ from alignment.errors import DataError
 from alignment.evaluate.loading import Policy
 from alignment.evaluate.records import Prompt
 from data_tools.formats.record import Unusable
-from data_tools.rendering.render import Renderer
-from data_tools.rendering.tokenizer import from_transformers
+from data_tools.rendering import Renderer, from_transformers
 
 
 @dataclass(frozen=True)

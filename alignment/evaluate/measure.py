@@ -25,7 +25,7 @@ from alignment.evaluate.summaries import Measured, rule_kinds, summarise
 from alignment.models.folders import load_config, max_positions
 from alignment.models.tokenizer import load_tokenizer
 from alignment.ppo.scorer import load_scorer
-from alignment.runs.record import versions
+from alignment.runs import versions
 
 Advance = Callable[[int], None]
 

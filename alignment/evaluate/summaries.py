@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from alignment.evaluate import statistics
 from alignment.evaluate.records import Answer, Estimate, NamedModel, Rule, Summary
 from alignment.models.folders import adapter_base
-from alignment.runs.record import find_run
+from alignment.runs import find_run
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from alignment.memory.longest_batch import LongestBatch, LongestResponses, Longe
 from alignment.memory.restore import RandomStates, memory_of_later_steps, undone
 from alignment.processes import is_main, rank
 from alignment.registry import STAGES
-from alignment.runs.record import Run
+from alignment.runs import Run
 
 _DDP = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 

@@ -17,11 +17,10 @@ from alignment.errors import ConfigError
 from alignment.models.folders import tokenizer_home
 from alignment.models.tokenizer import load_tokenizer
 from alignment.registry import Stage
-from alignment.runs.files import TOKENIZER
+from alignment.runs import TOKENIZER
 from data_tools import rendering
 from data_tools.formats import Unusable
-from data_tools.rendering.conversation import ChatTemplate
-from data_tools.rendering.tokenizer import ModelTokenizer, from_transformers, read_tokenizer
+from data_tools.rendering import ChatTemplate, ModelTokenizer, from_transformers, read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -10,7 +10,7 @@ from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from alignment.errors import ConfigError
 from alignment.models.folders import adapter_base, load_config, weights_place
-from alignment.runs.files import ADAPTER_WEIGHTS, MODEL_CONFIG
+from alignment.runs import ADAPTER_WEIGHTS, MODEL_CONFIG
 
 _REMEDY = "train one with the rm stage"
 

@@ -5,14 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from alignment.errors import ConfigError
-from alignment.runs.files import (
+from alignment.runs import (
     ADAPTER_CONFIG,
     MODEL_CONFIG,
     TOKENIZER_CONFIG,
+    Run,
     checkpoints,
     holds_weights,
+    load_run,
 )
-from alignment.runs.record import Run, load_run
 from alignment.settings.reward_spec import parse_reward
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from alignment.models.classifier import load_adapter_classifier
 from alignment.models.folders import read_adapter
 from alignment.models.policy import load_causal_model
 from alignment.models.tokenizer import load_tokenizer
-from alignment.runs.files import ADAPTER_CONFIG
+from alignment.runs import ADAPTER_CONFIG
 
 #: Largest change of a logit, relative to their mean size, by dtype: rounding and no more.
 _TOLERANCE = {torch.float32: 1e-3, torch.float16: 5e-2, torch.bfloat16: 2e-1}

@@ -7,7 +7,7 @@ from alignment.disk import digest_file
 from alignment.errors import ConfigError
 from alignment.models.folders import adapter_base, check_model
 from alignment.registry import ROLES, STAGES
-from alignment.runs.record import Parent, identify
+from alignment.runs import Parent, identify
 from alignment.secrets import redact_text
 from alignment.settings.reward_spec import (
     RewardKind,

@@ -24,7 +24,7 @@ from alignment.errors import ConfigError
 from alignment.models.classifier import new_classifier
 from alignment.models.folders import DEFAULT_REVISION, adapter_base, weights_place
 from alignment.models.tokenizer import load_tokenizer
-from alignment.runs.files import TOKENIZER_CONFIG
+from alignment.runs import TOKENIZER_CONFIG
 
 
 def load_causal_model(

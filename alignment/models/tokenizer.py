@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from alignment.errors import ConfigError
 from alignment.models.folders import DEFAULT_REVISION, tokenizer_home, tokenizer_place
-from alignment.runs.files import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
+from alignment.runs import CHAT_TEMPLATE, TOKENIZER, TOKENIZER_CONFIG
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

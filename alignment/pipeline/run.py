@@ -20,11 +20,17 @@ from alignment.pipeline.file import Pipeline, Step
 from alignment.pipeline.functions import check_functions
 from alignment.pipeline.launch import command, take_launch_words
 from alignment.registry import ROLES, STAGES
-from alignment.runs.changes import changes
-from alignment.runs.files import checkpoints
-from alignment.runs.folder import delete_previous_runs, previous_runs
-from alignment.runs.lock import locked
-from alignment.runs.record import Parent, Run, fingerprint, load_run
+from alignment.runs import (
+    Parent,
+    Run,
+    changes,
+    checkpoints,
+    delete_previous_runs,
+    fingerprint,
+    load_run,
+    locked,
+    previous_runs,
+)
 from alignment.secrets import redact_words
 from alignment.settings.resolve import Settings, did_you_mean, resolve
 

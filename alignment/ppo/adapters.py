@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from alignment.runs.files import ADAPTER_WEIGHTS
+from alignment.runs import ADAPTER_WEIGHTS
 
 BORROWED = "reward_"
 """How names of reward adapters on the policy's base begin."""

@@ -30,7 +30,7 @@ from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import response_window
 from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.reward_models import ModelReward
-from alignment.runs.files import VALUE_HEAD
+from alignment.runs import VALUE_HEAD
 
 CRITIC = "critic"
 

@@ -7,8 +7,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from data_tools.rendering.render import Renderer
-from data_tools.rendering.tokenizer import from_transformers
+from data_tools.rendering import Renderer, from_transformers
 
 #: More bytes than what a chat template adds around a message or two.
 _TEMPLATE_BYTES = 256

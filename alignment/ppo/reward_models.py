@@ -16,8 +16,7 @@ from alignment.models.folders import max_positions
 from alignment.ppo.adapters import active_adapter, add_saved_adapter, evaluating
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
 from data_tools.formats.record import Record, Unusable
-from data_tools.rendering.render import Renderer
-from data_tools.rendering.tokenizer import from_transformers
+from data_tools.rendering import Renderer, from_transformers
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,7 @@ from alignment.models.tokenizer import load_tokenizer
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats
 from alignment.ppo.reward_http import HttpReward
 from alignment.ppo.reward_models import AdapterReward, ModelReward
-from alignment.runs.files import RECORD, REWARD_STATS
-from alignment.runs.record import load_run
+from alignment.runs import RECORD, REWARD_STATS, load_run
 from alignment.settings.reward_spec import RewardKind, load_function, parse_reward
 
 logger = logging.getLogger(__name__)

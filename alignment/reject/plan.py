@@ -15,8 +15,7 @@ from alignment.models.tokenizer import has_chat_template
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
-from alignment.runs.files import MODEL_CONFIG
-from alignment.runs.record import Parent, identify, versions
+from alignment.runs import MODEL_CONFIG, Parent, identify, versions
 from data_tools.reading import data_files
 
 _BATCH, _VLLM_BATCH = 16, 512

@@ -7,7 +7,7 @@ from pathlib import Path
 from alignment.processes import is_main
 from alignment.reject.output import Account
 from alignment.reject.plan import Options, make_plan
-from alignment.runs.lock import locked
+from alignment.runs import locked
 
 
 def reject(

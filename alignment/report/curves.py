@@ -9,7 +9,7 @@ from typing import Any
 from alignment.registry import STAGES, Panel
 from alignment.report import charts
 from alignment.report.headline import number
-from alignment.runs.files import METRICS
+from alignment.runs import METRICS
 
 MOST_POINTS = 400
 _MOST_GUESSED = 6

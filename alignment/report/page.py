@@ -18,8 +18,7 @@ from alignment.report import charts
 from alignment.report.answers import breakdowns, side_by_side
 from alignment.report.curves import Curve, draw_curves
 from alignment.report.headline import headline, number, percent, verdict
-from alignment.runs.lineage import Node, find_runs
-from alignment.runs.record import Run
+from alignment.runs import Node, Run, find_runs
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Rule, Values, bounds
 from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
-from alignment.trackers.names import TRACKERS
+from alignment.settings.trackers import TRACKERS
 
 #: A key, the value that asks for a package, the package, and its extra of ours.
 _PACKAGES = (

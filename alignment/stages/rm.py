@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from alignment.disk import write_text
 from alignment.processes import is_main
 from alignment.registry import Stage, help_keys, panel
-from alignment.runs.files import REWARD_STATS
+from alignment.runs import REWARD_STATS
 
 if TYPE_CHECKING:
     from alignment.training.job import Job

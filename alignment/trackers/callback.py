@@ -4,7 +4,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from alignment.runs.record import Run
+from alignment.runs import Run
 from alignment.trackers.base import Tracker, TrainerEvent
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignment.disk import write_text
-from alignment.runs.files import METRICS
+from alignment.runs import METRICS
 from alignment.secrets import redact_text
 from alignment.trackers.base import Tracker, TrainerEvent
 

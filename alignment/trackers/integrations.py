@@ -7,7 +7,7 @@ from typing import Any
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from alignment.runs.record import Run
+from alignment.runs import Run
 from alignment.trackers.base import Tracker, TrainerEvent
 
 

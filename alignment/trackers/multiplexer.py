@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from alignment.runs.record import Run
+from alignment.runs import Run
 from alignment.secrets import redact_text
+from alignment.settings.trackers import TRACKERS
 from alignment.trackers.base import Tracker, TrainerEvent
 from alignment.trackers.files import FileTracker
-from alignment.trackers.names import TRACKERS
 
 _STARTING = "starting"
 _FINISHING = "finishing"

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import click
 import wandb
 
-from alignment.runs.record import Run
+from alignment.runs import Run
 from alignment.trackers.integrations import IntegrationTracker, as_cell
 from alignment.trackers.multiplexer import first_line
 

@@ -10,7 +10,7 @@ from alignment.data.rows import Start, prepare_stage
 from alignment.models.policy import load_policy
 from alignment.models.tokenizer import load_tokenizer
 from alignment.training.job import Job
-from data_tools.rendering.tokenizer import from_transformers
+from data_tools.rendering import from_transformers
 
 
 def trainer_arguments(

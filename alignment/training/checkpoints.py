@@ -11,7 +11,7 @@ from pathlib import Path
 
 from alignment.disk import digest_file, sync, write_text
 from alignment.errors import ConfigError
-from alignment.runs.files import (
+from alignment.runs import (
     MANIFEST,
     OPTIMIZER_STATES,
     SCHEDULER_STATE,

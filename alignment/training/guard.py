@@ -18,8 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from alignment.disk import write_text
 from alignment.errors import Interrupted, TrainingError
 from alignment.registry import STAGES
-from alignment.runs.files import checkpoint_name
-from alignment.runs.record import Run
+from alignment.runs import Run, checkpoint_name
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
 

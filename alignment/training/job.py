@@ -19,9 +19,7 @@ from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import is_main
 from alignment.registry import STAGES
-from alignment.runs.changes import changes
-from alignment.runs.folder import check_output, previous_runs, set_aside
-from alignment.runs.record import Run, new_run
+from alignment.runs import Run, changes, check_output, new_run, previous_runs, set_aside
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
 from alignment.settings.resolve import Settings

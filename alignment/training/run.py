@@ -16,8 +16,7 @@ from alignment.errors import AlignError, Interrupted, TrainingError
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
-from alignment.runs.folder import delete_previous_runs
-from alignment.runs.lock import locked
+from alignment.runs import delete_previous_runs, locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
 from alignment.settings.resolve import describe, resolve
 from alignment.training.job import Job, open_job, recorded

@@ -37,9 +37,11 @@ class PreparedRewardTrainer(RewardTrainer):  # type: ignore[misc]
 class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     """DPOTrainer that takes prepared rows as they are, with masks within the answers."""
 
+    data_collator: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        given: Any = self.data_collator
+        given = self.data_collator
         self.data_collator = MaskedPreferences(
             pad_token_id=given.pad_token_id,
             max_length=given.max_length,
@@ -54,9 +56,11 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 class PreparedKTOTrainer(KTOTrainer):  # type: ignore[misc]
     """KTOTrainer that shuffles prepared rows once, with masks within the answers."""
 
+    data_collator: Any
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        given: Any = self.data_collator
+        given = self.data_collator
         self.data_collator = MaskedAnswers(
             pad_token_id=given.pad_token_id,
             max_length=given.max_length,

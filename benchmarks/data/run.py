@@ -78,8 +78,7 @@ def tokens(folder: Path, gigabytes: float, repeats: int) -> None:
     from data_tools.checks import Where
     from data_tools.checks.lengths import Truncation
     from data_tools.formats import Record, examples
-    from data_tools.rendering.render import Renderer
-    from data_tools.rendering.tokenizer import read_tokenizer
+    from data_tools.rendering import Renderer, read_tokenizer
 
     make_tokenizer().save_pretrained(folder)
     tokenizer = read_tokenizer(folder)

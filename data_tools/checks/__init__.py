@@ -1,4 +1,4 @@
-"""What can be wrong with preference data: stable codes, how bad each is, what it means."""
+"""Lists what can be wrong with preference data: stable codes, their severity and meaning."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -12,8 +12,8 @@ class Check(NamedTuple):
     """One kind of flaw.
 
     Attributes:
-        severity: error (the row harms or breaks training), warn (look at it), info.
-        meaning: One line for tables and for the README.
+        severity: `error` (the row harms or breaks training), `warn` (look at it) or `info`.
+        meaning: One line for tables and the README.
     """
 
     severity: str
@@ -28,7 +28,13 @@ class Where(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """One flaw in one row; `part` is where in it, `found` what, already safe to print."""
+    """One flaw of one row.
+
+    Attributes:
+        code: A key of CHECKS.
+        part: The part of the record that has it, or nothing.
+        found: What was found; safe to print, without personal data and secrets.
+    """
 
     code: str
     part: str = ""
@@ -37,77 +43,83 @@ class Finding(NamedTuple):
 
 CHECKS: dict[str, Check] = {
     "malformed": Check("error", "the row cannot be parsed: JSON, CSV, UTF-8"),
-    "duplicate_key": Check("error", "a key stands twice in one object"),
-    "schema": Check("error", "keys, types or roles are not those of any format"),
-    "empty_prompt": Check("error", "nothing visible in the prompt"),
-    "empty_chosen": Check("error", "nothing visible in the chosen answer"),
-    "empty_rejected": Check("error", "nothing visible in the rejected answer"),
-    "empty_completion": Check("error", "nothing visible in the answer"),
-    "empty_messages": Check("error", "nothing visible in the last turn"),
-    "empty_text": Check("error", "nothing visible in the text"),
+    "duplicate_key": Check("error", "a key appears twice in one object"),
+    "schema": Check("error", "keys, types or roles are those of no format"),
+    "empty_prompt": Check("error", "the prompt has no visible character"),
+    "empty_chosen": Check("error", "the chosen answer has no visible character"),
+    "empty_rejected": Check("error", "the rejected answer has no visible character"),
+    "empty_completion": Check("error", "the answer has no visible character"),
+    "empty_messages": Check("error", "the last turn has no visible character"),
+    "empty_text": Check("error", "the text has no visible character"),
     "prompt_mismatch": Check("error", "chosen and rejected do not answer the same prompt"),
-    "unusable": Check("error", "the row holds no pair: no answer, one answer, unranked"),
-    "chosen_eq_rejected": Check("error", "both answers are equal but for outer space"),
-    "chosen_eq_rejected_normalised": Check(
-        "error", "equal after NFKC, without spaces, case folded"
+    "unusable": Check("error", "the row gives no pair: no answer, one answer, unranked"),
+    "chosen_eq_rejected": Check(
+        "error", "both answers are equal, except for white space around them"
     ),
-    "chosen_near_rejected": Check("warn", "answers at least 95 % alike"),
+    "chosen_eq_rejected_normalised": Check(
+        "error", "both answers are equal after NFKC, without spaces, case folded"
+    ),
+    "chosen_near_rejected": Check("warn", "the answers are at least 95 % similar"),
     "answer_is_prefix": Check("warn", "one answer is the beginning of the other"),
     "tie": Check("warn", "both answers have the same score"),
     "negative_margin": Check("error", "the rejected answer has the higher score"),
-    "min_margin": Check("info", "scores closer than `--min-margin`"),
-    "no_margin": Check("info", "no scores to hold `--min-margin` against"),
-    "over_cap": Check("info", "more pairs on the prompt than `--max-pairs`"),
+    "min_margin": Check("info", "the scores are closer than `--min-margin`"),
+    "no_margin": Check("info", "there are no scores to compare with `--min-margin`"),
+    "over_cap": Check("info", "the prompt has more pairs than `--max-pairs`"),
     "duplicate_pair": Check("warn", "the same prompt, chosen and rejected as an earlier row"),
-    "duplicate_prompt": Check("warn", "the prompt of an earlier row: split by group"),
-    "contradiction": Check("error", "another row on this prompt prefers the other way round"),
-    "preference_cycle": Check("warn", "preferences on one prompt run in a circle"),
-    "chosen_elsewhere_rejected": Check("info", "an answer is chosen here, rejected there"),
+    "duplicate_prompt": Check("warn", "the same prompt as an earlier row: split by group"),
+    "contradiction": Check("error", "another row on this prompt prefers the other answer"),
+    "preference_cycle": Check("warn", "the preferences on one prompt form a circle"),
+    "chosen_elsewhere_rejected": Check(
+        "info", "an answer is chosen in one row and rejected in another"
+    ),
     "rejected_in_many": Check("warn", "one answer is rejected under five or more prompts"),
-    "leak_exact": Check("error", "the prompt of an evaluation row is a training row's"),
-    "leak_near": Check("warn", "a training prompt is nearly that of an evaluation row"),
-    "contamination": Check("warn", "training text holds a good part of an evaluation row"),
-    "role_order": Check("warn", "two turns of one role in a row, or the answer is not last"),
+    "leak_exact": Check("error", "a training row has the prompt of an evaluation row"),
+    "leak_near": Check("warn", "a training row has nearly the prompt of an evaluation row"),
+    "contamination": Check("warn", "training text contains a large part of an evaluation row"),
+    "role_order": Check(
+        "warn", "two turns of one role follow each other, or the last turn is no answer"
+    ),
     "role_marker_in_body": Check("warn", "`Human:` or `Assistant:` inside a turn"),
-    "special_token": Check("error", "a template's or tokenizer's token in the text"),
-    "literal_backslash_n": Check("warn", "a backslash and an n where a newline may be meant"),
+    "special_token": Check("error", "the text contains a special token of a template or tokenizer"),
+    "literal_backslash_n": Check("warn", "a backslash and an n that may mean a newline"),
     "replacement_char": Check("warn", "U+FFFD: text was lost in decoding"),
-    "zero_width_or_control": Check("warn", "characters that cannot be seen"),
+    "zero_width_or_control": Check("warn", "invisible characters"),
     "mojibake": Check("warn", "text decoded with the wrong encoding"),
     "html": Check("info", "HTML tags or entities"),
-    "sentinel_input": Check("warn", "the prompt ends in `No input`, `无输入` and the like"),
+    "sentinel_input": Check("warn", "the prompt ends in `No input`, `无输入` or the like"),
     "language_mismatch": Check("warn", "chosen and rejected are in different languages"),
     "language_of_prompt": Check("info", "neither answer is in the prompt's language"),
     "script_mismatch": Check("info", "one answer in traditional, one in simplified Chinese"),
-    "unfinished_answer": Check("info", "an answer without a final mark: cut off?"),
+    "unfinished_answer": Check("info", "an answer without final punctuation: is it cut off?"),
     "pii_email": Check("warn", "an e-mail address"),
     "pii_phone_cn": Check("warn", "a Chinese mobile number"),
     "pii_phone_us": Check("warn", "a US telephone number"),
-    "pii_ssn_like": Check("warn", "written like a US social security number"),
-    "pii_id_cn": Check("warn", "a Chinese identity number with a right checksum"),
-    "pii_card": Check("warn", "a payment card number with a right checksum"),
+    "pii_ssn_like": Check("warn", "looks like a US social security number"),
+    "pii_id_cn": Check("warn", "a Chinese identity number with a valid checksum"),
+    "pii_card": Check("warn", "a payment card number with a valid checksum"),
     "pii_ipv4": Check("info", "an IPv4 address"),
     "secret": Check("error", "a key of AWS, GitHub, OpenAI, Hugging Face, or a private key"),
     "length_bias": Check("warn", "chosen is longer in over 60 % (or under 40 %) of the pairs"),
-    "refusal_shortcut": Check("warn", "refusals stand on one side: declining is the label"),
+    "refusal_shortcut": Check("warn", "refusals are on one side: declining gives the label away"),
     "template_shortcut": Check("warn", "answers of one side begin or end in the same words"),
-    "cue_shortcut": Check("warn", "a list, a final mark or the like tells the sides apart"),
-    "model_shortcut": Check("warn", "one model's answers stand on one side"),
+    "cue_shortcut": Check("warn", "a list, final punctuation or the like gives the label away"),
+    "model_shortcut": Check("warn", "the answers of one model are on one side"),
     "template": Check("error", "the chat template refuses the row, or hides where an answer is"),
     "truncated": Check("info", "longer than max_length under the tokenizer and template"),
     "truncated_share": Check("warn", "over 1 % of the records are longer than max_length"),
-    "cut_one_side": Check("warn", "one side is cut more often: being cut is the label"),
+    "cut_one_side": Check("warn", "one side is cut more often: the cut gives the label away"),
     "prompt_truncated": Check("error", "the prompt alone fills max_length: no answer is left"),
-    "equal_once_cut": Check("error", "chosen and rejected are equal once cut to max_length"),
+    "equal_once_cut": Check("error", "chosen and rejected are equal after the cut to max_length"),
     "licence": Check("info", "the source forbids commercial use, or states no licence"),
 }
 
 
 def known(fail_on: Iterable[str]) -> frozenset[str]:
-    """What `--fail-on` names, each a code or a severity.
+    """Check what `--fail-on` names.
 
     Raises:
-        ConfigError: If one is neither.
+        ConfigError: If a name is neither a code nor a severity.
     """
     names = frozenset(fail_on)
     if unknown := sorted(names - set(CHECKS) - set(SEVERITIES)):
@@ -119,7 +131,11 @@ def known(fail_on: Iterable[str]) -> frozenset[str]:
 
 
 def failing(found: Iterable[str], fail_on: Iterable[str]) -> list[str]:
-    """Of the codes found those that fail a run: errors, and what `fail_on` names or what is worse.
+    """Return the codes that fail a run: errors, named codes, and all from a named severity on.
+
+    Args:
+        found: The codes that were found.
+        fail_on: Codes and severities; the mildest severity counts.
 
     Raises:
         ConfigError: If `fail_on` names neither a code nor a severity.

@@ -1,4 +1,4 @@
-"""Which language a text is in, by the scripts of its letters; no model, no guess."""
+"""Finds the language of a text by the scripts of its letters, without a model."""
 
 import re
 
@@ -18,10 +18,10 @@ _TELLING = re.compile(f"[{''.join(sorted(TRADITIONAL ^ SIMPLIFIED))}]")
 
 
 def language(text: str) -> str:
-    """`zh`, `ja`, `ko`, `en`, `mixed` or `other`, by shares of the characters that are not space.
+    """Return `zh`, `ja`, `ko`, `en`, `mixed` or `other`, by shares of the visible characters.
 
-    ja from 5 % kana and ko from 30 % Hangul; zh from 30 % Han; en from half Latin with under 5 %
-    Han; mixed from 5 % Han; else other, which numbers, code and further scripts are too.
+    5 % kana are `ja`, 30 % Hangul `ko`, 30 % Han `zh`, 5 % Han `mixed`, half Latin `en`, in this
+    order; everything else is `other`, such as numbers, code and further scripts.
     """
     size = sum(map(len, text.split()))
     if not size:
@@ -41,7 +41,7 @@ def language(text: str) -> str:
 
 
 def chinese_script(text: str) -> str:
-    """`traditional`, `simplified` or nothing, by characters that only one of them uses."""
+    """Return `traditional`, `simplified` or nothing, by characters that only one of them has."""
     letters = set(_TELLING.findall(text))
     traditional = len(letters & _ONLY_TRADITIONAL)
     simplified = len(letters) - traditional
@@ -51,5 +51,5 @@ def chinese_script(text: str) -> str:
 
 
 def _share(letters: re.Pattern[str], text: str, size: int) -> float:
-    """Share of the characters that a pattern of runs takes in."""
+    """Return the share of the characters that a pattern of runs matches."""
     return sum(map(len, letters.findall(text))) / size

@@ -9,7 +9,7 @@ from data_tools.checks import Finding, Where
 from data_tools.formats import Record, Unusable, plain
 
 if TYPE_CHECKING:
-    from data_tools.rendering.render import Renderer, Spoken, Tokens
+    from data_tools.rendering import Renderer, Spoken, Tokens
 
 RESAMPLES = 1000
 FAIR, STRONG = 0.60, 0.70

@@ -1,4 +1,4 @@
-"""Checks of one record: its texts, and how its parts stand to each other."""
+"""Checks one record: its texts, and its parts against each other."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +16,11 @@ LONGEST_COMPARED = 20_000
 
 
 def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[Finding]:
-    """All flaws that a record shows by itself.
+    """Yield all flaws that a record shows by itself.
 
     Args:
         record: The record.
-        special: Tokens of a named tokenizer that must not stand in a text.
+        special: Special tokens of a tokenizer, which must not be in a text.
     """
     for part, value in _parts(record):
         for content in contents(value):
@@ -39,16 +39,16 @@ def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[
 
 
 def cut_by_length(data: Mapping[str, Any]) -> Iterator[Finding]:
-    """What a row says of answers that stopped at the most tokens allowed, as generators note it."""
+    """Yield answers that stopped at the token limit, if the generator has noted it in the row."""
     for key, part in (("finish_reason", "rejected"), ("chosen_finish_reason", "chosen")):
         if data.get(key) == "length":
             yield Finding("unfinished_answer", part, f"{key}: length")
 
 
 def pair_findings(record: Record) -> Iterator[Finding]:
-    """How the two sides of a pair stand to each other and to the prompt."""
+    """Yield the flaws that the two sides of a pair show together and with the prompt."""
     chosen, rejected = plain(record.chosen), plain(record.rejected)
-    yield from _likeness(chosen, rejected)
+    yield from _similarity(chosen, rejected)
     if record.margin is not None and record.margin <= 0:
         yield Finding("tie" if record.margin == 0 else "negative_margin", "", f"{record.margin:g}")
     spoken = language(chosen), language(rejected)
@@ -65,8 +65,8 @@ def pair_findings(record: Record) -> Iterator[Finding]:
             yield Finding("unfinished_answer", part)
 
 
-def _likeness(chosen: str, rejected: str) -> Iterator[Finding]:
-    """The strongest statement of how alike two answers are; nothing where they differ well."""
+def _similarity(chosen: str, rejected: str) -> Iterator[Finding]:
+    """Yield the strongest code for the similarity of two answers; nothing if they differ enough."""
     one, other = chosen.strip(), rejected.strip()
     if one == other:
         yield Finding("chosen_eq_rejected")
@@ -82,7 +82,7 @@ def _likeness(chosen: str, rejected: str) -> Iterator[Finding]:
     if longer <= LONGEST_COMPARED and shorter >= longer * 0.9:
         ratio = fuzz.ratio(one, other, score_cutoff=NEAR)
         if ratio:
-            yield Finding("chosen_near_rejected", "", f"{ratio:.1f} % alike")
+            yield Finding("chosen_near_rejected", "", f"{ratio:.1f} % similar")
 
 
 def _parts(record: Record) -> list[tuple[str, Text]]:
@@ -101,13 +101,13 @@ def _turn_order(turns: list[Message], part: str) -> Iterator[Finding]:
     roles = [turn["role"] for turn in turns]
     for i, (one, following) in enumerate(itertools.pairwise(roles), start=1):
         if one == following and one in ("user", "assistant"):
-            yield Finding("role_order", part, f"turns {i} and {i + 1} are both {one}'s")
+            yield Finding("role_order", part, f"turns {i} and {i + 1} are both of the {one}")
             return
     if part == "messages" and roles[-1] != "assistant":
-        yield Finding("role_order", part, f"the last turn is the {roles[-1]}'s")
+        yield Finding("role_order", part, f"the last turn is of the {roles[-1]}")
 
 
 def _unfinished(answer: str) -> bool:
-    """Whether a text of some length ends in a letter or a comma, as cut answers do."""
+    """Whether a text of some length ends in a letter or a comma, as answers do that are cut off."""
     tail = answer.rstrip()
     return len(tail) > 20 and (tail[-1].isalnum() or tail[-1] in ",，、")

@@ -1,4 +1,4 @@
-"""Checks across rows: repeats, contradictions, circles, answers rejected everywhere."""
+"""Checks across rows: repeats, contradictions, circles, answers that are rejected everywhere."""
 
 import functools
 from collections import defaultdict
@@ -11,11 +11,13 @@ from data_tools.formats import Record, answer_key, plain, prompt_key
 from data_tools.reading import split_of
 
 MANY = 5
+"""Prompts under which an answer is rejected before that is a finding."""
 SHORT = 8
+"""Characters below which an answer may well be rejected often, such as `No.`"""
 
 
 class Edge(NamedTuple):
-    """One preference under a prompt: hashes of the better and the worse answer, and its row."""
+    """One preference under a prompt: keys of the better and the worse answer, and the row."""
 
     better: str
     worse: str
@@ -23,7 +25,7 @@ class Edge(NamedTuple):
 
 
 class SetChecks:
-    """Collects hashes of every record, then tells what only the whole set can show."""
+    """Collects keys of all records and finds what only the whole set can show."""
 
     def __init__(self) -> None:
         self.edges: dict[str, list[Edge]] = defaultdict(list)
@@ -31,7 +33,7 @@ class SetChecks:
         self.rejections: dict[str, dict[str, Where]] = defaultdict(dict)
 
     def add(self, where: Where, record: Record) -> Iterator[Finding]:
-        """Take a record in; repeats of earlier rows are told at once."""
+        """Add a record; yields repeats of earlier rows at once."""
         prompt = prompt_key(record)
         earlier = self.first.setdefault(prompt, where)
         if earlier != where and record.kind != "text":
@@ -50,7 +52,7 @@ class SetChecks:
             self.rejections[rejected].setdefault(prompt, where)
 
     def finish(self) -> Iterator[tuple[Where, Finding]]:
-        """What the whole set shows, each at the row where it came to light."""
+        """Yield what the whole set shows, each with a row that shows it."""
         for edges in self.edges.values():
             if len(edges) > 1:
                 yield from _group(edges)
@@ -62,36 +64,36 @@ class SetChecks:
 
 @functools.cache
 def _apart(one: str, other: str) -> bool:
-    """Whether two files are, by their names, the train part and another part of a set."""
+    """Whether the names of two files say that one is the train part of a set, the other not."""
     splits = {split_of(Path(one)), split_of(Path(other))}
     return "train" in splits and len(splits - {""}) == 2
 
 
 def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
-    """Contradictions, circles and answers on both sides within one prompt."""
+    """Yield contradictions, circles, and answers on both sides, under one prompt."""
     edges = [edge for edge in edges if edge.better != edge.worse]
     seen = {(edge.better, edge.worse) for edge in edges}
-    told: set[Where] = set()
+    reported: set[Where] = set()
     for edge in edges:
         if (edge.worse, edge.better) in seen:
-            told.add(edge.where)
+            reported.add(edge.where)
             yield edge.where, Finding("contradiction")
     circles = in_circles({(b, w) for b, w in seen if (w, b) not in seen})
     chosen = {better for better, _ in seen}
     rejected = {worse for _, worse in seen}
     for edge in edges:
-        if edge.where in told:
+        if edge.where in reported:
             continue
         if any(edge.better in circle and edge.worse in circle for circle in circles):
-            told.add(edge.where)
+            reported.add(edge.where)
             yield edge.where, Finding("preference_cycle")
         elif edge.better in rejected or edge.worse in chosen:
-            told.add(edge.where)
+            reported.add(edge.where)
             yield edge.where, Finding("chosen_elsewhere_rejected")
 
 
 def in_circles(edges: set[tuple[str, str]]) -> list[set[str]]:
-    """The strongly connected parts of a graph: answers of which each leads to each."""
+    """Return the strongly connected parts of a graph: answers that are both better and worse."""
     ahead, behind = defaultdict(set), defaultdict(set)
     for better, worse in _without_ends(edges):
         ahead[better].add(worse)
@@ -108,7 +110,7 @@ def in_circles(edges: set[tuple[str, str]]) -> list[set[str]]:
 
 
 def _without_ends(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Edges left once sources and sinks are taken off, which is none for most prompts."""
+    """Remove sources and sinks until none is left; for most prompts that removes all edges."""
     left = {(better, worse) for better, worse in edges if better != worse}
     while True:
         better, worse = {b for b, _ in left}, {w for _, w in left}
@@ -119,7 +121,7 @@ def _without_ends(edges: set[tuple[str, str]]) -> set[tuple[str, str]]:
 
 
 def _reached(node: str, edges: dict[str, set[str]]) -> set[str]:
-    """The nodes that some steps lead to, the first one included."""
+    """Return the nodes that can be reached from a node, and the node itself."""
     found, waiting = {node}, [node]
     while waiting:
         new = edges.get(waiting.pop(), set()) - found

@@ -1,7 +1,7 @@
-"""Label shortcuts: shallow cues by which chosen and rejected are told apart without the prompt.
+"""Finds label shortcuts: cues that separate chosen from rejected without reading the prompt.
 
-A model trained on such pairs learns the cue. What counts is where a cue stands on one side only:
-in how many pairs, and how often that side is the same.
+A model that is trained on such pairs learns the cue. A cue counts if only one side has it: in how
+many pairs, and how often that is the same side.
 """
 
 import re
@@ -63,15 +63,15 @@ REFUSALS = (
     "我是一个ai",
     "我是一个人工智能",
 )
-"""How answers decline, in both languages; looked for where an answer begins."""
+"""How answers decline, in English and Chinese; only the beginning of an answer is searched."""
 BEGINNING = 100
 _REFUSAL = re.compile("|".join(map(re.escape, sorted(REFUSALS, key=len, reverse=True))))
 _LIST = re.compile(r"^\s*(?:[-*•]|\d{1,2}[.)、])\s*\S", re.MULTILINE)
 _HEADING = re.compile(r"^#{1,6} ", re.MULTILINE)
 
 CUES: Mapping[str, Callable[[str], bool]] = {
-    "outer white space": lambda text: text != text.strip(),
-    "no final mark": lambda text: text.rstrip()[-1:].isalnum(),
+    "white space around the text": lambda text: text != text.strip(),
+    "no final punctuation": lambda text: text.rstrip()[-1:].isalnum(),
     "a question at the end": lambda text: text.rstrip()[-1:] in ("?", "？"),
     "a list": lambda text: _LIST.search(text) is not None,
     "a heading": lambda text: "#" in text and _HEADING.search(text) is not None,
@@ -84,8 +84,10 @@ MODEL_KEYS = tuple(
     for join in "-_"
     for word in ("model", "source")
 )
-"""Where sources say which model wrote a side: `chosen-model`, `rejected_source` and the like."""
+"""Columns that name the model of a side: `chosen-model`, `rejected_source` and the like."""
 
+# A cue is a shortcut from FEW pairs on, if it is in SHARE of all pairs and there LEAN on one side,
+# or if it alone predicts the label in more than FAIR of all pairs.
 FEW = 30
 SHARE = 0.05
 LEAN = 0.80
@@ -97,15 +99,16 @@ KINDS = {
     "ending": "template_shortcut",
     "model": "model_shortcut",
 }
-MOST_TOLD = 3
+MOST_REPORTED = 3
 MOST_KEPT = 20_000
+"""Cues that are counted before the rare ones are dropped."""
 
 
 class Lean(NamedTuple):
-    """A cue that stands on one side only.
+    """How often a cue is on one side only.
 
     Attributes:
-        kind, name: Which cue.
+        kind, name: The cue.
         chosen, rejected: Pairs in which only this side has it.
         pairs: All pairs.
     """
@@ -117,28 +120,28 @@ class Lean(NamedTuple):
     pairs: int
 
     @property
-    def told(self) -> int:
-        """Pairs in which the cue tells the sides apart."""
+    def on_one_side(self) -> int:
+        """Pairs in which only one side has the cue."""
         return self.chosen + self.rejected
 
     @property
     def accuracy(self) -> float:
-        """How often the side is guessed right by the cue alone, ties half."""
+        """How often the cue alone predicts the label; pairs without it count half."""
         return 0.5 + abs(self.chosen - self.rejected) / (2 * self.pairs)
 
     @property
     def is_shortcut(self) -> bool:
-        """In 5 % of the pairs and there 80 % on one side; or right in over 60 % of all."""
-        if self.told < FEW:
+        """Whether the cue is frequent and on one side, or predicts the label often enough."""
+        if self.on_one_side < FEW:
             return False
-        leans = max(self.chosen, self.rejected) >= LEAN * self.told
-        return (leans and self.told >= SHARE * self.pairs) or self.accuracy > FAIR
+        leans = max(self.chosen, self.rejected) >= LEAN * self.on_one_side
+        return (leans and self.on_one_side >= SHARE * self.pairs) or self.accuracy > FAIR
 
     def __str__(self) -> str:
         side = "chosen" if self.chosen > self.rejected else "rejected"
-        most = max(self.chosen, self.rejected) / self.told
+        most = max(self.chosen, self.rejected) / self.on_one_side
         name = self.name if self.kind in ("refusal", "cue") else f"{self.kind} {self.name!r}"
-        share = f"{self.told / self.pairs:.0%} of the pairs"
+        share = f"{self.on_one_side / self.pairs:.0%} of the pairs"
         return f"{name}: on one side in {share}, {most:.0%} of these {side}"
 
 
@@ -146,7 +149,7 @@ class Shortcuts:
     """Counts cues over the pairs of a source.
 
     Attributes:
-        pairs: Pairs seen.
+        pairs: The number of pairs.
         refusals: Answers that decline, by side.
     """
 
@@ -156,7 +159,7 @@ class Shortcuts:
         self._alone: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
 
     def add(self, record: Record, data: Mapping[str, Any]) -> None:
-        """Take a pair in, and the row that it came from."""
+        """Count a pair, and the models that its row names."""
         self.pairs += 1
         chosen, rejected = plain(record.chosen), plain(record.rejected)
         for side, text in (("chosen", chosen), ("rejected", rejected)):
@@ -174,26 +177,26 @@ class Shortcuts:
             self._forget()
 
     def leans(self) -> list[Lean]:
-        """The cues that are shortcuts, those that tell most pairs apart first."""
+        """Return the cues that are shortcuts, the most frequent first."""
         found = [
             Lean(kind, name, chosen, rejected, self.pairs)
             for (kind, name), (chosen, rejected) in self._alone.items()
         ]
         return sorted(
-            (one for one in found if one.is_shortcut), key=lambda one: (-one.told, one[:2])
+            (one for one in found if one.is_shortcut), key=lambda one: (-one.on_one_side, one[:2])
         )
 
     def findings(self) -> Iterator[Finding]:
-        """One finding a shortcut, at most three of a kind."""
-        told: Counter[str] = Counter()
+        """Yield one finding per shortcut, at most three of a kind."""
+        reported: Counter[str] = Counter()
         for lean in self.leans():
             code = KINDS[lean.kind]
-            told[code] += 1
-            if told[code] <= MOST_TOLD:
+            reported[code] += 1
+            if reported[code] <= MOST_REPORTED:
                 yield Finding(code, "", str(lean))
 
     def as_json(self) -> dict[str, Any]:
-        """Shares of refusals by side, and every shortcut."""
+        """Return the shares of refusals by side, and all shortcuts, as JSON."""
         return {
             "pairs": self.pairs,
             "refusals": {
@@ -223,17 +226,17 @@ class Shortcuts:
         return found
 
     def _forget(self) -> None:
-        """Drop what was seen once; what stands in 5 % of the pairs loses a handful at most."""
+        """Drop cues that were seen once; one in 5 % of the pairs loses only a few counts."""
         self._alone = defaultdict(
             lambda: [0, 0], {cue: n for cue, n in self._alone.items() if sum(n) > 1}
         )
 
 
 def is_refusal(text: str) -> bool:
-    """Whether an answer begins by declining."""
+    """Whether an answer declines in its first characters."""
     return _REFUSAL.search(text[:BEGINNING].casefold().replace("’", "'")) is not None
 
 
 def _reach(text: str) -> int:
-    """Characters that make an opening: twelve letters, or four where they are Chinese."""
+    """Return how many characters are an opening: twelve letters, or four if they are Chinese."""
     return 12 if text[:4].isascii() else 4

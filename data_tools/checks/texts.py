@@ -1,4 +1,4 @@
-"""Checks of one text by itself: encoding, markup, personal data, secrets."""
+"""Checks one text by itself: encoding, markup, personal data, secrets."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -55,14 +55,14 @@ CUES = (
         for cue in ("AKIA", "gh", "github_pat_", "sk-", "hf_", "AIza", "xox", "-----BEGIN")
     ),
 )
-"""One of its cues must stand in a text before the pattern of a code is worth a search."""
+"""A pattern is only searched if one of its cues is in the text, which is far faster to find."""
 ALWAYS = frozenset({"zero_width_or_control"})
 NUMBERS = re.compile(r"\d[\d.() -]{5,}[\dXx]")
-"""What every pattern of numbers needs."""
+"""The cue of all patterns of numbers."""
 
 
 def text_findings(text: str, part: str) -> Iterator[Finding]:
-    """Every kind of flaw in a text, once each, with its first occurrence."""
+    """Yield each kind of flaw in a text once, with its first occurrence."""
     for code in _likely(text):
         prove = PROOFS.get(code)
         for match in PATTERNS[code].finditer(text):
@@ -74,7 +74,7 @@ def text_findings(text: str, part: str) -> Iterator[Finding]:
 
 
 def _likely(text: str) -> list[str]:
-    """The codes that a text may have: plain searches are far faster than patterns."""
+    """Return the codes whose cues are in a text."""
     cued = {code for cue, code in CUES if cue in text}
     numeric = NUMBERS.search(text) is not None
     return [
@@ -83,7 +83,7 @@ def _likely(text: str) -> list[str]:
 
 
 def shown(code: str, text: str, match: re.Match[str]) -> str:
-    """The occurrence as a report may print it: personal data and secrets masked."""
+    """Return an occurrence as reports print it: personal data and secrets are masked."""
     if code.startswith("pii") or code == "secret":
         return re.sub(r"[^\W_]", "•", match[0])[:24]
     around = text[max(0, match.start() - 12) : match.end() + 12]
@@ -91,7 +91,7 @@ def shown(code: str, text: str, match: re.Match[str]) -> str:
 
 
 def redacted(text: str) -> str:
-    """A text for reports, on one line, with personal data and secrets masked."""
+    """Return a text on one line, as reports print it: personal data and secrets are masked."""
     for code in _likely(text):
         if code.startswith("pii") or code == "secret":
             text = PATTERNS[code].sub("•••", text)
@@ -99,7 +99,7 @@ def redacted(text: str) -> str:
 
 
 def looks_like_mojibake(text: str) -> bool:
-    """Whether ftfy sees wrongly decoded text; Chinese never has what it looks for."""
+    """Whether ftfy finds wrongly decoded text; it looks for nothing that Chinese text has."""
     if text.isascii() or not SUSPECT.search(text):
         return False
     from ftfy.badness import is_bad

@@ -1,4 +1,4 @@
-"""All checks over whole sources: counts by source and code, examples, a verdict."""
+"""Runs all checks over whole sources; counts findings by source and code, and keeps examples."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -27,7 +27,7 @@ from data_tools.formats import (
 from data_tools.reading import SLOW, RowError, Watch, data_files, is_hub_name, licences_of, progress
 
 if TYPE_CHECKING:
-    from data_tools.rendering.render import Renderer
+    from data_tools.rendering import Renderer
 
 EXAMPLES = 3
 ALL_PAIRS = Pairing("all-pairs", max_pairs=1000)
@@ -35,7 +35,7 @@ NAMES = 100
 
 
 class Located(NamedTuple):
-    """A finding and its row; row 0 is the source as a whole."""
+    """A finding and its row; row 0 stands for the whole source."""
 
     source: str
     row: int
@@ -47,14 +47,14 @@ class Report:
     """What validation found.
 
     Attributes:
-        rows: Rows read, by source.
-        records: Pairs or other records looked at, by source.
+        rows: Rows that were read, by source.
+        records: Pairs and other records that were checked, by source.
         counts: Records with a flaw, by source and code.
-        examples: The first few of every code.
-        inputs: sha256 and size of every file.
-        bias: Shares of longer chosen answers, by source.
-        shortcuts: Shares of refusals by side and shallow cues that give the label away, by source.
-        licences: What is known, by source; an empty list where nothing is.
+        examples: The first findings of each code.
+        inputs: The sha256 and size of each file.
+        bias: The shares of longer chosen answers, by source.
+        shortcuts: The shares of refusals by side and all label shortcuts, by source.
+        licences: The known licences, by source.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -67,7 +67,7 @@ class Report:
     licences: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, located: Located) -> None:
-        """Count a finding and keep it if it is among the first of its code."""
+        """Count a finding, and keep it if it is among the first of its code."""
         code = located.finding.code
         self.counts[located.source, code] += 1
         if len(self.examples[code]) < EXAMPLES:
@@ -75,22 +75,22 @@ class Report:
 
     @property
     def totals(self) -> Counter[str]:
-        """Counts by code over all sources."""
+        """The counts by code over all sources."""
         totals: Counter[str] = Counter()
         for (_, code), count in self.counts.items():
             totals[code] += count
         return totals
 
     def failed(self, fail_on: Iterable[str]) -> list[str]:
-        """The codes found that should fail: errors, and what `fail_on` names (codes, severities).
+        """Return the codes that fail the run; see `checks.failing`.
 
         Raises:
-            ConfigError: If it names neither.
+            ConfigError: If `fail_on` names neither a code nor a severity.
         """
         return failing(self.totals, fail_on)
 
     def as_json(self) -> dict[str, Any]:
-        """The report for machines; holds nothing unmasked."""
+        """Return the report as JSON; personal data and secrets are masked."""
         return {
             "inputs": self.inputs,
             "rows": dict(self.rows),
@@ -132,15 +132,15 @@ def validate(
     pairing: Pairing = ALL_PAIRS,
     each: Callable[[Located], None] | None = None,
 ) -> Report:
-    """Run every check over the rows of all sources together.
+    """Run all checks over the rows of all sources together.
 
     Args:
-        sources: Files and folders; repeats and contradictions are looked for across all of them.
-        format: The format all rows are in, else each row's is detected.
-        model: A tokenizer and template: adds the truncation checks.
-        max_length: In tokens, of those.
-        pairing: Which pairs of a ranking are looked at, and how far apart a pair's scores must be.
-        each: Told of every finding as it is made.
+        sources: Files and folders; repeats and contradictions are found across all of them.
+        format: The format of all rows; without it the format of each is detected.
+        model: A tokenizer and template; adds the truncation checks.
+        max_length: The length of the truncation checks, in tokens.
+        pairing: Which pairs of a ranking are checked, and the least margin of a pair.
+        each: Called with each finding.
     """
     report = Report()
 
@@ -173,7 +173,7 @@ Add = Callable[[str, int, Finding], None]
 
 
 class _Whole:
-    """What only all records of a file show together."""
+    """Collects what only all records of a file show together."""
 
     def __init__(self, source: str, cut: Truncation | None) -> None:
         self.source, self.cut = source, cut
@@ -181,23 +181,23 @@ class _Whole:
         self.names: set[str] = set()
 
     def note(self, example: Example) -> None:
-        """Keep what a row says of where it comes from."""
+        """Keep the names by which a row may show its licence."""
         if len(self.names) < NAMES:
             named = example.row.data.get("source")
             self.names |= {named} if type(named) is str else set()
             self.names |= {example.adapter.name} if example.adapter else set()
 
-    def take(
+    def add(
         self, where: Where, record: Record, data: dict[str, Any]
     ) -> list[tuple[Where, Finding]]:
-        """Take a record in; gives what a full batch of tokenised records shows."""
+        """Count a record; returns the findings of a batch of tokenised records when it is full."""
         if record.kind == "preference":
             self.bias.add(record)
             self.shortcuts.add(record, data)
         return self.cut.add(where, record) if self.cut and record.kind != "prompt" else []
 
     def finish(self, report: Report, add: Add) -> None:
-        """Report on the file as a whole."""
+        """Report the findings about the whole file."""
         together = [*self.shortcuts.findings()]
         if self.cut:
             for where, finding in self.cut.finish():
@@ -215,7 +215,7 @@ class _Whole:
 
 
 def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add: Add) -> None:
-    """All checks of one record."""
+    """Run all checks of one record; each code is reported once."""
     row = example.row
     where = Where(row.source, row.number)
     codes = set()
@@ -228,14 +228,14 @@ def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add
         if finding.code not in codes:
             codes.add(finding.code)
             add(where.source, where.row, finding)
-    for place, finding in whole.take(where, record, row.data):
+    for place, finding in whole.add(where, record, row.data):
         add(place.source, place.row, finding)
 
 
 def _read(
     file: Path, format: str | None, report: Report, add: Add, watch: Watch | None
 ) -> Iterator[Example]:
-    """The examples of a file; rows that cannot be read are findings."""
+    """Read the examples of a file; rows that cannot be parsed become findings."""
 
     def unreadable(error: Exception) -> None:
         if isinstance(error, RowError):
@@ -252,7 +252,7 @@ def _read(
 
 
 def _with_its_answers(example: Example) -> Example:
-    """The example, unusable where it is a prompt because the row's answers are none."""
+    """Make an example unusable if it is only a prompt because its answers cannot be read."""
     record = example.record
     if isinstance(record, Record) and record.kind == "prompt":
         example.record = passed_over(example.row.data) or record
@@ -260,7 +260,7 @@ def _with_its_answers(example: Example) -> Example:
 
 
 def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:
-    """The records to look at: the pairs of a ranking, or the one record of the row."""
+    """Return the records to check: the pairs of a ranking, or the record itself."""
     record = example.record
     if isinstance(record, Unusable):
         code = record.code

@@ -25,7 +25,7 @@ from data_tools.formats import (
 from data_tools.reading import SLOW, Watch, data_files, licences_of, progress
 
 if TYPE_CHECKING:
-    from data_tools.rendering.render import Renderer
+    from data_tools.rendering import Renderer
 
 NAMES = 100
 QUANTILES = (0.5, 0.9, 0.95, 0.99, 1.0)

@@ -18,7 +18,7 @@ from data_tools.formats import (
 )
 
 if TYPE_CHECKING:
-    from data_tools.rendering.render import Renderer, Tokens
+    from data_tools.rendering import Renderer, Tokens
 
 
 class Token(NamedTuple):

@@ -3,8 +3,8 @@
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
+from alignment.settings.trackers import TRACKERS
 from alignment.trackers.callback import TrackerCallback
-from alignment.trackers.names import TRACKERS
 
 
 def events(callback: type[TrainerCallback]) -> set[str]:
