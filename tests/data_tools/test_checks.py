@@ -213,7 +213,7 @@ def test_pairs_by_hand(record: Record, codes: set[str]) -> None:
 def test_turns_out_of_order() -> None:
     turns = [{"role": r, "content": "Fine."} for r in ("user", "user", "assistant", "user")]
     findings = list(record_findings(Record("sft", messages=turns)))
-    assert findings == [Finding("role_order", "messages", "turns 1 and 2 are both user's")]
+    assert findings == [Finding("role_order", "messages", "turns 1 and 2 are both of the user")]
 
 
 def edges(*names: str) -> list[dict[str, Any]]:
@@ -394,9 +394,9 @@ def test_the_readme_lists_every_code_with_its_severity_and_meaning() -> None:
     [
         ([], 2, ""),
         (["--pairing", "all-pairs"], 4, "2 pairs not counted: both answers have the same score"),
-        (["--pairing", "all-pairs", "--max-pairs", "1"], 2, "4 pairs not counted: more pairs on"),
+        (["--pairing", "all-pairs", "--max-pairs", "1"], 2, "4 pairs not counted: the prompt has more pairs"),
         (["--pairing", "adjacent"], 2, "2 pairs not counted: both answers have the same score"),
-        (["--min-margin", "2.5"], 1, "1 pairs not counted: scores closer than"),
+        (["--min-margin", "2.5"], 1, "1 pairs not counted: the scores are closer than"),
     ],
 )
 def test_rankings_are_paired_as_convert_pairs_them(

@@ -298,10 +298,10 @@ def test_mojibake_is_undone_and_nothing_else_is_changed(kept: str) -> None:
 @pytest.mark.parametrize(
     ("roles", "found"),
     [
-        (["user", "assistant", "user"], "the last turn is the user's"),
-        (["user", "assistant", "tool"], "the last turn is the tool's"),
+        (["user", "assistant", "user"], "the last turn is of the user"),
+        (["user", "assistant", "tool"], "the last turn is of the tool"),
         (["user", "assistant"], None),
-        (["assistant", "assistant"], "turns 1 and 2 are both assistant's"),
+        (["assistant", "assistant"], "turns 1 and 2 are both of the assistant"),
     ],
 )
 def test_a_conversation_ends_in_an_answer(roles: list[str], found: str | None) -> None:
