@@ -47,7 +47,8 @@ MODULES = sorted(
 class Limits(NamedTuple):
     """How tangled a package may be.
 
-    A room is a package or a module directly inside it, an arrow a room that imports another one,
+    A room is a package or a module directly inside it (the landing's own `__init__` is none), an
+    arrow a room that imports another one,
     and a floor a step of the longest chain of arrows. `imports` is the average number of our own
     modules that a module imports when it is imported itself.
     """
@@ -60,12 +61,9 @@ class Limits(NamedTuple):
 
 LIMITS = {
     "data_tools": Limits(rooms=15, arrows=50, floors=9, imports=2.5),
-    "alignment": Limits(rooms=22, arrows=100, floors=9, imports=2.5),
+    "alignment": Limits(rooms=22, arrows=100, floors=10, imports=2.9),
 }
-LIMITED = [
-    "data_tools",
-    pytest.param("alignment", marks=pytest.mark.skip(reason="its modules are being moved")),
-]
+LIMITED = list(LIMITS)
 HEAVY = {
     "torch", "transformers", "trl", "peft", "datasets", "accelerate", "wandb", "numpy", "yaml",
     "rich", "matplotlib", "pyarrow",
@@ -117,12 +115,12 @@ def arrows(package: str) -> set[tuple[str, str]]:
         for target in imports(path)
         if target.split(".")[0] == package
     }
-    return {(one, other) for one, other in found if one != other}
+    return {(one, other) for one, other in found if one != other and package not in (one, other)}
 
 
 @pytest.mark.parametrize("package", LIMITED)
 def test_a_package_has_few_rooms_and_few_arrows_between_them(package: str) -> None:
-    rooms = {room(module_name(path)) for path in modules_of(package)}
+    rooms = {room(module_name(path)) for path in modules_of(package)} - {package}
     assert len(rooms) <= LIMITS[package].rooms, sorted(rooms)
     assert len(arrows(package)) <= LIMITS[package].arrows, sorted(arrows(package))
 

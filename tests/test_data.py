@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from support import make_tokenizer, prepare_rows, write_jsonl
 
-from alignment.data.load import decode_prompts, load_datasets
+from alignment.data.load import load_datasets
+from alignment.ppo.prompts import decode_prompts
 
 PAIR = {"prompt": "a", "chosen": "b", "rejected": "c"}
 ASKED, ANSWERED = {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}

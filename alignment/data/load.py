@@ -1,7 +1,6 @@
 """Prepared rows as the `datasets.Dataset` that a TRL trainer takes, mapped from disk."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,16 +26,3 @@ def _mapped(prepared: Prepared, kept: Numbers) -> Dataset:
     if len(kept) < len(dataset):
         dataset = dataset.select(np.asarray(kept))
     return dataset
-
-
-def decode_prompts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows of prompts as their sources have them, with the ids of the prompt as `prompt_ids`.
-
-    All rows of a batch have the same columns; one that a row lacks is None, as in TRL.
-    """
-    found = [
-        {**json.loads(row["row"]), "prompt_ids": row["prompt_ids"]} if "row" in row else row
-        for row in rows
-    ]
-    names = dict.fromkeys(name for row in found for name in row)
-    return [{name: row.get(name) for name in names} for row in found]

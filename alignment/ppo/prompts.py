@@ -1,5 +1,6 @@
 """The prompts of PPO as token ids, asked of the renderer that every stage asks."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,3 +66,16 @@ class Prompts:
                     f"leave room for {budget}",
                     "shorten or filter the prompt, or lower max_completion_length",
                 )
+
+
+def decode_prompts(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows of prompts as their sources have them, with the ids of the prompt as `prompt_ids`.
+
+    All rows of a batch have the same columns; one that a row lacks is None, as in TRL.
+    """
+    found = [
+        {**json.loads(row["row"]), "prompt_ids": row["prompt_ids"]} if "row" in row else row
+        for row in rows
+    ]
+    names = dict.fromkeys(name for row in found for name in row)
+    return [{name: row.get(name) for name in names} for row in found]

@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.utils.data import Sampler
 from transformers import ProcessorMixin
 
-from alignment.data.load import decode_prompts
 from alignment.ppo.checkpoints import CheckpointedPPO
 from alignment.ppo.checks import check_count, check_ends, check_stats
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import policy_of, without_critic
 from alignment.ppo.experience import combine_scores
-from alignment.ppo.prompts import Prompts
+from alignment.ppo.prompts import Prompts, decode_prompts
 from alignment.ppo.reward_functions import Reward, as_rewards, distinct
 from alignment.ppo.sampler import EpochSampler
 

@@ -4,8 +4,6 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from alignment.disk import write_text
-from alignment.processes import is_main
 from alignment.registry import Stage, help_keys, panel
 from alignment.runs import REWARD_STATS
 
@@ -55,8 +53,7 @@ def run(job: "Job") -> None:
     job.train(trainer)
     stats = reward_stats(trainer)
     job.run.metrics |= {"reward_mean": stats["mean"], "reward_std": stats["std"]}
-    if is_main():
-        write_text(job.folder / REWARD_STATS, json.dumps(stats) + "\n")
+    job.write(REWARD_STATS, json.dumps(stats) + "\n")
 
 
 def reward_stats(trainer: Any) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from alignment.data.rows import StageRows, check_rows, prepare_stage
-from alignment.disk import disk_errors_in_words
+from alignment.disk import disk_errors_in_words, write_text
 from alignment.errors import ConfigError, Interrupted
 from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
@@ -109,6 +109,11 @@ class Job:
             trainer.save_model(str(self.folder))
             if is_main():
                 sync_files(self.folder)
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file next to the model; only the main process does."""
+        if is_main():
+            write_text(self.folder / name, text)
 
     def checkpoint(self) -> str | None:
         """The checkpoint to resume from; torn ones are set aside and printed.
