@@ -80,6 +80,17 @@ def test_a_stage_takes_model_and_data_from_a_mirror_and_then_from_its_cache(
     assert again.returncode == 0, again.stderr
 
 
+def test_reject_records_the_commit_of_a_model_of_the_hub(hub: Path, tmp_path: Path) -> None:
+    prompts = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in PAIRS]
+    write_jsonl(tmp_path / "prompts.jsonl", prompts)
+    words = ["data", "reject", "prompts.jsonl", "--model", "owner/tiny", "--max-new-tokens", "2"]
+    with serve_hub(hub) as endpoint:
+        done = align(tmp_path, endpoint, *words, "-o", "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    meta = json.loads((tmp_path / "out.jsonl.meta.json").read_text(encoding="utf-8"))
+    assert meta["revision"] == SHA
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

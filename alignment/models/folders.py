@@ -166,6 +166,19 @@ def max_positions(config: "PreTrainedConfig") -> int | None:
     return None if positions is None else int(positions)
 
 
+def hub_commit(name: str) -> str | None:
+    """The commit of a hub model that was loaded; None for a folder.
+
+    The hub's cache keeps the files of a commit in a folder of its name.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    if Path(name).is_dir():
+        return None
+    found = try_to_load_from_cache(name, MODEL_CONFIG)
+    return Path(found).parent.name if isinstance(found, str) else None
+
+
 def _is_on_hub(name: str) -> bool:
     """Whether the hub, or its cache on this machine, has a model of that name."""
     from huggingface_hub import constants, file_exists, try_to_load_from_cache

@@ -17,7 +17,7 @@ from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
-from alignment.models.folders import load_config, max_positions
+from alignment.models.folders import hub_commit, load_config, max_positions
 from alignment.models.tokenizer import load_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
@@ -124,8 +124,7 @@ def _identified(plan: Plan) -> Plan:
     settings = {**plan.settings, "device": describe_device()}
     if not plan.options.overwrite:
         plan.parts.refuse_others(settings)
-    revision = vars(config).get("_commit_hash")
-    meta: dict[str, Any] = {**plan.meta, "revision": revision}
+    meta: dict[str, Any] = {**plan.meta, "revision": hub_commit(plan.model)}
     return replace(plan, settings=settings, meta=meta, context=max_positions(config))
 
 
