@@ -1,1 +1,1 @@
-"""From any preference data to prompt/chosen/rejected JSONL that can be trusted; needs no torch."""
+"""Turns any preference data into prompt/chosen/rejected JSONL and checks it; needs no torch."""

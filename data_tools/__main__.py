@@ -1,4 +1,4 @@
-"""`python -m data_tools`: the data commands without the rest."""
+"""`python -m data_tools` runs the data commands alone."""
 
 from data_tools.cli import data
 

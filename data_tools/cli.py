@@ -1,4 +1,4 @@
-"""The `align data` commands; what a command needs is imported when it runs."""
+"""The `align data` commands. Each imports what it needs when it runs, to keep `--help` fast."""
 
 import contextlib
 import functools
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 FILE = click.Path(path_type=Path)
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
-FORMAT_HELP = "Format of all sources; found row by row without it."
+FORMAT_HELP = "Format of all rows. Default: detected for each row."
 Command: TypeAlias = Callable[..., None]
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
 
 
 class DataGroup(click.Group):
-    """A group that prints the user's mistakes in a line or two and exits with 2."""
+    """A group that prints user errors in one or two lines and exits with 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; anything but a user's mistake keeps its traceback."""
+        """Run the command; errors that are no user errors keep their traceback."""
         try:
             with _rarely_collected():
                 return super().invoke(ctx)
@@ -36,7 +36,7 @@ class DataGroup(click.Group):
 
 @contextlib.contextmanager
 def _rarely_collected() -> Iterator[None]:
-    """Look for cycles seldom: rows hold none, and the search costs a twentieth of a conversion."""
+    """Run the garbage collector rarely: rows have no cycles, and it takes 5 % of a conversion."""
     before = gc.get_threshold()
     gc.set_threshold(100_000, *before[1:])
     try:
@@ -46,7 +46,7 @@ def _rarely_collected() -> Iterator[None]:
 
 
 def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
-    """The options by which ranked and scored answers become pairs, the same for every command."""
+    """Add the options by which ranked and scored answers become pairs."""
     options = (
         click.option(
             "--pairing",
@@ -60,10 +60,12 @@ def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
             type=click.IntRange(1),
             default=most,
             show_default=True,
-            help="Most pairs a prompt under all-pairs.",
+            help="Most pairs per prompt with all-pairs.",
         ),
         click.option("--min-margin", type=float, default=0.0, help="Least difference of scores."),
-        click.option("--seed", type=int, default=0, show_default=True, help="Of best-vs-random."),
+        click.option(
+            "--seed", type=int, default=0, show_default=True, help="Random seed of best-vs-random."
+        ),
     )
     return lambda command: functools.reduce(
         lambda made, option: option(made), reversed(options), command
@@ -71,7 +73,7 @@ def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
 
 
 def _known_codes(_ctx: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> Any:
-    """Refuse a name that is no code before the work, not after it."""
+    """Reject unknown codes before the work starts, not after it."""
     from data_tools.checks import known
 
     known(names)
@@ -82,27 +84,37 @@ _fail_on = click.option(
     "--fail-on",
     multiple=True,
     callback=_known_codes,
-    help="Also fail on this code, or on warn or info.",
+    help="Also fail on this code, or from this severity on: warn, info. Repeatable.",
 )
 
 
 def _given(name: str) -> bool:
-    """Whether the user wrote an option of the running command."""
+    """Whether the user gave an option of the running command."""
     source = click.get_current_context().get_parameter_source(name)
     return source is click.core.ParameterSource.COMMANDLINE
 
 
 def _needed(option: str, other: str) -> None:
-    """Refuse an option that says nothing without another, rather than ignore it."""
+    """Reject an option that has no effect without another one.
+
+    Raises:
+        click.UsageError: If it is given without the other.
+    """
     if _given(option) and not _given(other):
-        raise click.UsageError(f"{_spelt(option)} says nothing without {_spelt(other)}")
+        raise click.UsageError(f"{_spelt(option)} has no effect without {_spelt(other)}")
 
 
 def _alone(option: str, options: Iterable[str], beside: set[str]) -> None:
-    """Refuse options that another would make ignored."""
+    """Reject options that another one makes useless.
+
+    Raises:
+        click.UsageError: If any but those in `beside` is given.
+    """
     for name in options:
         if name not in beside and _given(name):
-            raise click.UsageError(f"{_spelt(name)} is settled by {_spelt(option)}: leave it out")
+            raise click.UsageError(
+                f"{_spelt(name)} has no effect with {_spelt(option)}: leave it out"
+            )
 
 
 def _spelt(option: str) -> str:
@@ -110,7 +122,7 @@ def _spelt(option: str) -> str:
 
 
 def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
-    """Exit 1, with their names, where codes were found that fail."""
+    """Exit with 1 and print the codes that fail, if there are any."""
     from data_tools.checks import failing
 
     if failed := failing(found, fail_on):
@@ -122,7 +134,13 @@ def _model_options(what: str) -> Callable[[Command], Command]:
     """The options that decide which tokens a row becomes, and which of them carry loss."""
     options = (
         click.option("--tokenizer", type=FILE, help=what),
-        click.option("--max-length", type=click.IntRange(1), default=1024, show_default=True),
+        click.option(
+            "--max-length",
+            type=click.IntRange(1),
+            default=1024,
+            show_default=True,
+            help="In tokens.",
+        ),
         click.option(
             "--as-chat/--plain",
             default=None,
@@ -143,23 +161,47 @@ def _model_options(what: str) -> Callable[[Command], Command]:
 
 @click.group(cls=DataGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
-    """Turn any preference data into JSONL that can be trusted."""
+    """Convert, check, measure and split preference data."""
 
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("-o", "--output", type=FILE, required=True, help="The JSON lines to write.")
+@click.option("-o", "--output", type=FILE, required=True, help="The JSON lines file to write.")
 @click.option("--format", default="", help=FORMAT_HELP)
-@click.option("--to", type=click.Choice(SHAPES), default="auto", show_default=True)
+@click.option(
+    "--to",
+    type=click.Choice(SHAPES),
+    default="auto",
+    show_default=True,
+    help="Shape of the output; auto keeps all of the first record.",
+)
 @_pairing_options("best-vs-worst", 16)
-@click.option("--on-error", type=click.Choice(["fail", "drop"]), default="fail", show_default=True)
-@click.option("--preset", type=click.Choice(["chatlm"]), help="ChatLM-mini-Chinese's merge.")
-@click.option("--defect", multiple=True, help="Of the preset, by name; `all` for every one.")
-@click.option("--merge-splits", is_flag=True, help="Train and test files into one output.")
-@click.option("--num-proc", type=click.IntRange(1), default=1, show_default=True)
-@click.option("--strip-sentinels", is_flag=True, help="Empty inputs that say there is none.")
-@click.option("--fix-mojibake", is_flag=True, help="Undo wrongly decoded text (ftfy).")
-@click.option("--decode-backslash-n", is_flag=True, help="Literal \\n to newlines, huozi only.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["fail", "drop"]),
+    default="fail",
+    show_default=True,
+    help="What to do with a row that cannot be used.",
+)
+@click.option("--preset", type=click.Choice(["chatlm"]), help="The merge of ChatLM-mini-Chinese.")
+@click.option(
+    "--defect", multiple=True, help="Repeat a defect of the preset, or `all`. Repeatable."
+)
+@click.option("--merge-splits", is_flag=True, help="Write train and test files into one output.")
+@click.option(
+    "--num-proc",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Processes; for large JSON files.",
+)
+@click.option(
+    "--strip-sentinels", is_flag=True, help="Empty an alpaca input that says there is none."
+)
+@click.option("--fix-mojibake", is_flag=True, help="Repair wrongly decoded text (ftfy).")
+@click.option(
+    "--decode-backslash-n", is_flag=True, help="Turn literal \\n into newlines, huozi only."
+)
 def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
     from data_tools.convert.repairs import Repairs
@@ -172,7 +214,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
         from data_tools.convert.chatlm import merge
 
         _alone("preset", options, {"preset", "defect"})
-        _tell(merge(sources, output, defects=frozenset(options["defect"])))
+        _report(merge(sources, output, defects=frozenset(options["defect"])))
         return
     pairing = Pairing(
         options["pairing"], options["max_pairs"], options["min_margin"], options["seed"]
@@ -188,30 +230,33 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]
     )
-    _tell(convert(list(sources), output, conversion, repairs=repairs))
+    _report(convert(list(sources), output, conversion, repairs=repairs))
 
 
-def _tell(summaries: "list[Summary]") -> None:
-    """Show what became of all rows; a conversion that leaves none has failed."""
+def _report(summaries: "list[Summary]") -> None:
+    """Print the summaries.
+
+    Raises:
+        DataError: If no row was written.
+    """
     for summary in summaries:
         click.echo(str(summary))
     if not any(summary.rows_out for summary in summaries):
-        raise DataError(
-            f"{summaries[0].output}: no row was left of {sum(s.rows_in for s in summaries):,}",
-            "the reasons are counted above",
-        )
+        rows = sum(summary.rows_in for summary in summaries)
+        message = f"{summaries[0].output}: none of {rows:,} rows was written"
+        raise DataError(message, "the reasons are listed above")
 
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
 @_pairing_options("all-pairs", 1000)
-@_model_options("A model's folder: adds the truncation checks.")
+@_model_options("Folder of a model; adds the truncation checks.")
 @_fail_on
 @click.option("--report", type=FILE, help="Write the whole report as JSON.")
-@click.option("--findings", type=FILE, help="Write every finding as JSON lines.")
+@click.option("--findings", type=FILE, help="Write all findings as JSON lines.")
 def validate(sources: tuple[str, ...], **options: Any) -> None:
-    """Check SOURCES; exit 1 on errors, or on what --fail-on names."""
+    """Check SOURCES; exit with 1 on errors, or on what --fail-on names."""
     from data_tools.report import print_report, run_validate
 
     _needed("max_length", "tokenizer")
@@ -226,8 +271,8 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
 @_pairing_options("best-vs-worst", 16)
-@_model_options("A model's folder: adds lengths in tokens.")
-@click.option("--page", type=FILE, help="Write a page with pictures, one HTML file.")
+@_model_options("Folder of a model; adds lengths in tokens.")
+@click.option("--page", type=FILE, help="Write a page with charts as one HTML file.")
 @click.option("--report", type=FILE, help="Write the numbers as JSON.")
 def stats(sources: tuple[str, ...], **options: Any) -> None:
     """Show lengths, length bias, margins, languages, repeats and truncation of SOURCES."""
@@ -241,12 +286,21 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 
 @data.command()
 @click.argument("source", type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="out.jsonl: out.train.jsonl, ...")
-@click.option("--eval", "evaluation", type=float, default=0.05, show_default=True, help="Share.")
-@click.option("--test", type=float, default=0.0, help="Share of a third part.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "-o", "--output", type=FILE, required=True, help="out.jsonl gives out.train.jsonl, ..."
+)
+@click.option(
+    "--eval",
+    "evaluation",
+    type=float,
+    default=0.05,
+    show_default=True,
+    help="Share of eval, from 0 to 1.",
+)
+@click.option("--test", type=float, default=0.0, help="Share of test. Default: none.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
 def split(source: Path, output: Path, evaluation: float, test: float, seed: int) -> None:
-    """Divide SOURCE so that no prompt is on two sides."""
+    """Split SOURCE so that no prompt is in two parts."""
     from data_tools.sets.curate import split
 
     parts = split(source, output, evaluation=evaluation, test=test, seed=seed)
@@ -257,11 +311,22 @@ def split(source: Path, output: Path, evaluation: float, test: float, seed: int)
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True, type=FILE)
-@click.option("-o", "--output", type=FILE, required=True, help="The rows kept, as they were.")
-@click.option("--near", type=click.FloatRange(0, 1), default=0.0, help="Least likeness; 0: exact.")
-@click.option("--by", type=click.Choice(["row", "prompt"]), default="row", show_default=True)
+@click.option("-o", "--output", type=FILE, required=True, help="The rows that are kept, unchanged.")
+@click.option(
+    "--near",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    help="Least similarity of near duplicates. Default: only exact ones.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["row", "prompt"]),
+    default="row",
+    show_default=True,
+    help="What is compared.",
+)
 def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None:
-    """Keep the first of equal rows of SOURCES, or of nearly equal ones."""
+    """Keep the first of rows of SOURCES that are equal, or nearly equal."""
     from data_tools.sets.curate import dedup
 
     click.echo(str(dedup(sources, output, near=near, by=by)))
@@ -275,21 +340,21 @@ def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None
     type=click.FloatRange(0, 1),
     default=0.8,
     show_default=True,
-    help="Least likeness of prompts; 0: none.",
+    help="Least similarity of prompts; 0 to skip.",
 )
 @click.option(
     "--ngram",
     type=click.IntRange(0),
     default=13,
     show_default=True,
-    help="Words of an n-gram; 0: none.",
+    help="Words in an n-gram; 0 to skip.",
 )
 @_fail_on
-@click.option("--report", type=FILE, help="Write every leaked row as JSON lines.")
+@click.option("--report", type=FILE, help="Write all leaked rows as JSON lines.")
 def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
-    """Find rows of EVALUATIONS that TRAIN gives away; exit 1 if it holds a prompt of theirs.
+    """Find rows of EVALUATIONS that TRAIN contains; exit with 1 if it has one of their prompts.
 
-    Prompts that are nearly the same, and parts of rows in training text, fail by --fail-on warn.
+    With --fail-on warn, nearly equal prompts and parts of rows in training text fail as well.
     """
     from data_tools.report import run_leak
 
@@ -300,11 +365,13 @@ def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
 
 @data.command()
 @click.argument("source", type=FILE)
-@click.option("--row", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--row", type=click.IntRange(1), default=1, show_default=True, help="Number of the row."
+)
 @click.option("--format", default="", help=FORMAT_HELP)
-@_model_options("A model's folder; plain text without it.")
+@_model_options("Folder of a model. Default: plain text.")
 def show(source: Path, row: int, **options: Any) -> None:
-    """Show a row as the model sees it: tokens, what carries loss, where it is cut."""
+    """Show a row as the model sees it: tokens, which carry loss, where it is cut off."""
     from data_tools.report import run_show
 
     _needed("max_length", "tokenizer")

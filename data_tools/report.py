@@ -1,4 +1,4 @@
-"""What the commands print and write: tables, examples, coloured tokens, JSON beside them."""
+"""Prints the results of the commands as tables, examples and coloured tokens, or writes JSON."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -23,7 +23,7 @@ COLOURS = {"error": "red", "warn": "yellow", "info": "blue"}
 
 
 def run_validate(sources: Sequence[str], options: Options) -> Report:
-    """Validate and write the files that were asked for."""
+    """Validate sources, and write the files that the options name."""
     found: list[Located] = []
     each = found.append if options["findings"] else None
     report = validate(
@@ -45,7 +45,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
 
 
 def print_report(report: Report) -> None:
-    """Print the table of codes, worst first, with examples, and the length bias by source."""
+    """Print the codes, worst first, with examples; then length bias, refusals and licences."""
     rows, records = sum(report.rows.values()), sum(report.records.values())
     click.echo(f"{rows:,} rows, {records:,} records in {len(report.inputs)} file(s)")
     totals = report.totals
@@ -57,8 +57,8 @@ def print_report(report: Report) -> None:
             for one in report.examples[code]:
                 row = f"row {one.row}" if one.row else "whole file"
                 details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
-                told = f"{Path(one.source).name}, {row}{': ' if details else ''}{details}"
-                click.echo(f"        {told}")
+                found = f"{Path(one.source).name}, {row}{': ' if details else ''}{details}"
+                click.echo(f"        {found}")
     for source, bias in report.bias.items():
         if bias["pairs"]:
             low, high = bias["interval"]
@@ -74,7 +74,7 @@ def print_report(report: Report) -> None:
 
 
 def run_stats(sources: Sequence[str], options: Options) -> str:
-    """Collect statistics, write page and JSON where asked, give the table."""
+    """Measure sources, write the files that the options name, and return the table."""
     from data_tools.stats.charts import overview, write_page
 
     found = stats(
@@ -109,7 +109,7 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
 def run_leak(
     train: Path, evaluations: Sequence[Path], options: Options
 ) -> tuple[str, frozenset[str]]:
-    """Look for leaks; the table, and the codes found."""
+    """Find leaks; returns the table and the codes that were found."""
     found = leaks(train, evaluations, near=options["near"], ngram=options["ngram"])
     if options["report"]:
         with written_whole(options["report"]) as out:
@@ -124,20 +124,20 @@ def run_leak(
         share = f"{len(of_code) / size:6.1%}"
         lines.append(f"{severity} {len(of_code):>8,} {share}  {code}: {CHECKS[code].meaning}")
         lines += [
-            f"        {Path(leak.source).name}, row {leak.row}: {leak.likeness:.0%} "
+            f"        {Path(leak.source).name}, row {leak.row}: {leak.similarity:.0%} "
             f"in row {leak.train_row} of {leak.train_source}"
             for leak in of_code[:EXAMPLES]
         ]
     if found.some:
-        lines.append(f"{found.some:,} further rows share n-grams, but under {CONTAMINATED:.0%}")
+        lines.append(f"{found.some:,} more rows share n-grams, but less than {CONTAMINATED:.0%}")
     if found.short:
         words = options["ngram"]
-        lines.append(f"{found.short:,} rows have no {words}-gram of their own to look for")
+        lines.append(f"{found.short:,} rows have no {words}-gram of their own")
     return "\n".join(lines), frozenset(leak.code for leak in found.found)
 
 
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
-    """The lines that show a row."""
+    """Yield the lines that show a row."""
     example = example_at(source, number, format=options["format"] or None)
     record = example.record
     if isinstance(record, Exception):
@@ -159,7 +159,7 @@ def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
 
 
 def _coloured(side: Side, max_length: int) -> Iterator[str]:
-    """Tokens in turn underlined and not, green where they carry loss, struck out where cut."""
+    """Yield tokens, every other one underlined; green with loss, struck through if cut off."""
     kept = [token for token in side.tokens if token.kept]
     carrying = sum(token.loss for token in kept)
     cut = len(side.tokens) - len(kept)

@@ -1,1 +1,1 @@
-"""Whole data sets: duplicates, leaks, contamination, splits, licences."""
+"""Works on whole data sets: duplicates, leaks, contamination, splits."""

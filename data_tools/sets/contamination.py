@@ -1,7 +1,7 @@
-"""Runs of words that training text shares with an evaluation set, as n-grams of 13 words.
+"""Finds n-grams of 13 words that training text shares with an evaluation set.
 
-What decides is the n-gram, as in the contamination checks of GPT-3 (Brown et al. 2020, appendix C):
-a question may stand inside a longer text, where neither equal nor alike prompts show it.
+It follows the contamination checks of GPT-3 (Brown et al. 2020, appendix C): a question may be part
+of a longer text, which neither equal nor similar prompts would show.
 """
 
 import re
@@ -15,26 +15,27 @@ from data_tools.formats import normalised
 
 GRAM = 13
 COMMON = 10
-"""An n-gram of more evaluation rows than these is a template's, not a question's."""
+"""An n-gram of more evaluation rows than this belongs to a template, not to a question."""
 _CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
 WORD = re.compile(rf"[{_CJK}]|[^\W_{_CJK}]+")
-"""A word; in Chinese and Japanese a character, since they write no spaces."""
+"""A word; in Chinese and Japanese a character, since they have no spaces."""
 
 
 class GramIndex:
-    """The n-grams of an evaluation set, looked for in any number of training texts.
+    """The n-grams of an evaluation set, which can be found in any number of training texts.
 
-    Only the evaluation set is kept, so that the training set may have any size.
+    Only the evaluation set is kept in memory, so the training set may have any size.
 
     Args:
-        texts: The evaluation texts by a number of their own.
-        size: Words in an n-gram.
+        texts: The evaluation texts, each by a number.
+        size: The number of words in an n-gram.
     """
 
     def __init__(self, texts: Mapping[int, str], size: int = GRAM) -> None:
         self._size = size
         self._ids: dict[str, int] = {}
-        # fixed draws: each place in an n-gram has its own odd factor, so that order counts
+        # each position in an n-gram has an odd factor of its own, so that word order counts;
+        # the seed is fixed, since the hashes must be the same in each run
         self._factors = np.random.default_rng(0).integers(
             1, 2**64 - 1, size=size, dtype=np.uint64, endpoint=True
         ) | np.uint64(1)
@@ -52,15 +53,15 @@ class GramIndex:
 
     @property
     def short(self) -> int:
-        """Evaluation texts without an n-gram of their own: too short, or all template."""
+        """How many evaluation texts have no n-gram of their own: too short, or all template."""
         return sum(not size for size in self._sizes.values())
 
     def shared(self, texts: Iterable[str]) -> dict[int, float]:
-        """Evaluation texts that share n-grams with some texts, and the share of theirs that do."""
+        """Return evaluation texts that share n-grams with some texts, and what share of theirs."""
         ids: list[int] = []
         for text in texts:
             ids += [self._ids.get(word, 0) for word in WORD.findall(normalised(text))]
-            ids.append(0)  # no n-gram reaches from one text into the next
+            ids.append(0)  # so that no n-gram extends from one text into the next
         hashes = self._hashes(ids)
         if not len(hashes) or not len(self._known):
             return {}
@@ -72,7 +73,7 @@ class GramIndex:
         return {key: count / self._sizes[key] for key, count in found.items()}
 
     def _hashes(self, ids: list[int]) -> NDArray[np.uint64]:
-        """64-bit hashes of the n-grams that hold no word unknown to the evaluation set (0)."""
+        """Hash the n-grams without 0, which stands for words that are in no evaluation text."""
         count = len(ids) - self._size + 1
         if count < 1:
             return np.empty(0, np.uint64)

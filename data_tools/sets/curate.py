@@ -1,4 +1,4 @@
-"""Whole sets made fit for training: split by prompt, freed of repeats."""
+"""Splits data sets by prompt and removes repeats."""
 
 import contextlib
 import dataclasses
@@ -24,13 +24,21 @@ from data_tools.sets.near import NearIndex
 def split(
     source: Path, output: Path, *, evaluation: float, test: float = 0.0, seed: int = 0
 ) -> dict[str, Summary]:
-    """Divide rows into train, eval and test so that no prompt is on two sides.
+    """Split rows into train, eval and test, so that no prompt is in two of them.
 
-    A conversation goes where its first question goes, since its later prompts contain it. The side
-    is fixed by seed and prompt alone: rows added later move nothing.
+    A conversation goes where its first question goes, since its later prompts contain it. Only the
+    random seed and the prompt decide, so rows that are added later move no other row.
+
+    Args:
+        source: A file or folder.
+        output: `out.jsonl` gives `out.train.jsonl`, `out.eval.jsonl` and so on.
+        evaluation: The share of eval, from 0 to 1.
+        test: The share of test; 0 for none.
+        seed: The random seed.
 
     Raises:
-        DataError: At a row that cannot be read.
+        ConfigError: If the shares leave nothing to train on.
+        DataError: If a row cannot be read.
     """
     if not 0 < evaluation + test < 1:
         raise ConfigError("--eval and --test must leave something to train on", "e.g. --eval 0.05")
@@ -53,18 +61,18 @@ def split(
 
 
 def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str = "row") -> Summary:
-    """Keep the first of rows that are equal once normalised, or nearly so.
+    """Keep the first of rows that are equal after normalisation, or nearly equal.
 
     Args:
-        sources: Files; later ones lose against earlier ones.
-        output: The rows kept, as they were.
-        near: Least likeness of near duplicates; 0 looks for exact ones only.
-        by: `row` compares prompts and answers, `prompt` prompts alone.
+        sources: Files and folders; rows of earlier ones are kept.
+        output: The rows that are kept, unchanged.
+        near: The least similarity of near duplicates; 0 finds only exact ones.
+        by: `row` compares prompts and answers, `prompt` only prompts.
 
     Raises:
-        DataError: At a row that cannot be read.
+        DataError: If a row cannot be read.
     """
-    summary = Summary(output, "rows as they were")
+    summary = Summary(output, "rows unchanged")
     index = NearIndex(near) if near else None
     seen: dict[str, Row] = {}
     kept: list[Row] = []
@@ -92,7 +100,7 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
 
 
 def opening_key(record: Record) -> str:
-    """What conversations share that begin with the same question."""
+    """Return a key that is the same for conversations with the same first question."""
     prompt = prompt_of(record)
     if isinstance(prompt, str):
         return digest(normalised(prompt))
@@ -101,7 +109,7 @@ def opening_key(record: Record) -> str:
 
 
 def _compared(record: Record, by: str) -> str:
-    """The text by which rows are compared."""
+    """Return the text by which rows are compared."""
     if by == "prompt":
         return normalised(plain(prompt_of(record)))
     return normalised("\n".join(spoken_parts(record)))
@@ -110,11 +118,11 @@ def _compared(record: Record, by: str) -> str:
 def _repeat(
     row: Row, text: str, seen: dict[str, Row], kept: list[Row], index: NearIndex | None
 ) -> tuple[str, str] | None:
-    """Why a row is not new, or None; a new one is remembered."""
+    """Return code and reason if a row is a repeat; else remember it and return None."""
     key = digest(text)
     if key in seen:
         return "duplicate", f"equal to {seen[key].where}"
     if index and (match := index.add(len(kept), text)):
-        return "near_duplicate", f"{match.jaccard:.0%} like {kept[match.key].where}"
+        return "near_duplicate", f"{match.jaccard:.0%} similar to {kept[match.key].where}"
     seen[key] = dataclasses.replace(row, data={})
     return None

@@ -1,4 +1,4 @@
-"""What a training set gives away of evaluation sets: their prompts, alike ones, parts of them."""
+"""Finds rows of evaluation sets that a training set contains: equal, similar or in part."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from data_tools.sets.contamination import GRAM, GramIndex
 from data_tools.sets.near import NearIndex
 
 CONTAMINATED = 0.2
-"""Share of a row's n-grams from which it is no longer clean (Touvron et al. 2023, Llama 2, A.6)."""
+"""A row is contaminated from this share of its n-grams on (Touvron et al. 2023, Llama 2, A.6)."""
 
 
 class Leak(NamedTuple):
-    """A row of an evaluation set that the training set gives away.
+    """A row of an evaluation set that the training set contains.
 
     Attributes:
         code: `leak_exact`, `leak_near` or `contamination`.
         source, row: The evaluation row.
-        train_source, train_row: The training row, the one with most of it.
-        likeness: 1 for equal prompts, the Jaccard index of alike ones, the share of n-grams.
+        train_source, train_row: The training row that contains most of it.
+        similarity: 1 for equal prompts, the Jaccard index of similar ones, or the share of n-grams.
     """
 
     code: str
@@ -38,18 +38,18 @@ class Leak(NamedTuple):
     row: int
     train_source: str
     train_row: int
-    likeness: float
+    similarity: float
 
 
 @dataclass
 class Leaks:
-    """What the sets share.
+    """What a training set and evaluation sets share.
 
     Attributes:
-        train, evaluation: Records in each.
-        found: One leak at most for an evaluation row, the strongest, in the order of rows.
-        some: Rows with n-grams in training text, but under the share that counts.
-        short: Rows without n-grams of their own: too short, or nothing but a template.
+        train, evaluation: The number of records in each.
+        found: The strongest leak of each evaluation row that has one, in the order of rows.
+        some: Rows that share n-grams, but too few to count.
+        short: Rows without n-grams of their own: too short, or only a template.
     """
 
     train: int = 0
@@ -59,7 +59,7 @@ class Leaks:
     short: int = 0
 
     def of(self, code: str) -> list[Leak]:
-        """The leaks of one code."""
+        """Return the leaks of one code."""
         return [leak for leak in self.found if leak.code == code]
 
 
@@ -71,19 +71,19 @@ class _Shared(NamedTuple):
 def leaks(
     train: Path, evaluations: Sequence[Path], *, near: float = 0.8, ngram: int = GRAM
 ) -> Leaks:
-    """Find evaluation prompts that stand in the training set: equal, nearly so, or in part.
+    """Find evaluation prompts that the training set contains: equal, nearly equal, or in part.
 
-    Equal and alike prompts are looked for among prompts; n-grams in all of a training row, prompts
-    and answers, since a question may be quoted anywhere.
+    Equal and similar prompts are looked for in prompts, n-grams in prompts and answers, since a
+    question may be quoted anywhere.
 
     Args:
-        train: A file or folder, of any size: it is read once.
-        evaluations: Files or folders, which are kept in memory.
-        near: Least Jaccard index of alike prompts; 0 looks for none.
-        ngram: Words in an n-gram; 0 looks for none.
+        train: A file or folder of any size, which is read once.
+        evaluations: Files or folders, whose prompts are kept in memory.
+        near: The least Jaccard index of similar prompts; 0 to skip them.
+        ngram: The number of words in an n-gram; 0 to skip them.
 
     Raises:
-        DataError: At a row that cannot be read.
+        DataError: If a row cannot be read.
     """
     files = data_files(train)
     sets = [file for one in evaluations for file in data_files(one)]
@@ -120,14 +120,14 @@ def leaks(
 
 
 def _note(shared: dict[int, _Shared], new: dict[int, float], place: Row) -> None:
-    """Keep for every evaluation row the training row that has most of it, the first of equals."""
+    """Keep for each evaluation row the training row that has most of it, the first of several."""
     for number, share in new.items():
         if number not in shared or share > shared[number].share:
             shared[number] = _Shared(share, place)
 
 
-def _leak(code: str, row: Row, twin: Row, likeness: float) -> Leak:
-    return Leak(code, row.source, row.number, twin.source, twin.number, round(likeness, 4))
+def _leak(code: str, row: Row, twin: Row, similarity: float) -> Leak:
+    return Leak(code, row.source, row.number, twin.source, twin.number, round(similarity, 4))
 
 
 def _placed(row: Row) -> Row:

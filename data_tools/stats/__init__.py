@@ -1,1 +1,1 @@
-"""What a data set holds, as numbers, charts and single rows."""
+"""Shows a data set as numbers, charts and single rows."""

@@ -1,4 +1,4 @@
-"""Pictures of statistics as SVG, to stand inside one HTML page."""
+"""Draws statistics as SVG inside one HTML page."""
 
 import io
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ BINS = 40
 
 
 def write_page(path: Path, sources: Sequence[SourceStats]) -> None:
-    """One HTML file with the tables and pictures of all sources; needs nothing beside it."""
+    """Write one self-contained HTML file with the tables and charts of all sources."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True
     )
@@ -33,7 +33,7 @@ def write_page(path: Path, sources: Sequence[SourceStats]) -> None:
 
 
 def overview(sources: Sequence[SourceStats]) -> list[tuple[str, ...]]:
-    """The rows of the table that the terminal and the page share."""
+    """Return the rows of the table on the terminal and the page."""
     head = ("source", "rows", "unusable", "records", "p50", "p95", "longer", "repeated", "cut")
     rows: list[tuple[str, ...]] = [head]
     for one in sources:
@@ -51,7 +51,7 @@ def overview(sources: Sequence[SourceStats]) -> list[tuple[str, ...]]:
 
 
 def pictures(one: SourceStats) -> list[tuple[str, str]]:
-    """Title and SVG of every picture that this source has numbers for."""
+    """Return title and SVG of each chart for which a source has numbers."""
     drawn = (
         [("Length in characters", svg(lambda axes: draw_lengths(axes, one)))] if one.lengths else []
     )
@@ -65,7 +65,7 @@ def pictures(one: SourceStats) -> list[tuple[str, str]]:
 
 
 def svg(draw: Callable[[Axes], None], *, height: float = 2.6) -> str:
-    """An SVG element of what a function draws; the same numbers give the same bytes."""
+    """Return what a function draws as an SVG element; equal numbers give equal bytes."""
     figure = Figure(figsize=(5.4, height), layout="constrained")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
@@ -77,7 +77,7 @@ def svg(draw: Callable[[Axes], None], *, height: float = 2.6) -> str:
 
 
 def draw_lengths(axes: Axes, one: SourceStats) -> None:
-    """Histograms of every part on one log axis."""
+    """Draw the lengths of all parts as histograms on one log axis."""
     import numpy as np
 
     longest = max(max(values) for values in one.lengths.values())
@@ -91,7 +91,7 @@ def draw_lengths(axes: Axes, one: SourceStats) -> None:
 
 
 def draw_languages(axes: Axes, one: SourceStats) -> None:
-    """Shares of languages, one bar a part."""
+    """Draw the shares of languages, one bar per part."""
     names = sorted({name for counts in one.languages.values() for name in counts})
     left = dict.fromkeys(one.languages, 0.0)
     for name in names:
@@ -104,7 +104,7 @@ def draw_languages(axes: Axes, one: SourceStats) -> None:
 
 
 def draw_margins(axes: Axes, margins: Sequence[float]) -> None:
-    """Histogram of margins, with ties marked."""
+    """Draw a histogram of margins; a line marks ties."""
     axes.hist(margins, BINS, color=COLOURS["chosen"])
     axes.axvline(0, color=COLOURS["rejected"], linewidth=1)
     axes.set_xlabel("margin (score of chosen - score of rejected)")
@@ -112,7 +112,7 @@ def draw_margins(axes: Axes, margins: Sequence[float]) -> None:
 
 
 def draw_tokens(axes: Axes, one: SourceStats) -> None:
-    """Histogram of the longer side in tokens, and where max_length cuts."""
+    """Draw a histogram of the longer side in tokens; a line marks max_length."""
     if one.truncation is None:
         return
     steps = sorted(one.truncation.lengths)
@@ -123,7 +123,7 @@ def draw_tokens(axes: Axes, one: SourceStats) -> None:
 
 
 def draw_bias(axes: Axes, sources: Sequence[SourceStats]) -> None:
-    """P(chosen longer) with its interval, one line a source."""
+    """Draw P(chosen longer) with its interval, one line per source."""
     shown = [one for one in sources if one.bias.pairs]
     for i, one in enumerate(shown):
         low, high = one.bias.interval()

@@ -1,4 +1,4 @@
-"""What a set of examples is like: lengths, margins, languages, repeats, what max_length cuts."""
+"""Measures a data set: lengths, margins, languages, repeats, and what max_length cuts."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -36,18 +36,19 @@ class SourceStats:
     """Counts over one file.
 
     Attributes:
-        source: Its name.
-        rows, unusable: Rows read, and those that give no record.
-        dropped: Pairs that the pairing refused, by code.
+        source: The name of the file.
+        rows, unusable: Rows that were read, and those that give no record.
+        dropped: Pairs that the pairing drops, by code.
         kinds: Records by kind.
-        lengths: Characters of every part, by part.
-        languages: Answers by language, by part.
-        margins: Of the pairs that have one.
-        bias: Whether chosen is longer, by characters.
-        shortcuts: Refusals by side, and cues by which the sides are told apart.
-        names: What rows say of where they come from.
-        truncation: By tokens, where a tokenizer was named.
+        lengths: The lengths of each part in characters.
+        languages: Texts by language, for each part.
+        margins: The margins of pairs that have one.
+        bias: Whether chosen is longer, in characters.
+        shortcuts: Refusals by side, and label shortcuts.
+        names: Formats and sources of the rows, by which the licence may be known.
+        truncation: What max_length cuts, if there is a tokenizer.
         prompts: Records by prompt.
+        pairs: Pairs by prompt and answers.
     """
 
     source: str
@@ -66,7 +67,7 @@ class SourceStats:
     pairs: Counter[str] = field(default_factory=Counter)
 
     def add(self, record: Record, data: Mapping[str, Any]) -> None:
-        """Take a record in, and the row that it came from."""
+        """Count a record and its row."""
         self.kinds[record.kind] += 1
         prompt = prompt_key(record)
         self.prompts[prompt] += 1
@@ -87,21 +88,21 @@ class SourceStats:
 
     @property
     def licences(self) -> list[str]:
-        """What is known of the licence."""
+        """The known licences."""
         return [str(one) for one in licences_of(self.source, sorted(self.names))]
 
     @property
     def repeated_prompts(self) -> int:
-        """Records on a prompt that an earlier record has."""
+        """The number of records with the prompt of an earlier record."""
         return sum(self.prompts.values()) - len(self.prompts)
 
     @property
     def repeated_pairs(self) -> int:
-        """Pairs that stand there already."""
+        """The number of pairs that are equal to an earlier one."""
         return sum(self.pairs.values()) - len(self.pairs)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything for machines."""
+        """Return all numbers as JSON."""
         return {
             "source": self.source,
             "rows": self.rows,
@@ -133,17 +134,17 @@ def stats(
     max_length: int = 1024,
     pairing: Pairing | None = None,
 ) -> list[SourceStats]:
-    """Statistics of every file; rankings count as the pairs that a policy makes of them.
+    """Measure each file; a ranking counts as the pairs that a policy makes of it.
 
     Args:
         sources: Files and folders.
-        format: The format all rows are in, else each row's is detected.
-        model: A tokenizer and template: adds what `max_length` cuts.
-        max_length: In tokens.
-        pairing: Which pairs of a ranking count; the best against the worst without it.
+        format: The format of all rows; without it the format of each is detected.
+        model: A tokenizer and template; adds what `max_length` cuts.
+        max_length: The length in tokens.
+        pairing: Which pairs of a ranking count; without it the best against the worst.
 
     Raises:
-        DataError: Where a file cannot be read. Single bad rows are counted as unusable.
+        DataError: If a file cannot be read. Single bad rows are counted as unusable.
     """
     pairing = pairing or Pairing()
     files = [file for source in sources for file in data_files(source)]
@@ -160,7 +161,7 @@ def stats(
 
 
 def quantiles(values: list[int] | list[float]) -> dict[str, float]:
-    """Mean and nearest-rank quantiles."""
+    """Return the mean and nearest-rank quantiles."""
     ordered = sorted(values)
     last = len(ordered) - 1
     found = {f"p{q * 100:g}": float(ordered[round(q * last)]) for q in QUANTILES}
@@ -170,7 +171,7 @@ def quantiles(values: list[int] | list[float]) -> dict[str, float]:
 def _of_file(
     found: SourceStats, *, format: str | None, pairing: Pairing, watch: Watch | None
 ) -> SourceStats:
-    """Fill in the statistics of the file that they are named for."""
+    """Read a file and fill in its statistics."""
 
     def unreadable(_: Exception) -> None:
         found.rows += 1

@@ -613,6 +613,6 @@ def test_a_conversion_that_leaves_no_row_has_failed(tmp_path: Path) -> None:
     words = ["convert", str(source), "-o", str(out), "--on-error", "drop"]
     done = CliRunner().invoke(data, words)
     assert done.exit_code == 2
-    assert f"{out}: no row was left of 1" in done.output
+    assert f"{out}: none of 1 rows was written" in done.output
     assert "1  unknown_format" in done.output
     assert len(rows_of(dropped_path(out))) == 1

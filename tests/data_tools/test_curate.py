@@ -146,7 +146,7 @@ def test_near_repeats_are_found_and_others_left(tmp_path: Path) -> None:
     assert summary.rows_out == 120
 
 
-def test_likeness_is_the_jaccard_index_of_5_grams() -> None:
+def test_similarity_is_the_jaccard_index_of_5_grams() -> None:
     one, other = "abcdefgh", "abcdefgx"
     grams = [{t[i : i + 5] for i in range(len(t) - 4)} for t in (one, other)]
     assert jaccard(five_grams(one), five_grams(other)) == len(grams[0] & grams[1]) / len(

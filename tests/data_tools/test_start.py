@@ -60,12 +60,12 @@ def test_every_command_has_help(command: str) -> None:
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        ("convert a.json -o b.jsonl --defect all", "--defect says nothing without --preset"),
-        ("convert a.json -o b.jsonl --preset chatlm --to sft", "--to is settled by --preset"),
-        ("convert a.json -o b.jsonl --preset chatlm --num-proc 2", "--num-proc is settled by"),
-        ("validate a.json --max-length 9", "--max-length says nothing without --tokenizer"),
-        ("stats a.json --max-length 9", "--max-length says nothing without --tokenizer"),
-        ("show a.json --max-length 9", "--max-length says nothing without --tokenizer"),
+        ("convert a.json -o b.jsonl --defect all", "--defect has no effect without --preset"),
+        ("convert a.json -o b.jsonl --preset chatlm --to sft", "--to has no effect with --preset"),
+        ("convert a.json -o b.jsonl --preset chatlm --num-proc 2", "--num-proc has no effect with"),
+        ("validate a.json --max-length 9", "--max-length has no effect without --tokenizer"),
+        ("stats a.json --max-length 9", "--max-length has no effect without --tokenizer"),
+        ("show a.json --max-length 9", "--max-length has no effect without --tokenizer"),
     ],
 )
 def test_an_option_that_would_be_ignored_is_refused(command: str, message: str) -> None:
