@@ -104,14 +104,14 @@ def _needed(option: str, other: str) -> None:
         raise click.UsageError(f"{_spelt(option)} has no effect without {_spelt(other)}")
 
 
-def _alone(option: str, options: Iterable[str], beside: set[str]) -> None:
+def _alone(option: str, options: Iterable[str], allowed: set[str]) -> None:
     """Reject options that another one makes useless.
 
     Raises:
-        click.UsageError: If any but those in `beside` is given.
+        click.UsageError: If any but those in `allowed` is given.
     """
     for name in options:
-        if name not in beside and _given(name):
+        if name not in allowed and _given(name):
             raise click.UsageError(
                 f"{_spelt(name)} has no effect with {_spelt(option)}: leave it out"
             )

@@ -132,7 +132,7 @@ def history(value: Any) -> list[Message]:
 
 
 def with_input(data: Data) -> str:
-    """An alpaca prompt: the instruction, then the input on a line of its own where there is one."""
+    """Return an alpaca prompt: the instruction, and the input, if any, on a line of its own."""
     instruction = text(data, "instruction")
     if not data.get("input"):
         return instruction
