@@ -19,13 +19,13 @@ from trl import RLOOConfig
 from alignment.errors import ConfigError
 from alignment.settings.precision import uses_bf16
 
+#: Keys of RLOO that have another name in PPO, with their default there.
 _OUR_WORDS = {
     "num_iterations": ("num_ppo_epochs", 1),
     "epsilon": ("cliprange", 0.2),
     "normalize_advantages": ("whiten_advantages", False),
     "reward_clip_range": ("score_clip", None),
 }
-"""Keys of RLOO that PPO calls by another word, with the default that they keep here."""
 
 _CHOICES = {
     "kl_estimator": ("k1", "k2", "k3"),
@@ -231,8 +231,8 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         """Map PPO's words onto RLOO's, check every value and resolve the batches."""
-        self._take_our_words()
-        self.bf16 = uses_bf16(self.__dict__)
+        self._use_our_words()
+        self.bf16 = uses_bf16(vars(self))
         self._check_values()
         self._check_together()
         try:
@@ -251,32 +251,25 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         """Optimizer steps in one pass over a rollout."""
         return int(self.steps_per_generation) // int(self.gradient_accumulation_steps)
 
-    def _take_our_words(self) -> None:
+    def _use_our_words(self) -> None:
+        before = vars(self).copy()
+        self.num_iterations, self.epsilon = self.num_ppo_epochs, self.cliprange
+        # PPO whitens advantages and clips scores itself, so RLOO must not.
+        self.normalize_advantages, self.reward_clip_range = False, None
         for theirs, (ours, default) in _OUR_WORDS.items():
-            value = self.__dict__[theirs]
-            mapped = self._mapped(theirs)
-            if value not in (default, mapped):
+            if before[theirs] not in (default, vars(self)[theirs]):
                 raise ConfigError(f"{theirs}: PPO calls this key {ours}", f"set {ours} instead")
-            self.__dict__[theirs] = mapped
-
-    def _mapped(self, theirs: str) -> Any:
-        match theirs:
-            case "num_iterations":
-                return self.num_ppo_epochs
-            case "epsilon":
-                return self.cliprange
-            case _:  # done by PPO itself, so the parent's way stays off
-                return _OUR_WORDS[theirs][1]
 
     def _check_values(self) -> None:
+        values = vars(self)
         for key, allowed in _CHOICES.items():
-            if self.__dict__[key] not in allowed:
+            if values[key] not in allowed:
                 raise ConfigError(
-                    f"{key}: {self.__dict__[key]!r} is unknown", f"one of: {', '.join(allowed)}"
+                    f"{key}: {values[key]!r} is unknown", f"one of: {', '.join(allowed)}"
                 )
         for keys, is_right, rule in _RULES:
             for key in keys:
-                value = self.__dict__[key]
+                value = values[key]
                 if value is not None and not is_right(value):
                     raise ConfigError(f"{key}: {value} must be {rule}")
 

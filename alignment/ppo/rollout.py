@@ -5,7 +5,7 @@ T response tokens (padded on the right).
 """
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -40,12 +40,11 @@ class Rollout:
         """Take some rows and cut off the padding that none of them needs."""
         width = int(self.prompt_attention[index].sum(dim=1).max())
         length = max(int(self.response_attention[index].sum(dim=1).max()), 1)
-        taken = {}
-        for field in fields(self):
-            x = self.__dict__[field.name][index]
-            is_prompt = field.name.startswith("prompt_")
-            taken[field.name] = x[:, x.size(1) - width :] if is_prompt else x[:, :length]
-        return Rollout(**taken)
+        found = {}
+        for name, column in vars(self).items():
+            x = column[index]
+            found[name] = x[:, x.size(1) - width :] if name.startswith("prompt_") else x[:, :length]
+        return Rollout(**found)
 
     def with_tokens(self, **columns: Tensor) -> "Rollout":
         """Return a copy with some `(N, T)` columns replaced, 0 where a token does not count."""
@@ -64,7 +63,7 @@ class Rollout:
 
     def save(self, path: Path) -> None:
         """Write all tensors to a safetensors file."""
-        save_file({f.name: self.__dict__[f.name].cpu().contiguous() for f in fields(self)}, path)
+        save_file({name: x.cpu().contiguous() for name, x in vars(self).items()}, path)
 
     @classmethod
     def load(cls, path: Path, *, device: torch.device) -> "Rollout":

@@ -1,25 +1,15 @@
-"""The names of transformers, TRL and accelerate that the preflight leans on and are not public."""
+"""What the preflight relies on in transformers, TRL and accelerate and nobody promises."""
 
 import inspect
+import re
 
 import pytest
 from accelerate import Accelerator
 from accelerate.utils.memory import should_reduce_batch_size
 from transformers import Trainer
-from trl import DPOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
+from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 
-
-@pytest.mark.parametrize("trainer", [SFTTrainer, RewardTrainer, DPOTrainer, RLOOTrainer])
-def test_metrics_since_the_last_log_are_lists_by_mode(trainer: type[Trainer]) -> None:
-    made = 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}'
-    assert made in inspect.getsource(trainer.__init__)
-
-
-def test_the_loader_takes_its_batch_size_from_one_attribute() -> None:
-    assert "self._train_batch_size = args.train_batch_size" in inspect.getsource(Trainer.__init__)
-    assert "batch_size=self._train_batch_size" in inspect.getsource(Trainer.get_train_dataloader)
-    source = inspect.getsource(RLOOTrainer.get_train_dataloader)
-    assert "batch_size=self._train_batch_size * self.args.steps_per_generation" in source
+from alignment.memory.restore import LocalAccelerator
 
 
 def test_training_begins_with_everything_in_place_and_nothing_done() -> None:
@@ -38,12 +28,32 @@ def test_a_micro_step_is_what_the_loop_does() -> None:
     assert "self.training_step(model, inputs, num_items_in_batch)" in source
 
 
-def test_processes_wait_for_each_other_in_these_alone() -> None:
-    assert {"gather", "gather_for_metrics", "reduce"} <= set(vars(Accelerator))
-    for loss in (SFTTrainer.compute_loss, RewardTrainer.compute_loss, DPOTrainer._compute_loss):
-        source = inspect.getsource(loss)
-        assert "torch.distributed" not in source
-        assert "gather_object" not in source
+@pytest.mark.parametrize("name", ["gather", "gather_for_metrics", "reduce"])
+def test_an_accelerator_of_one_process_has_the_signatures_of_all(name: str) -> None:
+    ours, theirs = (
+        list(inspect.signature(vars(owner)[name]).parameters)
+        for owner in (LocalAccelerator, Accelerator)
+    )
+    assert ours == theirs
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        SFTTrainer.compute_loss,
+        RewardTrainer.compute_loss,
+        DPOTrainer._compute_loss,
+        KTOTrainer._compute_loss,
+        Trainer.get_batch_samples,
+    ],
+    ids=lambda loss: loss.__qualname__,
+)
+def test_processes_wait_for_each_other_in_the_accelerator_alone(loss: object) -> None:
+    """By `self.accelerator`, so that a copy of the trainer with another one does not wait."""
+    source = re.sub(r"#.*", "", inspect.getsource(loss))  # type: ignore[arg-type]
+    assert "torch.distributed" not in source
+    assert "gather_object" not in source
+    assert source.count("gather") == source.count("self.accelerator.gather")
 
 
 def test_messages_of_memory_are_known() -> None:

@@ -1,0 +1,289 @@
+"""Every private name of a library that our code uses, why, and what must be true of it.
+
+`test_private_names` finds the uses in the syntax tree: a name that is not here, or is here and no
+longer used, fails. If ``holds`` fails after an upgrade, read the change upstream first.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel, Trainer, modeling_layers
+from trl import DPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
+
+
+@dataclass(frozen=True)
+class PrivateName:
+    """A private name, by whose library, in which of our modules.
+
+    Attributes:
+        why: Why no public name serves.
+        holds: Raises AssertionError if the library changed what we rely on.
+    """
+
+    name: str
+    library: str
+    modules: tuple[str, ...]
+    why: str
+    holds: Callable[[], None]
+
+
+def parameters(function: Callable[..., object]) -> list[str]:
+    return list(inspect.signature(inspect.unwrap(function)).parameters)
+
+
+def text(function: object) -> str:
+    return inspect.getsource(function)  # type: ignore[arg-type]
+
+
+# transformers
+
+
+def train_batch_size() -> None:
+    assert "self._train_batch_size = args.train_batch_size" in text(Trainer.__init__)
+    assert "batch_size=self._train_batch_size" in text(Trainer.get_train_dataloader)
+    source = text(RLOOTrainer.get_train_dataloader)
+    assert "batch_size=self._train_batch_size * self.args.steps_per_generation" in source
+
+
+def load_from_checkpoint() -> None:
+    assert parameters(Trainer._load_from_checkpoint) == ["self", "resume_from_checkpoint", "model"]
+    assert "self._load_from_checkpoint(resume_from_checkpoint)" in text(Trainer.train)
+
+
+def load_best_model() -> None:
+    assert parameters(Trainer._load_best_model) == ["self"]
+    assert "self._load_best_model()" in text(Trainer._finalize_training)
+
+
+def internal_call() -> None:
+    assert parameters(Trainer.save_model) == ["self", "output_dir", "_internal_call"]
+    assert "self.save_model(output_dir, _internal_call=True)" in text(Trainer._save_checkpoint)
+
+
+def keys_to_ignore_on_save() -> None:
+    source = text(PreTrainedModel.save_pretrained)
+    assert "for ignore_key in self._keys_to_ignore_on_save:" in source
+    assert "set(self._keys_to_ignore_on_save or [])" in text(PreTrainedModel.post_init)
+
+
+def gradient_checkpointing_func() -> None:
+    source = text(modeling_layers)
+    assert "self._gradient_checkpointing_func(partial(" in source
+    assert "if self.gradient_checkpointing and self.training" in source
+
+
+# TRL
+
+
+def metrics() -> None:
+    made = 'self._metrics = {"train": defaultdict(list), "eval": defaultdict(list)}'
+    for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, KTOTrainer, RLOOTrainer):
+        assert made in text(trainer.__init__)
+    assert "for key, val in self._metrics[mode].items():" in text(RLOOTrainer.log)
+
+
+def total_train_tokens() -> None:
+    for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, KTOTrainer):
+        source = text(trainer)
+        assert "self._total_train_tokens += " in source
+        assert '["num_tokens"] = [self._total_train_tokens]' in source
+    # RLOO counts in the state that Trainer saves.
+    assert '["num_tokens"] = [self.state.num_input_tokens_seen]' in text(RLOOTrainer._generate)
+
+
+def prepare_dataset() -> None:
+    first = ["self", "dataset", "processing_class", "args"]
+    packs = parameters(SFTTrainer._prepare_dataset)
+    assert packs == [*first, "packing", "formatting_func", "dataset_name"]
+    for trainer in (RewardTrainer, DPOTrainer, KTOTrainer):
+        assert parameters(trainer._prepare_dataset) == [*first, "dataset_name"]
+
+
+def card() -> None:
+    assert (RLOOTrainer._name, RLOOTrainer._tag_names) == ("RLOO", ["trl", "rloo"])
+    assert set(RLOOTrainer._paper) == {"title", "id", "citation"}
+    source = text(RLOOTrainer.create_model_card)
+    for used in ("trainer_name=self._name", 'self._paper.get("citation")', "self._tag_names"):
+        assert used in source
+
+
+def prepare_inputs() -> None:
+    assert parameters(RLOOTrainer._prepare_inputs) == ["self", "generation_batch"]
+    assert "inputs = self._prepare_inputs(inputs)" in text(Trainer.training_step)
+    assert "inputs = self._prepare_inputs(inputs)" in text(RLOOTrainer.prediction_step)
+
+
+def get_train_sampler() -> None:
+    assert parameters(RLOOTrainer._get_train_sampler) == ["self", "dataset"]
+    assert "sampler_fn=self._get_train_sampler" in text(RLOOTrainer.get_train_dataloader)
+
+
+def generate() -> None:
+    assert parameters(RLOOTrainer._generate) == ["self", "prompts"]
+    source = text(RLOOTrainer._generate)
+    assert source.rstrip().endswith("return prompt_ids, completion_ids, completions")
+
+
+def tokenize_prompts() -> None:
+    assert parameters(RLOOTrainer._tokenize_prompts) == ["self", "prompts"]
+    call = "prompt_ids, images, multimodal_fields = self._tokenize_prompts(prompts)"
+    assert call in text(RLOOTrainer._generate)
+
+
+def calculate_rewards() -> None:
+    names = ["self", "inputs", "prompts", "completions", "completion_ids_list"]
+    assert parameters(RLOOTrainer._calculate_rewards) == names
+    source = text(RLOOTrainer._calculate_rewards)
+    assert "rewards_per_func = gather(rewards_per_func)" in source
+
+
+# torch
+
+
+def fake_tensors() -> None:
+    from torch._subclasses import FakeTensorMode
+
+    with FakeTensorMode():
+        x = torch.empty(1 << 20, 1 << 20)
+        assert (x @ x).untyped_storage().nbytes() == 4 << 40
+
+
+def dispatch_mode() -> None:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    names = ["self", "func", "types", "args", "kwargs"]
+    assert parameters(TorchDispatchMode.__torch_dispatch__) == names
+
+
+NAMES = (
+    PrivateName(
+        "_train_batch_size",
+        "transformers",
+        ("alignment.memory.preflight",),
+        "The loader reads it, not args, so a smaller batch that fits has to be set there too.",
+        train_batch_size,
+    ),
+    PrivateName(
+        "_load_from_checkpoint",
+        "transformers",
+        ("alignment.ppo.checkpoints",),
+        "Callbacks run after the optimizer was made, from the requires_grad that PEFT's load sets.",
+        load_from_checkpoint,
+    ),
+    PrivateName(
+        "_load_best_model",
+        "transformers",
+        ("alignment.ppo.checkpoints",),
+        "No event says that the best model was loaded; the critic must go back with the policy.",
+        load_best_model,
+    ),
+    PrivateName(
+        "_internal_call",
+        "transformers",
+        ("alignment.ppo.checkpoints",),
+        "The only sign of save_model that the folder is a checkpoint, which also gets the rollout.",
+        internal_call,
+    ),
+    PrivateName(
+        "_keys_to_ignore_on_save",
+        "transformers",
+        ("alignment.ppo.critic",),
+        "save_pretrained has no argument for it, and a filtered state_dict would not reach it "
+        "under FSDP and DeepSpeed.",
+        keys_to_ignore_on_save,
+    ),
+    PrivateName(
+        "_gradient_checkpointing_func",
+        "transformers",
+        ("alignment.ppo.adapters",),
+        "activation_checkpointing_enable sets it, but registers a hook on the embeddings at each "
+        "call and cannot give back what was set; the critic needs its own function per forward.",
+        gradient_checkpointing_func,
+    ),
+    PrivateName(
+        "_metrics",
+        "trl",
+        ("alignment.memory.restore", "alignment.ppo.trainer"),
+        "TRL averages what is in it at each log and offers no method to add to it or to keep it.",
+        metrics,
+    ),
+    PrivateName(
+        "_total_train_tokens",
+        "trl",
+        ("alignment.training.guard",),
+        "TRL counts tokens in it and saves it nowhere, so a resumed run would count from 0.",
+        total_train_tokens,
+    ),
+    PrivateName(
+        "_prepare_dataset",
+        "trl",
+        ("alignment.training.trainers",),
+        "Rows arrive tokenised and masked; skip_prepare_dataset would leave out packing too, and "
+        "only SFT has it.",
+        prepare_dataset,
+    ),
+    PrivateName("_name", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
+    PrivateName("_tag_names", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
+    PrivateName("_paper", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
+    PrivateName(
+        "_prepare_inputs",
+        "trl",
+        ("alignment.ppo.trainer",),
+        "Where a batch of prompts becomes a micro-batch of a rollout, within Trainer's step.",
+        prepare_inputs,
+    ),
+    PrivateName(
+        "_get_train_sampler",
+        "trl",
+        ("alignment.ppo.responses",),
+        "get_train_dataloader takes no sampler, and TRL's own cannot resume after an epoch.",
+        get_train_sampler,
+    ),
+    PrivateName(
+        "_generate",
+        "trl",
+        ("alignment.ppo.responses",),
+        "Generation by transformers, continuous batching or vLLM has no public method.",
+        generate,
+    ),
+    PrivateName(
+        "_tokenize_prompts",
+        "trl",
+        ("alignment.ppo.responses",),
+        "_generate calls it; prompts are rendered and tokenised before, in one place.",
+        tokenize_prompts,
+    ),
+    PrivateName(
+        "_calculate_rewards",
+        "trl",
+        ("alignment.ppo.responses",),
+        "Calls reward functions, also async ones, and gathers; RLOO has no public method for it.",
+        calculate_rewards,
+    ),
+    PrivateName(
+        "_subclasses",
+        "torch",
+        ("alignment.plan.steps",),
+        "FakeTensorMode has no public place; meta tensors know no device and no storage.",
+        fake_tensors,
+    ),
+    PrivateName(
+        "_python_dispatch",
+        "torch",
+        ("alignment.plan.ledger",),
+        "TorchDispatchMode has no public place; it sees every tensor that a step allocates.",
+        dispatch_mode,
+    ),
+)
+
+#: Where an attribute of an object from a library is replaced or set by a computed name, and why.
+REPLACED = {
+    "alignment.memory.restore": "setattr puts back buffers of modules, whose names only they know",
+    "alignment.plan.head": "a model's forward, as TRL's add_fused_lm_head replaces it",
+    "alignment.ppo.forward": (
+        "a model's forward: DDP, FSDP and DeepSpeed call that of the module that they wrap, so a "
+        "pass with other arguments has to go through it; TRL's add_fused_lm_head does likewise"
+    ),
+}
