@@ -20,17 +20,21 @@ from alignment.errors import ConfigError
 from alignment.memory.batch_size import keep_effective_batch, next_smaller, sizes_after, use_found
 from alignment.memory.longest_batch import token_counts
 from alignment.memory.restore import state_bytes
+from alignment.registry import STAGES
 from alignment.runs.record import load_run
 from alignment.training.checkpoints import find_fault
 from alignment.training.run import main, run_stage
 
 WORDS = ["one", "two", "three", "四", "五", "六", "seven", "八", "nine", "ten", "eleven"]
-ROWS = {
-    "pt": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "text": [{"text": f"{word} is a number. {word} 是一个数。"} for word in WORDS],
     "sft": [{"prompt": f"say {word}", "completion": word * 3} for word in WORDS],
-    "rm": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "dpo": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
-    "ppo": [{"prompt": f"say {word}"} for word in WORDS],
+    "preference": [{"prompt": f"say {word}", "chosen": word, "rejected": "no"} for word in WORDS],
+    "unpaired": [
+        {"prompt": f"say {word}", "completion": word, "label": i % 2 == 0}
+        for i, word in enumerate(WORDS)
+    ],
+    "prompt": [{"prompt": f"say {word}"} for word in WORDS],
 }
 LORA = ("--use_peft", "--lora_r", "4", "--lora_alpha", "8", "--lora_dropout", "0.5")
 PPO = ("--max_completion_length", "8", "--steps_per_generation", "2", "--num_ppo_epochs", "2")
@@ -44,13 +48,13 @@ def count_letters(completions: list[Any], **_: Any) -> list[float]:
 def words(stage: str, folder: Path, model: Path, *more: str) -> list[str]:
     """The command line of a small run."""
     folder.mkdir(exist_ok=True)
-    data = write_jsonl(folder / "data.jsonl", ROWS[stage])
+    data = write_jsonl(folder / "data.jsonl", ROWS[STAGES[stage].kind])
     found = ["--model_name_or_path", str(model), "--train_data", str(data), "--use_cpu"]
     found += ["--output_dir", str(folder / "out"), "--report_to", "none", "--disable_tqdm", "true"]
     found += ["--max_steps", "4", "--learning_rate", "1e-3", "--logging_steps", "1", "--seed", "7"]
     if "--per_device_train_batch_size" not in more:
         found += ["--per_device_train_batch_size", "2"]
-    if stage == "ppo":
+    if STAGES[stage].samples:
         found += ["--reward_model", f"{__name__}:count_letters", *PPO]
     return [*found, *more]
 
@@ -79,6 +83,7 @@ def outcome(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         ("sft", ("--activation_checkpointing", "--eval_fraction", "0.2", "--eval_on_start")),
         ("rm", LORA),
         ("dpo", LORA),
+        ("kto", ("--gradient_accumulation_steps", "2")),
         ("ppo", ("--gradient_accumulation_steps", "2", "--critic_warmup_steps", "1")),
         ("ppo", (*LORA, "--critic", "lora")),
         ("ppo", ("--critic", "model", "--beta", "0")),
@@ -96,6 +101,13 @@ def test_no_bit_of_a_run_changes(
     run = load_run(tmp_path / "with" / "out")
     assert run is not None
     assert run.checks["preflight"]["tokens"] > 4
+
+
+def test_rows_that_are_shuffled_are_not_named_as_those_of_the_file(
+    tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage("kto", words("kto", tmp_path, tiny_dir))
+    assert "(shuffled rows " in capsys.readouterr().out
 
 
 def test_no_bit_changes_over_a_resume(tmp_path: Path, tiny_dir: Path) -> None:
