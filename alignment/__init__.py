@@ -1,4 +1,4 @@
-"""Preference alignment on one machine: pt, sft, rm, ppo and dpo as one pipeline."""
+"""Preference alignment on one machine, stage by stage or as one pipeline."""
 
 import os
 
