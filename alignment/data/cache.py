@@ -6,6 +6,7 @@ of it, however the first one ends, so nobody waits for a process that is gone.
 """
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.disk import sync
+from alignment.disk import sync, write_text
 from alignment.errors import ConfigError
 
 ROWS, ABOUT = "rows.arrow", "about.json"
@@ -120,13 +121,34 @@ def keep_entry(folder: Path, name: str, about: dict[str, Any]) -> Entry:
     return Entry(place, about)
 
 
+def known_digest(state: list[Any]) -> str | None:
+    """The digest of data in a state, if its content was read before."""
+    try:
+        return _digest_place(state).read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
+def remember_digest(state: list[Any], digest: str) -> None:
+    """Keep the digest of data in a state; a cache that cannot be written only costs time."""
+    with suppress(OSError):
+        place = _digest_place(state)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_text(place, digest)
+
+
+def _digest_place(state: list[Any]) -> Path:
+    name = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return cache_folder() / ".digests" / name
+
+
 def clear() -> tuple[int, int]:
     """Delete every entry; return how many there were and their bytes."""
     found = list(entries())
     freed = sum(entry.size for entry in found)
     for entry in found:
         shutil.rmtree(entry.folder, ignore_errors=True)
-    for left in cache_folder().glob(".*.tmp"):
+    for left in (*cache_folder().glob(".*.tmp"), cache_folder() / ".digests"):
         shutil.rmtree(left, ignore_errors=True)
     return len(found), freed
 

@@ -26,9 +26,10 @@ from alignment.data.cache import (
     keep_entry,
     new_entry,
     only_writer,
+    remember_digest,
 )
 from alignment.data.columns import Encoded, Limits, encode, sequences
-from alignment.data.sources import digest_of, digest_source, files_of, hub_digest
+from alignment.data.sources import digest_of, digest_source, files_of, hub_digest, state_of
 from alignment.errors import DataError
 from alignment.registry import Stage
 from alignment.runs import Source
@@ -139,7 +140,7 @@ def sample_source(path: str, request: Request, count: int) -> list[Encoded]:
 
 def _find(key: str, paths: Sequence[str]) -> Entry | None:
     """An entry for the same files, known by their size and time, else by their content."""
-    states = [_state(path) for path in paths]
+    states = [state_of(path) for path in paths]
 
     def is_same(about: dict[str, Any]) -> bool:
         return [one["state"] for one in about["sources"]] == states
@@ -156,17 +157,8 @@ def _find(key: str, paths: Sequence[str]) -> Entry | None:
     return find_entry(key, has_same_content)
 
 
-def _state(path: str) -> list[Any]:
-    """What changes when a file is written; a hub data set is known by its commit."""
-    files = files_of(path)
-    if not files:
-        return [hub_digest(path)]
-    stats = [(str(file.absolute()), file.stat()) for file in files]
-    return [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
-
-
 def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
-    states = [_state(path) for path in paths]
+    states = [state_of(path) for path in paths]
     by_role: Counter[str] = Counter()
     learned = 0
     with new_entry(key) as folder:
@@ -178,7 +170,7 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
                     roles, carrying = count_roles(s for one, _ in batch for s in one.sides)
                     by_role.update(roles)
                     learned += carrying
-        if states != [_state(path) for path in paths]:
+        if states != [state_of(path) for path in paths]:
             raise DataError(f"{', '.join(paths)}: changed while it was read", "start again")
         about: dict[str, Any] = {
             "sources": [
@@ -192,6 +184,8 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
         }
         digests = "\n".join(one["digest"] for one in about["sources"])
         name = f"{key}-{hashlib.sha256(digests.encode()).hexdigest()[:16]}"
+        for one in about["sources"]:
+            remember_digest(one["state"], one["digest"])
         return keep_entry(folder, name, about)
 
 

@@ -18,7 +18,7 @@ from alignment.data.arrow import FATE, GROUP, LENGTH, read_column
 from alignment.data.columns import LEFT_OUT, Limits
 from alignment.data.counts import Counts, count_rows, describe, describe_loss, refuse, warnings
 from alignment.data.prepare import Prepared, Request, described_drops, prepare
-from alignment.data.sources import data_paths, files_of
+from alignment.data.sources import check_sources, data_paths
 from alignment.models.chat_template import (
     TokenizerChanges,
     light_tokenizer,
@@ -90,8 +90,7 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
         DataError: a file or row cannot be used.
     """
     paths = data_paths(values)
-    for path in (path for given in paths.values() for path in given):
-        files_of(path)  # a name that is wrong is reported before the tokenizer is read
+    check_sources(values)  # a name that is wrong is reported before the tokenizer is read
     start = start or read_start(values)
     changes = tokenizer_changes(stage, values, start.tokenizer)
     request = request_of(stage, values, start, changes)

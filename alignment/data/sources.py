@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from alignment.data.cache import known_digest, remember_digest
 from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.runs import Source
@@ -50,11 +51,40 @@ def files_of(path: str) -> list[Path]:
     return data_files(path)
 
 
+def check_sources(settings: Mapping[str, Any]) -> None:
+    """See that all data of a stage is there, without reading it.
+
+    Raises:
+        ConfigError: no training data is named.
+        DataError: there is no such file, or a folder has no data file.
+    """
+    for paths in data_paths(settings).values():
+        for path in paths:
+            files_of(path)
+
+
 def digest_source(path: str) -> str:
-    """What a file, a folder or a hub data set holds, as a digest."""
-    if is_hub_name(path) and not Path(path).exists():
+    """What a file, a folder or a hub data set holds, as a digest.
+
+    Files that have been read before are known by their size and time, and are not read again.
+    """
+    if not files_of(path):
         return hub_digest(path)
-    return digest_of(path, (digest_file(file) for file in files_of(path)))
+    known = known_digest(state_of(path))
+    if known is not None:
+        return known
+    found = digest_of(path, (digest_file(file) for file in files_of(path)))
+    remember_digest(state_of(path), found)
+    return found
+
+
+def state_of(path: str) -> list[Any]:
+    """What changes when a source is written: sizes and times of files, the commit of a data set."""
+    files = files_of(path)
+    if not files:
+        return [hub_digest(path)]
+    stats = [(str(file.absolute()), file.stat()) for file in files]
+    return [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
 
 
 def digest_of(path: str, digests: Iterable[str]) -> str:

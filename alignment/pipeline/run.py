@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import click
 
 from alignment.data.rows import Start, prepare_stage
-from alignment.data.sources import digest_inputs
+from alignment.data.sources import check_sources, digest_inputs
 from alignment.errors import ConfigError
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
@@ -108,11 +108,25 @@ def plan_pipeline(
     chosen = _chosen(pipeline, only, start)
     planned: dict[str, str] = {}
     plans = []
+    # Without a record to compare with, the data need not be read for its digest: the stages do so.
+    is_new = not any(load_run(step.folder) for step in pipeline.steps)
     for step in pipeline.steps:
-        plan, mark = _plan(pipeline, step, planned, chosen=step.name in chosen, force=force)
+        if is_new and step.name in chosen:
+            plan, mark = _first_plan(pipeline, step, planned)
+        else:
+            plan, mark = _plan(pipeline, step, planned, chosen=step.name in chosen, force=force)
         planned[step.name] = mark
         plans.append(plan)
     return plans
+
+
+def _first_plan(pipeline: Pipeline, step: Step, planned: dict[str, str]) -> tuple[Plan, str]:
+    """The plan of a step in a pipeline of which nothing was run yet."""
+    argv = _argv(pipeline, step)
+    settings = resolve(step.stage, take_launch_words(argv)[1])
+    check_sources(settings.values)
+    _parents(pipeline, step, planned, settings)
+    return Plan(step, "run", "not run yet", tuple(argv), settings), "not run yet"
 
 
 def _plan(
