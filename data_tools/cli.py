@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from data_tools.convert.output import Summary
 
 FILE = click.Path(path_type=Path)
+# written out again here, since the table in formats/pairing.py is too slow to import for help;
+# a test compares the two
 POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
 FORMAT_HELP = "Format of all rows. Default: detected for each row."
 Command: TypeAlias = Callable[..., None]

@@ -52,6 +52,7 @@ def print_report(report: Report) -> None:
     for severity in reversed(SEVERITIES):
         for code in sorted(code for code in totals if CHECKS[code].severity == severity):
             name = click.style(f"{severity:<5}", fg=COLOURS[severity])
+            # rows without a record have findings too, so a code may be more frequent than records
             share = f"{totals[code] / records:6.1%}" if totals[code] <= records else "      "
             click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
             for one in report.examples[code]:

@@ -54,7 +54,9 @@ def pair_findings(record: Record) -> Iterator[Finding]:
     spoken = language(chosen), language(rejected)
     if spoken[0] != spoken[1]:
         yield Finding("language_mismatch", "", f"{spoken[0]} against {spoken[1]}")
+    # the language of the last question, since a system prompt is often in English
     asked = language(contents(record.prompt)[-1]) if record.prompt else "other"
+    # only between Chinese and English, where scripts are a reliable sign
     if asked in ("zh", "en") and {*spoken} <= {"zh", "en"} - {asked}:
         yield Finding("language_of_prompt", "", f"{asked} asked, {spoken[0]} answered")
     scripts = {chinese_script(chosen), chinese_script(rejected)}
@@ -78,6 +80,7 @@ def _similarity(chosen: str, rejected: str) -> Iterator[Finding]:
     if one and other and (one.startswith(other) or other.startswith(one)):
         yield Finding("answer_is_prefix")
         return
+    # the ratio takes quadratic time; texts of different length cannot reach the bound
     shorter, longer = sorted((len(one), len(other)))
     if longer <= LONGEST_COMPARED and shorter >= longer * 0.9:
         ratio = fuzz.ratio(one, other, score_cutoff=NEAR)
@@ -110,4 +113,5 @@ def _turn_order(turns: list[Message], part: str) -> Iterator[Finding]:
 def _unfinished(answer: str) -> bool:
     """Whether a text of some length ends in a letter or a comma, as answers do that are cut off."""
     tail = answer.rstrip()
+    # a short answer such as a name or a number needs no final punctuation
     return len(tail) > 20 and (tail[-1].isalnum() or tail[-1] in ",，、")

@@ -45,6 +45,7 @@ class SetChecks:
             return
         chosen, rejected = answer_key(plain(record.chosen)), answer_key(plain(record.rejected))
         edge = Edge(chosen, rejected, where)
+        # hashes, not texts: memory stays small for millions of rows
         if any((e.better, e.worse) == (chosen, rejected) for e in self.edges[prompt]):
             yield Finding("duplicate_pair")
         self.edges[prompt].append(edge)
@@ -71,6 +72,7 @@ def _apart(one: str, other: str) -> bool:
 
 def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
     """Yield contradictions, circles, and answers on both sides, under one prompt."""
+    # equal answers prefer nothing, and have a code of their own
     edges = [edge for edge in edges if edge.better != edge.worse]
     seen = {(edge.better, edge.worse) for edge in edges}
     reported: set[Where] = set()
@@ -78,6 +80,7 @@ def _group(edges: list[Edge]) -> Iterator[tuple[Where, Finding]]:
         if (edge.worse, edge.better) in seen:
             reported.add(edge.where)
             yield edge.where, Finding("contradiction")
+    # without contradictions, which are circles of two and reported as such
     circles = in_circles({(b, w) for b, w in seen if (w, b) not in seen})
     chosen = {better for better, _ in seen}
     rejected = {worse for _, worse in seen}

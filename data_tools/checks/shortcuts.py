@@ -173,6 +173,7 @@ class Shortcuts:
             if models[0] != models[1] and all(isinstance(model, str) for model in models):
                 for at, model in enumerate(models):
                     self._alone["model", str(model)[:40]][at] += 1
+        # nearly every answer has an opening of its own, so memory would grow with the data
         if len(self._alone) > MOST_KEPT:
             self._forget()
 
@@ -221,6 +222,7 @@ class Shortcuts:
         if is_refusal(text):
             found.add(("refusal", "a refusal"))
         bare = text.strip().casefold()
+        # in a shorter text the opening and the ending would overlap
         if len(bare) > 2 * _reach(bare):
             found |= {("opening", bare[: _reach(bare)]), ("ending", bare[-_reach(bare[-4:]) :])}
         return found

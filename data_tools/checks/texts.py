@@ -66,6 +66,7 @@ def text_findings(text: str, part: str) -> Iterator[Finding]:
     for code in _likely(text):
         prove = PROOFS.get(code)
         for match in PATTERNS[code].finditer(text):
+            # a number with a wrong checksum is no card and no identity number, a later one may be
             if prove is None or prove(match[0]):
                 yield Finding(code, part, shown(code, text, match))
                 break
@@ -100,6 +101,7 @@ def redacted(text: str) -> str:
 
 def looks_like_mojibake(text: str) -> bool:
     """Whether ftfy finds wrongly decoded text; it looks for nothing that Chinese text has."""
+    # ftfy is slow, and it needs two such characters next to each other
     if text.isascii() or not SUSPECT.search(text):
         return False
     from ftfy.badness import is_bad
@@ -112,6 +114,7 @@ SUSPECT = re.compile("[\u0080-\u00ff\u0152-\u0178\u2018-\u2122]{2}")
 
 def _luhn(found: str) -> bool:
     digits = [int(d) for d in found if d.isdigit()]
+    # few different digits are typical of examples such as 4444 4444 4444 4444
     if len(digits) not in CARD_LENGTHS or len(set(digits)) < 4:
         return False
     doubled = [d * 2 - 9 * (d > 4) for d in digits[-2::-2]]

@@ -158,6 +158,7 @@ def validate(
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
             for example in _read(file, format, report, add, watch):
                 whole.note(example)
+                # a user who names the format has asked for what it reads, prompts included
                 if not format:
                     example = _with_its_answers(example)
                 for record in _records(example, pairing, add):
@@ -198,6 +199,7 @@ class _Whole:
 
     def finish(self, report: Report, add: Add) -> None:
         """Report the findings about the whole file."""
+        # only known now, after the last record of the file
         together = [*self.shortcuts.findings()]
         if self.cut:
             for where, finding in self.cut.finish():
@@ -225,6 +227,7 @@ def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add
         *cut_by_length(row.data),
         *across.add(where, record),
     ):
+        # a code is counted once per record, whatever the number of its turns
         if finding.code not in codes:
             codes.add(finding.code)
             add(where.source, where.row, finding)
@@ -264,6 +267,7 @@ def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:
     record = example.record
     if isinstance(record, Unusable):
         code = record.code
+        # the codes of readers are finer than those of reports
         if code not in CHECKS:
             code = "schema" if code in HARD else "unusable"
         add(example.row.source, example.row.number, Finding(code, "", record.reason))

@@ -89,9 +89,8 @@ def merge(
             "--preset chatlm: all sources hold generated answers", "name the alpaca file too"
         )
     made = {}
-    for split in sorted(
-        parts, reverse=True
-    ):  # the main output comes last, since its summary counts the answers that are left
+    # the main output ("") comes last, since its summary counts the answers that are left
+    for split in sorted(parts, reverse=True):
         last = split == min(parts)
         made[split] = _merge(parts[split], named_for(output, split), defects, rejected, last=last)
     return [made[split] for split in sorted(made)]
@@ -132,6 +131,7 @@ def _row(
     if code:
         _drop(row, code, summary, lost)
         return
+    # only now, as in the original: answers that differ in nothing else have passed the test above
     fields = [value or "" for value in pair]
     if "backslash-n" in defects:
         decoded = [value.replace("\\n", "\n") for value in fields]
@@ -177,6 +177,7 @@ def _pair(row: Row, defects: frozenset[str], rejected: Rejected) -> tuple[str, P
         return "alpaca", Pair(prompt, data["output"], rejected.take(prompt))
     for example in adapted([row]):
         record = example.record
+        # an empty field is one of the rules below, not an error of the format
         if isinstance(record, Unusable) and record.code.startswith("empty_"):
             return _plain_pair(row)
         if isinstance(record, Record) and record.kind == "preference":
@@ -209,6 +210,7 @@ def _collect(file: Path, rejected: Rejected) -> bool:
         data = row.data
         is_answer = "chosen" not in data and {"prompt", "rejected"} <= set(data)
         if not is_answer:
+            # a file is all answers or none: mixed rows would silently lose their answers
             if number:
                 raise DataError(f"{row.where}: no 'rejected', as the rows before have", "")
             return False

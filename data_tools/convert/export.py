@@ -75,6 +75,7 @@ def openai(record: Record) -> list[Json]:
     if record.kind != "preference":
         turns = record.messages or _conversation(record.prompt, record.completion)
         return [{"messages": turns, **({"tools": record.tools} if record.tools else {})}]
+    # OpenAI's own rows have the list of tools also if it is empty
     asked = {"messages": as_messages(record.prompt, "user"), "tools": record.tools or []}
     return [
         {

@@ -102,6 +102,7 @@ def written_whole(path: Path) -> Iterator[IO[bytes]]:
         with io.BufferedWriter(_WrittenBehind(partial, "wb"), 1 << 17) as stream:
             yield stream
             stream.flush()
+            # before the rename: after a power cut the name must not point to an incomplete file
             os.fsync(stream.fileno())
         partial.replace(path)
     finally:
@@ -134,5 +135,6 @@ def json_line(value: Any) -> bytes:
     except orjson.JSONEncodeError as error:
         if "64-bit" not in str(error):
             raise
+    # orjson refuses integers beyond 64 bits; few rows have them, so the slow way is only for those
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode() + b"\n"

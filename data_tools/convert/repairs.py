@@ -57,6 +57,7 @@ class Repairs:
 
 def decoded(value: str) -> str:
     """Turn literal backslash-n into newlines, except in text with real ones, code or formulas."""
+    # in code and formulas a backslash and an n is what the author wrote, as in `\nabla`
     if "\\n" not in value or "\n" in value or "```" in value or "$" in value:
         return value
     return re.sub(r"\\n(?![a-z])", "\n", value)

@@ -140,6 +140,7 @@ def convert_in_parallel(
         cut_into = array_pieces if kind == "array" else line_pieces
         cut = cut_into(stream, times=LARGER)
         pieces = (Piece(raw, last) for raw, last in cut)
+        # rows are numbered over the whole file, so each piece needs the count of those before it
         start = 0
         if not writer.shape:  # the first record decides the shape of all rows
             first = next(pieces)
@@ -169,6 +170,7 @@ class _Job(NamedTuple):
 def _in_order(pieces: Iterator[Piece], workers: list[Connection], start: int) -> Iterator[Done]:
     """Send one piece to each worker, then their row numbers; yields the results in order."""
     while True:
+        # one piece per worker and round: a faster worker waits, but the order needs no buffer
         busy = []
         for worker, piece in zip(workers, pieces, strict=False):
             worker.send(piece)
@@ -191,10 +193,12 @@ def _in_order(pieces: Iterator[Piece], workers: list[Connection], start: int) ->
 def _started(job: _Job, stack: ExitStack) -> Connection:
     """Start a worker process that ends with the stack."""
     ours, theirs = multiprocessing.Pipe()
+    # fork would copy open output buffers, which both processes would then write
     process = multiprocessing.get_context("spawn").Process(
         target=_work, args=(theirs, job), daemon=True
     )
     process.start()
+    # else the worker would keep the other end open and never see that the pipe is closed
     theirs.close()
     stack.callback(process.join)
     stack.callback(process.terminate)
@@ -222,11 +226,13 @@ def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
     )
     out, lost, summary = io.BytesIO(), io.BytesIO(), Summary(Path())
     writer = RecordWriter(summary, job.conversion, out, lost)
+    # no worker may decide the shape: its first record need not be the first of the file
     writer.settle(job.shape)
     try:
         _worker_take(parsed, job.kind, job.source, start, writer, repairs)
     except (AlignError, NotParallel):
         return None
+    # likes and dislikes of one prompt may be in different pieces
     if writer.waiting:
         return None
     summary.rows_out = writer.rows_out

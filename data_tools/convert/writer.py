@@ -89,6 +89,7 @@ class RecordWriter:
         adapter: Adapter | None = None
         for example in examples:
             row, record = example.row, example.record
+            # a row may give several records, but counts as one row
             if row.number != last:
                 last = row.number
                 if example.adapter is not adapter or row.source != source:
@@ -96,6 +97,7 @@ class RecordWriter:
                     source, adapter, seen = row.source, example.adapter, 0
                     self.name = source.rsplit("/", 1)[-1]
                 seen += 1
+            # nearly all rows of large files take this branch: no pairing, and the shape is known
             if type(record) is Record and record.kind in self._straight and record.margin is None:
                 self._write(row, record)
             else:
@@ -123,6 +125,7 @@ class RecordWriter:
         if kind == "prompt" and (lost := self._passed_over(row)):
             self._drop(row, lost.code, lost.reason, lost.remedy)
             return
+        # the first record decides the shape of the whole file
         if not self.shape:
             self.settle(NATURAL[kind])
             self.settled_by = self.name
@@ -137,6 +140,7 @@ class RecordWriter:
                 self._drop(row, why.code, why.reason)
             for pair in pairs:
                 self._record(row, pair)
+        # likes and dislikes of one prompt may be far apart: they wait until all rows are read
         elif kind == "unpaired" and self.shape == "pairs":
             self.waiting[digest(plain(record.prompt))].append((row, record))
         else:
@@ -163,6 +167,7 @@ class RecordWriter:
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
+        # counted apart: if a file has both, its text rows are rewritten as messages at the end
         if record.messages is None and type(record.prompt) is str:
             self.text_rows += 1
             group = digest(record.prompt)
@@ -209,6 +214,7 @@ class RecordWriter:
                 label=None,
             )
             self._record(row, pair)
+        # each pair over the limit is listed, so that the counts add up
         for (row, _), _ in both[self.conversion.pairing.max_pairs :]:
             self._drop(row, "over_cap", "more pairs than --max-pairs for this prompt")
 
@@ -220,6 +226,7 @@ class RecordWriter:
         self._lose(error.source, error.row, error.code, error.reason)
 
     def _drop(self, row: Row, code: str, reason: str, remedy: str = "") -> None:
+        # a row of the wrong kind is an error, a known defect of good data is only counted
         if code in HARD and not self.conversion.drop:
             raise RowError.of(row, Fault(reason, remedy, code=code))
         self._lose(row.source, row.number, code, reason)

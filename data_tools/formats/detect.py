@@ -47,6 +47,7 @@ def detect_each(batch: Sequence[Mapping[str, Any]]) -> list[Adapter | Unusable]:
         return [_detected(data) for data in batch]
     by_look, matches = known = _known(batch[0])
     looks = [adapter.when for adapter in by_look if adapter.when]
+    # several candidates: each row has to be looked at by itself
     if len(matches) != 1 or len(looks) > 1:
         return [_detected(data, known) for data in batch]
     (only,) = matches
@@ -89,6 +90,7 @@ def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
         Unusable: If none or two fit.
     """
     by_look, matches = known
+    # a look at the values is stronger than keys: such a format is a special case of another
     for adapter in by_look:
         if adapter.when and adapter.when(data):
             matches = [a for a in by_look if a.when and a.when(data)]
@@ -135,6 +137,7 @@ def _best(formats: Iterable[Adapter], tags: Mapping[str, str]) -> list[Adapter]:
     found = {a: keys for a in formats if a.auto and (keys := a.keys_in(tags)) is not None}
     strongest = max((a.strength for a in found), default=0)
     best = {a: keys for a, keys in found.items() if a.strength == strongest}
+    # a proper subset of keys is the more general format
     return [a for a, keys in best.items() if not any(keys < other for other in best.values())]
 
 
@@ -144,6 +147,7 @@ def nearest(data: Mapping[str, Any]) -> tuple[Adapter, list[str], bool]:
     lacks = {a: a.missing(tags) for a in FORMATS if a.auto and a.strength}
 
     def distance(adapter: Adapter) -> tuple[float, int, int]:
+        # an absent key is a stronger sign of another format than a value of another type
         absent = sum(phrase.startswith("no ") for phrase in lacks[adapter])
         return absent / len(adapter.needs), len(lacks[adapter]), adapter.strength
 

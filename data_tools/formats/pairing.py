@@ -59,6 +59,7 @@ def pairs_of(record: Record, pairing: Pairing) -> tuple[list[Record], list[Dropp
     dropped = []
     if pairing.policy == "all-pairs" and len(order) > pairing.max_pairs:
         over = len(order) - pairing.max_pairs
+        # the distance in rank, not in score, since ranks without scores have no other
         order = sorted(order, key=lambda pair: (pair[0] - pair[1], pair))[: pairing.max_pairs]
         dropped = [Dropped("over_cap", f"more than {pairing.max_pairs} pairs per prompt")] * over
     kept = []
@@ -130,6 +131,7 @@ def _best_vs_random(ranked: Record, pairing: Pairing) -> Order:
     rest = range(1, len(ranked.answers))
     scores = ranked.scores
     below = [i for i in rest if scores is None or scores[i] < scores[0]] or list(rest)
+    # seeded by the prompt, so that the draw does not depend on the order of the rows
     draw = random.Random(f"{pairing.seed}:{digest(plain(ranked.prompt))}")
     return [(0, draw.choice(below))]
 

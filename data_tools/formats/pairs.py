@@ -67,6 +67,7 @@ def hh_split(data: Data) -> Record:
     """HH split into columns (Dahoas, yitingxie): a dialogue as prompt, answers with a marker."""
     turns = dialogue(text(data, "prompt"))
     opened = turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip()
+    # the marker is either at the end of the prompt or at the beginning of both answers
     marker = "" if opened else "Assistant:"
     chosen, rejected = (
         text(data, key).removeprefix("\n\n").removeprefix(marker).removeprefix(" ")
@@ -158,6 +159,7 @@ def shp(data: Data) -> Record:
     if label not in (0, 1):
         raise Unusable("wrong_type", f"'labels' is {label:g}, wanted 0 or 1")
     best, worst = ("A", "B") if label == 1 else ("B", "A")
+    # votes may contradict the label: the margin is then negative, which the checks report
     scored = "score_A" in data and "score_B" in data
     margin = number(data, f"score_{best}") - number(data, f"score_{worst}") if scored else None
     chosen, rejected = (text(data, f"human_ref_{side}") for side in (best, worst))
@@ -169,6 +171,7 @@ def strength_pair(data: Data) -> Record:
     old = "response_1" in data
     strength = number(data, "preference_strength" if old else "overall_preference")
     answers = ("response_1", "response_2") if old else ("response1", "response2")
+    # a tie (0) is kept with the margin 0, which conversion drops and counts
     best, worst = answers if strength < 0 else answers[::-1]
     prompt: Text = (
         messages(data["context"], "context") if "context" in data else text(data, "prompt")
@@ -181,6 +184,7 @@ def alpaca_eval(data: Data) -> Record:
     preference = number(data, "preference")
     if preference and not 1 <= preference <= 2:
         raise Unusable("wrong_type", f"'preference' is {preference:g}, wanted 0 or 1 to 2")
+    # 0 marks a tie, as 1.5 does
     margin = abs(preference - 1.5) if preference else 0.0
     best, worst = ("output_1", "output_2") if preference < 1.5 else ("output_2", "output_1")
     return pair_of(with_input(data), text(data, best), text(data, worst), margin=margin)

@@ -54,6 +54,7 @@ def is_blank(value: str | list[dict[str, Any]]) -> bool:
     """Whether a text, or the last one of some turns, has no visible character."""
     if isinstance(value, str):
         return not value[:1].isalnum() and _VISIBLE.search(value) is None
+    # a turn that only calls a tool has no text
     return not value or (is_blank(str(value[-1]["content"])) and not value[-1].get("tool_calls"))
 
 
@@ -67,6 +68,7 @@ def is_sentinel(value: object) -> bool:
 @functools.lru_cache(maxsize=16)  # several checks of one record need the same texts
 def normalised(value: str) -> str:
     """Return a text for comparison: NFKC, no invisible characters, single spaces, case folded."""
+    # NFKC leaves ASCII as it is, which `isascii` finds out much faster
     folded = value if value.isascii() else unicodedata.normalize("NFKC", value)
     if _INVISIBLE.search(folded):
         folded = folded.translate(_DROP_INVISIBLE)

@@ -86,6 +86,7 @@ def text_and_score(data: Data) -> Record:
     marker = next((m for m in ANSWER_MARKERS if dialogues and m in dialogues[0]), None)
     if marker is None:
         raise Unusable("no_markers", "no marker of an answer in 'text'")
+    # the last marker: the texts are whole conversations
     parts = [one.rpartition(marker) for one in dialogues]
     if len({head for head, _, _ in parts}) != 1:
         raise Unusable("prompt_mismatch", "the texts do not share one prompt")

@@ -102,6 +102,7 @@ def adapted_batches(
         adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
         at, gather = _first_gathered(adapters)
         yield _adapted(batch[:at], adapters[:at], repair)
+        # rows that belong together may be in later batches: from here on all go through `gather`
         if gather:
             rows, its = gather(itertools.chain(batch[at:], _flat(batches))), [adapters[at]]
             yield from (_adapted([row], its, repair) for row in rows)

@@ -270,6 +270,7 @@ def number(data: Data, key: str) -> float:
     try:
         if isinstance(value, str | int | float) and not isinstance(value, bool):
             result = float(value)
+            # NaN and infinity would make comparisons of scores meaningless
             if result == result and abs(result) != float("inf"):
                 return result
     except (ValueError, OverflowError):

@@ -12,6 +12,7 @@ def tree(data: Data) -> list[Record | Unusable]:
     """Open Assistant: a record per message with ranked answers; the prompt is the path to it."""
     records: list[Record | Unusable] = []
     stack: list[tuple[dict[str, Any], list[Message]]] = [(fields(data["prompt"], "prompt"), [])]
+    # a loop, so that no tree is too deep for the recursion limit of Python
     while stack:
         node, before = stack.pop()
         role = ROLES.get(text(node, "role"), "")
@@ -39,6 +40,7 @@ def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
             roots.append(Row(row.source, row.number, row.line, {"prompt": node}))
     for node in nodes.values():
         parent = nodes.get(str(node.get("parent_id")))
+        # an orphan or a message that is its own parent is in no tree
         if parent is not None and parent is not node:
             parent["replies"].append(node)
     yield from roots

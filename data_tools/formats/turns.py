@@ -65,10 +65,12 @@ def _message(turn: Any, name: str) -> Message:
         raise Unusable(
             "role", f"{name} has the role {role!r}", f"known: {', '.join(sorted(KNOWN_ROLES))}"
         )
+    # OpenAI, ShareGPT and Open Assistant have different names for it
     content = turn.get("content", turn.get("value", turn.get("text")))
     if isinstance(content, list):
         content = _joined_parts(content, name)
     kept = _kept(turn, name) if len(turn) > 2 or content is None else {}
+    # OpenAI writes null as the content of a turn that only calls a tool
     if content is None and "tool_calls" in kept:
         content = ""
     if not isinstance(content, str):
@@ -246,6 +248,7 @@ def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None)
     if isinstance(chosen, str) and isinstance(rejected, str):
         return _split_text(chosen, rejected, margin)
     chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
+    # turns are compared as a whole: answers that begin in the same words share no prompt
     shared = 0
     for one, other in zip(chosen, rejected, strict=False):
         if one != other:
@@ -265,6 +268,7 @@ def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None)
 
 def _split_text(chosen: str, rejected: str, margin: float | None) -> Record:
     """Split two texts after the last marker of an answer, before which they must be equal."""
+    # the last marker: an earlier one ends a question of a conversation
     for marker in ANSWER_MARKERS:
         at = chosen.rfind(marker)
         if at >= 0:

@@ -92,6 +92,7 @@ def data_files(path: str | Path) -> list[Path]:
     files = sorted(f for f in path.rglob("*") if f.is_file() and _bare_suffix(f) in SUFFIXES)
     if not files:
         raise DataError(f"{path}: no data file in this folder", f"wanted one of {_listed()}")
+    # mixed folders are nearly always a mistake, such as an export next to its source
     kinds: dict[FileKind, Path] = {}
     for file in files:
         kinds.setdefault(file_kind(file), file)
@@ -122,12 +123,14 @@ def file_kind(path: Path) -> FileKind:
     suffix = _bare_suffix(path)
     if head.startswith(PARQUET):
         return "parquet"
+    # a download that went wrong often ends in .json, but holds a web page or a pointer
     for pattern, what, remedy in NO_DATA:
         if pattern.match(head.lstrip()):
             raise DataError(f"{path}:1: this is {what}, not data", remedy)
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise DataError(f"{path}:1: the file is empty", "wanted at least one row")
+    # a CSV file may begin with any character, also with [ or {
     if suffix in (".csv", ".tsv"):
         return "csv" if suffix == ".csv" else "tsv"
     if text.startswith(b"["):
@@ -201,6 +204,7 @@ def numbered(
         if set(map(type, values)) == {dict}:
             named = lines if lined else itertools.repeat(None)
             numbers = itertools.count(number + 1)
+            # the common case, without a loop in Python
             yield list(map(Row, itertools.repeat(source), numbers, named, values))
             number += len(values)
             continue

@@ -42,6 +42,7 @@ def hub_revision(name: str) -> str:
     from datasets import load_dataset_builder
 
     try:
+        # the hash of the builder is the commit, also without a network
         return str(load_dataset_builder(name.partition(":")[0]).hash)
     except (OSError, ValueError) as error:
         raise _absent(name, error) from error

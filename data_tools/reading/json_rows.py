@@ -174,6 +174,7 @@ def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, 
     size = PIECE * times
     buffer = stream.read(size).removeprefix(BOM)
     first = FIRST_KEY.match(buffer)
+    # rows of a file nearly always begin with the same key, which is rarer in texts than `{`
     key, before = (first[1], BEFORE_KEY) if first else (b"{", BEFORE_MEMBER)
     buffer = buffer.replace(b"[", b" ", 1)
     seen = 0
@@ -181,6 +182,7 @@ def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, 
         end = _last_cut(buffer, key, before, seen)
         if end:
             yield buffer[:end], False
+        # what was searched before is not searched again
         seen = max(len(buffer) - end - REACH - len(key), 0)
         buffer = buffer[end:] + more
     yield buffer, True
@@ -226,6 +228,7 @@ def parse_piece(raw: bytes, *, last: bool) -> Batch:
 
 def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
     """Say what is wrong with a line of JSON, and at which column."""
+    # orjson reports bad UTF-8 without its position
     try:
         text.decode()
     except UnicodeDecodeError as bad:

@@ -86,6 +86,7 @@ def licences_of(source: str | Path, names: Iterable[str] = ()) -> list[Licence]:
         for pattern, licence in _PATTERNS:
             if pattern.search(name):
                 found[licence] = None
+                # the first pattern that matches: later ones are more general
                 break
     return list(found)
 

@@ -62,6 +62,7 @@ def _header_fault(header: list[str]) -> Fault | None:
     repeated = sorted({name for name in header if header.count(name) > 1})
     if repeated:
         return Fault(f"the column {repeated[0]!r} appears twice in the header", "rename one")
+    # Excel saves CSV with semicolons in many countries
     if len(header) == 1 and ";" in header[0]:
         return Fault("the columns are separated by ';'", "save it with commas, or as TSV")
     return _bytes_fault("".join(header))

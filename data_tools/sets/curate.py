@@ -50,6 +50,7 @@ def split(
         watch = stack.enter_context(progress(files, worth=SLOW))
         out = {side: stack.enter_context(written_whole(summaries[side].output)) for side in sides}
         for row, record in sound_rows(files, watch):
+            # seeded by the prompt, so that rows added later move no other row
             draw = random.Random(f"{seed}:{opening_key(record)}").random()
             side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
             out[side].write(json_line(row.data))
@@ -86,6 +87,7 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
             summary.rows_in += 1
             why = _repeat(row, _compared(record, by), seen, kept, index)
             if why is None:
+                # only the place is needed later, so that memory does not hold the data set
                 kept.append(dataclasses.replace(row, data={}))
                 out.write(json_line(row.data))
                 summary.rows_out += 1

@@ -88,6 +88,7 @@ def leaks(
     files = data_files(train)
     sets = [file for one in evaluations for file in data_files(one)]
     with progress([*sets, *files], worth=SLOW) as watch:
+        # the evaluation sets first: they are small and kept, the training set is only streamed
         asked = [(_placed(row), _prompt_text(record)) for row, record in sound_rows(sets, watch)]
         grams = GramIndex(dict(enumerate(text for _, text in asked)), ngram) if ngram else None
         found = Leaks(evaluation=len(asked), short=grams.short if grams else 0)
@@ -105,6 +106,7 @@ def leaks(
                 _note(shared, grams.shared(spoken_parts(record)), place)
     for number, (row, text) in enumerate(asked):
         twin = exact.get(digest(text))
+        # only the strongest finding is reported, so the others need not be looked for
         match = index.nearest(text) if index and not twin else None
         if twin:
             found.found.append(_leak("leak_exact", row, twin, 1.0))

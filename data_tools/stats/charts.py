@@ -71,6 +71,7 @@ def svg(draw: Callable[[Axes], None], *, height: float = 2.6) -> str:
     axes.spines[["top", "right"]].set_visible(False)
     draw(axes)
     out = io.StringIO()
+    # without a fixed salt and with a date, each run would write other bytes
     with mpl.rc_context({"svg.hashsalt": "align", "svg.fonttype": "none"}):
         figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     return "<svg" + out.getvalue().partition("<svg")[2]

@@ -179,6 +179,7 @@ def _of_file(
 
     last = 0
     for example in examples(found.source, format=format, on_error=unreadable, watch=watch):
+        # a row that gives several records is one row
         found.rows += example.row.number != last
         last = example.row.number
         if example.adapter and len(found.names) < NAMES:
