@@ -26,6 +26,7 @@ from alignment.runs.folder import check_output, delete_previous_runs, previous_r
 from alignment.runs.lineage import Node, describe_run, find_runs
 from alignment.runs.lock import locked
 from alignment.runs.record import (
+    LAYOUT,
     Parent,
     Run,
     Source,
@@ -41,6 +42,7 @@ __all__ = [
     "ADAPTER_CONFIG",
     "ADAPTER_WEIGHTS",
     "CHAT_TEMPLATE",
+    "LAYOUT",
     "MANIFEST",
     "METRICS",
     "MODEL_CONFIG",

@@ -48,6 +48,10 @@ _NOT_DECIDING = {
 _PACKAGES = ("alignment-pipeline", "torch", "transformers", "trl", "peft", "datasets", "accelerate")
 
 
+#: Raise it when checkpoints of earlier versions can no longer be resumed to the same bits.
+LAYOUT = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """One source of data (a file, a folder or a hub name) by its content.
@@ -89,6 +93,7 @@ class Run:
         settings: Every key that was given, as ``{"value": ..., "source": ...}``.
         checks: What was counted in the rows, and the batch that fits into memory.
         tracker_id: The name of the run in trackers; a resumed run keeps it.
+        layout: The layout of its checkpoints and rows; 1 in records that do not say it.
     """
 
     stage: str
@@ -109,6 +114,7 @@ class Run:
     checks: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     tracker_id: str = ""
+    layout: int = LAYOUT
 
     def __post_init__(self) -> None:
         if not self.tracker_id:
@@ -194,7 +200,7 @@ def load_run(folder: Path) -> Run | None:
             for role, sources in row["inputs"].items()
         }
         row["parents"] = {role: Parent(**parent) for role, parent in row["parents"].items()}
-        return Run(**row)
+        return Run(**{"layout": 1, **row})
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path}: not a run record ({error})", "delete the folder, or restore the file"

@@ -19,7 +19,7 @@ from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import is_main
 from alignment.registry import STAGES
-from alignment.runs import Run, changes, check_output, new_run, previous_runs, set_aside
+from alignment.runs import LAYOUT, Run, changes, check_output, new_run, previous_runs, set_aside
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
 from alignment.settings.resolve import Settings
@@ -163,6 +163,7 @@ def open_job(settings: Settings) -> Job:
     if previous is None or not values["resume"]:
         _count(rows, run, values)
         return Job(settings, run, folder, rows, resumes=False)
+    _check_layout(folder, previous)
     if not values["resume_anyway"]:
         _refuse_changes(folder, previous, settings, run)
     if previous.status != "finished":
@@ -187,6 +188,20 @@ def last_logged(history: list[dict[str, Any]]) -> dict[str, Any]:
     for line in history:
         last |= line
     return {key: value for key, value in last.items() if key not in ("step", "epoch")}
+
+
+def _check_layout(folder: Path, previous: Run) -> None:
+    """Reject a run of an earlier version, whose checkpoints would not resume to the same bits.
+
+    Raises:
+        ConfigError: the run in the folder has another layout.
+    """
+    if previous.layout != LAYOUT and previous.status != "finished":
+        raise ConfigError(
+            f"output_dir: {folder}: its checkpoints are of another version of align (layout "
+            f"{previous.layout}, this one reads {LAYOUT})",
+            "start again with --overwrite",
+        )
 
 
 def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -> None:

@@ -163,6 +163,18 @@ def test_resume_ends_as_an_uninterrupted_run(stage: str, tmp_path: Path, tiny_di
     assert [line["step"] for line in metrics(out) if "loss" in line] == [1, 2, 3]
 
 
+def test_a_run_of_an_earlier_layout_is_rejected_in_one_line(tmp_path: Path, tiny_dir: Path) -> None:
+    words = argv("sft", tmp_path, tiny_dir, "--save_steps", "1")
+    run_stage("sft", words)
+    record = tmp_path / "out" / "run.json"
+    facts = json.loads(record.read_text())
+    del facts["layout"]
+    record.write_text(json.dumps({**facts, "status": "interrupted"}))
+    with pytest.raises(AlignError, match="its checkpoints are of another version of align") as told:
+        run_stage("sft", [*words, "--resume", "--resume_anyway"])
+    assert str(told.value).splitlines()[1:] == ["  start again with --overwrite"]
+
+
 def test_resume_with_other_settings_is_refused(tmp_path: Path, tiny_dir: Path) -> None:
     words = argv("sft", tmp_path, tiny_dir, "--save_steps", "2")
     run_stage("sft", words)
