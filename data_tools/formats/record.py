@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
 from data_tools.reading import Row
@@ -150,18 +150,13 @@ class Adapter:
     strength: int = 2
     gather: Gather | None = None
     auto: bool = True
-    kinds: Mapping[str, frozenset[str]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        kinds = {key: frozenset(kind.split("|")) for key, kind in self.needs.items()}
-        object.__setattr__(self, "kinds", kinds)
 
     def keys_in(self, tags: Tags) -> frozenset[str] | None:
         """Return the keys by which a row is recognised as this format, or None if it is not."""
         found = set()
-        for key, kinds in self.kinds.items():
+        for key, wanted in self.needs.items():
             name = self._present(key, tags)
-            if name is None or not fits(tags[name], kinds):
+            if name is None or not fits(tags[name], wanted):
                 return None
             found.add(name)
         return frozenset(found)
@@ -169,12 +164,13 @@ class Adapter:
     def missing(self, tags: Tags) -> list[str]:
         """Return why a row is not in this format, one phrase per key."""
         phrases = []
-        for key, kinds in self.kinds.items():
+        for key, wanted in self.needs.items():
             name = self._present(key, tags)
             if name is None:
                 phrases.append(f"no {key!r}")
-            elif not fits(tags[name], kinds):
-                phrases.append(f"{name!r} is {tags[name]}, wanted {' or '.join(sorted(kinds))}")
+            elif not fits(tags[name], wanted):
+                kinds = " or ".join(sorted(wanted.split("|")))
+                phrases.append(f"{name!r} is {tags[name]}, wanted {kinds}")
         return phrases
 
     def lacks(self, data: Data) -> list[str]:
@@ -196,13 +192,14 @@ def tag(value: object) -> str:
     return TAGS.get(type(value), "null")
 
 
-def fits(found: str, wanted: frozenset[str]) -> bool:
-    """Whether a value of kind `found` is one of the `wanted` kinds; an empty list is any list."""
-    if found in wanted:
+def fits(found: str, wanted: str) -> bool:
+    """Whether a value of kind `found` is one of the kinds `wanted`, which are joined by `|`."""
+    kinds = wanted.split("|")
+    if found in kinds:
         return True
-    if found == "empty list":
-        return not wanted.isdisjoint(LISTS)
-    return found in LISTS and "list" in wanted
+    if found == "empty list":  # it may be a list of anything
+        return not LISTS.isdisjoint(kinds)
+    return found in LISTS and "list" in kinds
 
 
 def alias(data: Data, part: str) -> str:
