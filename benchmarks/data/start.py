@@ -30,7 +30,11 @@ def main() -> None:
     parser.add_argument("--trl", type=int, nargs="*", default=[10_000, 200_000])
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--output", type=Path, default=None)
+    what = "only compare the pass over ROWS with the tokenizer alone"
+    parser.add_argument("--ratio", type=int, default=0, metavar="ROWS", help=what)
     options = parser.parse_args()
+    if options.ratio:
+        return compare_with_tokenizer(options.ratio, max(3, options.repeat))
     found = []
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
@@ -48,6 +52,55 @@ def main() -> None:
     print(machine)
     if options.output:
         options.output.write_text(json.dumps({"machine": machine, "runs": found}, indent=1) + "\n")
+
+
+def compare_with_tokenizer(rows: int, repeat: int) -> None:
+    """Print the speed of the whole pass beside `encode_batch_fast` on the same texts, in turn.
+
+    The tokenizer has one thread in both (RAYON_NUM_THREADS=1).
+    """
+    ratios = []
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder)
+        run([sys.executable, "-m", "alignment", "init-model", "tiny", str(place / "model")], place)
+        data = write_rows(place / "rows.jsonl", rows)
+        for _ in range(repeat):
+            done = subprocess.run(
+                [sys.executable, "-c", COMPARE, str(place / "model"), str(data)],
+                env={**os.environ, "ALIGN_CACHE": str(place / "cache"), "RAYON_NUM_THREADS": "1"},
+                capture_output=True, text=True, check=True,
+            )  # fmt: skip
+            shutil.rmtree(place / "cache")
+            figures = json.loads(done.stdout.splitlines()[-1])
+            ratios.append(figures["alone_s"] / figures["pass_s"])
+            print(f"{rows:,} rows: {figures}", flush=True)
+    print(f"median ratio {sorted(ratios)[len(ratios) // 2]:.2f}")
+
+
+COMPARE = """
+import json, sys, time
+from alignment.data.rows import prepare_stage
+from alignment.registry import STAGES
+from alignment.settings.resolve import resolve
+from data_tools.rendering import read_tokenizer
+
+model, data = sys.argv[1:]
+words = ["--model_name_or_path", model, "--train_data", data, "--report_to", "none"]
+values = resolve("sft", words).values
+started = time.perf_counter()
+rows = prepare_stage(STAGES["sft"], values)
+passed = time.perf_counter() - started
+texts = []
+for line in open(data, encoding="utf-8"):
+    row = json.loads(line)
+    turns = row["prompt"] + row["completion"]
+    texts.append("".join(f"<|im_start|>{t['role']}\\n{t['content']}<|im_end|>\\n" for t in turns))
+encoder = read_tokenizer(model).encoder
+started = time.perf_counter()
+tokens = sum(len(one.ids) for one in encoder.encode_batch_fast(texts, add_special_tokens=False))
+alone = time.perf_counter() - started
+print(json.dumps({"pass_s": round(passed, 2), "alone_s": round(alone, 2), "tokens": tokens}))
+"""
 
 
 def write_rows(path: Path, count: int) -> Path:
