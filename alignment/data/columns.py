@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.registry import Stage
-from data_tools.formats import Record, Unusable
-from data_tools.rendering import Renderer, Spoken, Tokens
+from data_tools.formats import Unusable
+from data_tools.rendering import Tokens
 from data_tools.shapes import Served
 
 Ids: TypeAlias = list[int]
@@ -84,15 +84,6 @@ class Encoded(NamedTuple):
     length: int
     fate: Fate
     sides: tuple[Tokens, ...]
-
-
-def sequences(record: Record, renderer: Renderer) -> list[Spoken]:
-    """The sequences of a record in the order of its stage's sides.
-
-    Raises:
-        Unusable: If the chat template refuses the row.
-    """
-    return list(renderer.sequences(record).values())
 
 
 def encode(stage: Stage, served: Served, sides: Sequence[Tokens], limits: Limits) -> Encoded:

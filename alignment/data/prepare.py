@@ -28,7 +28,7 @@ from alignment.data.cache import (
     only_writer,
     remember_digest,
 )
-from alignment.data.columns import Encoded, Limits, encode, sequences
+from alignment.data.columns import Encoded, Limits, encode
 from alignment.data.sources import digest_of, digest_source, files_of, hub_digest, state_of
 from alignment.errors import DataError
 from alignment.registry import Stage
@@ -233,7 +233,7 @@ class _Reading:
             try:
                 yield (
                     Served(renderer.wrapped(served.record), served.row),
-                    sequences(served.record, renderer),
+                    list(renderer.sequences(served.record).values()),
                 )
             except Unusable as error:
                 self._drop(_row_error(served, error))
