@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import write_jsonl
 
-from alignment.reject.output import Dropped, likeness, make_pair
+from alignment.reject.output import Dropped, make_pair, similarity
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item
 from alignment.runs.record import Run
@@ -260,8 +260,8 @@ def test_equal_rows_are_dropped_and_near_ones_marked(
         ("one", "two", False, False),
     ],
 )
-def test_likeness(chosen: str, rejected: str, equal: bool, near: bool) -> None:
-    assert likeness(chosen, rejected) == {"equal": equal, "near_equal": near}
+def test_similarity(chosen: str, rejected: str, equal: bool, near: bool) -> None:
+    assert similarity(chosen, rejected) == {"equal": equal, "near_equal": near}
 
 
 def test_a_prompt_that_leaves_no_room_is_dropped_by_name(tiny_dir: Path, tmp_path: Path) -> None:
@@ -468,7 +468,7 @@ def test_a_resume_with_other_settings_is_refused_by_name(
     before = Parts(Path(f"{output}.parts")).rows()
     assert align(*words, "--seed", 1, "--max-new-tokens", 13) == 2
     error = capfd.readouterr().err
-    assert "cannot go on with other settings: max_new_tokens 48 -> 13; seed 0 -> 1" in error
+    assert "cannot continue with other settings: max_new_tokens 48 -> 13; seed 0 -> 1" in error
     assert len(error.splitlines()) == 2
     alpaca.write_text(alpaca.read_text().replace("it is 3", "it was 3"))
     assert align(*words) == 2
@@ -541,9 +541,9 @@ ROW = {"prompt": "a", "completion": "b"}
         (["prompts.jsonl"], "prompts without answers"),
         (["good.jsonl", "--model", "nowhere"], "model: nowhere: no such folder"),
         (["good.jsonl", "--model", "empty"], "model: empty: no model here"),
-        (["good.jsonl", "--model", "SCORER"], "scores answers and cannot write any"),
-        (["good.jsonl", "--num-samples", "2"], "need something to choose by"),
-        (["good.jsonl", "--reward-model", "SCORER"], "leaves nothing to choose"),
+        (["good.jsonl", "--model", "SCORER"], "scores answers and cannot generate any"),
+        (["good.jsonl", "--num-samples", "2"], "answers per prompt need a reward model"),
+        (["good.jsonl", "--reward-model", "SCORER"], "needs more than one answer per prompt"),
         (["good.jsonl", "--reward-model", "nowhere", "--num-samples", "2"], "reward_model: nowhe"),
         (["good.jsonl", "--reward-model", "SCORER", "--num-samples", "2", "--temperature", "0"],
          "temperature: at 0 all samples"),
@@ -556,7 +556,7 @@ ROW = {"prompt": "a", "completion": "b"}
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )  # fmt: skip
-def test_a_mistake_is_told_before_a_model_is_loaded(
+def test_a_mistake_is_reported_before_a_model_is_loaded(
     words: list[str], message: str, tmp_path: Path, tiny_dir: Path,
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip

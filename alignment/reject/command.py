@@ -1,4 +1,4 @@
-"""`align data reject`: the words of the command line; what it needs is imported when it runs."""
+"""The command line of `align data reject`; it imports what it needs when it runs."""
 
 import os
 import sys
@@ -21,20 +21,24 @@ FILE = click.Path(path_type=Path)
 @click.option("--model", required=True, metavar="RUN", help="An sft run, or any model.")
 @click.option("-o", "--output", type=FILE, required=True, help="The JSON lines to write.")
 @click.option("--max-new-tokens", type=int, default=512, show_default=True)
-@click.option("--batch-size", type=int, help="Answers at a time.  [default: 16; vLLM: 512]")
+@click.option("--batch-size", type=int, help="Answers per batch.  [default: 16; vLLM: 512]")
 @click.option("--temperature", type=float, help="0 is greedy.  [default: 0; several samples: 1]")
-@click.option("--num-samples", type=int, default=1, show_default=True, help="Answers a prompt.")
+@click.option("--num-samples", type=int, default=1, show_default=True, help="Answers per prompt.")
 @click.option("--reward-model", metavar="RUN", help="Picks the best and the worst sample.")
 @click.option("--reward-accuracy-gate", type=float, default=0.55, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--limit", type=int, help="Only the first rows.")
-@click.option("--format", help="Format of all prompts; found row by row without it.")
+@click.option("--limit", type=int, help="Use only the first rows.")
+@click.option("--format", help="Format of all prompts. Default: detected for each row.")
 @click.option("--as-chat/--plain", default=None, help="Wrap string prompts as chat messages.")
-@click.option("--keep-equal", is_flag=True, help="Keep pairs whose sides say the same, marked.")
+@click.option("--keep-equal", is_flag=True, help="Keep and mark pairs with two equal answers.")
 @click.option("--vllm", is_flag=True, help="Generate with vLLM.")
-@click.option("--overwrite", is_flag=True, help="Replace the output, or begin anew.")
-@click.option("--nproc", type=click.IntRange(1), help="Processes, each with a GPU.")
-@click.option("--accelerate", metavar="CONFIG", help="Processes as accelerate's config says.")
+@click.option("--overwrite", is_flag=True, help="Replace the output and start again.")
+@click.option("--nproc", type=click.IntRange(1), help="Number of processes, one per GPU.")
+@click.option(
+    "--accelerate",
+    metavar="CONFIG",
+    help="Start the processes that an accelerate config describes.",
+)
 def reject(
     prompts: tuple[Path, ...],
     model: str,
@@ -44,10 +48,10 @@ def reject(
     accelerate: str | None,
     **how: Any,
 ) -> None:
-    """Generate the rejected side of PROMPTS with answers, by an sft run.
+    """Generate rejected answers for PROMPTS that have a chosen answer, with an sft run.
 
     With --num-samples and --reward-model, PROMPTS need no answers: the best and the worst sample
-    become the pair. A run that was cut off goes on where it stopped: give the same command again.
+    become the pair. To continue an interrupted run, give the same command again.
     """
     if (nproc or accelerate) and "RANK" not in os.environ:
         from alignment.pipeline.launch import relaunch
@@ -65,13 +69,13 @@ def reject(
     except AlignError:
         if is_main():
             raise
-        sys.exit(2)  # the main process tells it
+        sys.exit(2)  # the main process prints the error
     if account is not None:
-        for line in _told(account, output):
+        for line in _report_lines(account, output):
             click.echo(line)
 
 
-def _told(account: "Account", output: Path) -> list[str]:
+def _report_lines(account: "Account", output: Path) -> list[str]:
     from data_tools.convert.output import dropped_path
 
     lines = [f"{output}"]

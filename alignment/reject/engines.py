@@ -1,4 +1,4 @@
-"""What answers a batch of prompts: transformers, or vLLM where it is installed."""
+"""The engines that answer a batch of prompts: transformers, or vLLM if it is installed."""
 
 import importlib
 from collections.abc import Callable
@@ -12,13 +12,13 @@ from alignment.evaluate.loading import Policy, end_tokens, load_policy
 from alignment.reject.plan import Plan
 
 Answers: TypeAlias = list[dict[str, Any]]
-"""Answers to one prompt, each with `text`, `tokens` (EOS counted) and `finish_reason`."""
+"""Answers to one prompt, each with `text`, `tokens` (including EOS) and `finish_reason`."""
 Engine: TypeAlias = Callable[[list[list[int]], list[int]], list[Answers]]
-"""Token ids of prompts and a seed for each, to the answers of each."""
+"""Takes the token ids of each prompt and a seed for each; returns the answers to each."""
 
 
 def load_engine(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Engine:
-    """Load the model in what the plan names."""
+    """Load the model in the engine that the plan names."""
     if plan.options.vllm:
         return _load_vllm(plan, tokenizer)
     return Transformers(plan, load_policy(plan.model, plan.model, tokenizer))
@@ -26,7 +26,7 @@ def load_engine(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Engine:
 
 @dataclass(frozen=True)
 class Transformers:
-    """Answers by `generate`; a batch is drawn with the seed of its first row."""
+    """Answer with transformers' `generate`; a batch is sampled with the seed of its first row."""
 
     plan: Plan
     policy: Policy
@@ -51,7 +51,7 @@ class Transformers:
 
 @dataclass(frozen=True)
 class Vllm:
-    """Answers by vLLM; every prompt has a seed of its own."""
+    """Answer with vLLM; every prompt has its own seed."""
 
     plan: Plan
     tokenizer: PreTrainedTokenizerBase
@@ -82,11 +82,11 @@ class Vllm:
 
 
 def _load_vllm(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Vllm:
-    """Load the model with its own sampling habits set aside, as transformers' side does."""
+    """Load the model without its own sampling defaults, as the transformers engine does."""
     vllm = importlib.import_module("vllm")
     model = vllm.LLM(model=plan.model, generation_config="vllm", seed=plan.options.seed)
     try:
         configured = GenerationConfig.from_pretrained(plan.model).eos_token_id
-    except OSError:  # the model has none
+    except OSError:  # the model has no generation config
         configured = None
     return Vllm(plan, tokenizer, vllm, model, list(end_tokens(configured, tokenizer)))

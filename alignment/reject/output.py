@@ -1,4 +1,4 @@
-"""Finished rows to preference pairs: marks, choices, what is dropped, and the files of it all."""
+"""Turn finished rows into preference pairs: choose, mark or drop them, and write the files."""
 
 import json
 from collections import Counter
@@ -14,21 +14,21 @@ from alignment.reject.rows import Item
 from data_tools.convert.output import dropped_path, json_line, written_whole
 from data_tools.formats import is_blank, normalised, plain
 
-#: Likeness of two answers, in per cent, from which on they are nearly equal.
-NEAR = 95.0
+#: Two answers with at least this similarity, in per cent, are nearly equal.
+NEAR_EQUAL = 95.0
 
 
 @dataclass
 class Account:
-    """What became of the rows.
+    """How many rows were written, dropped and marked.
 
     Attributes:
         rows_in: Rows read.
         rows_out: Pairs written.
-        dropped: Rows of which no pair was written, by reason.
+        dropped: Rows without a pair, by reason.
         marked: Pairs that carry a mark, by mark.
         resumed: Rows that an earlier, interrupted run had finished.
-        new: Whether this run wrote them; False where all was finished before.
+        new: Whether this run wrote the output; False if an earlier run had finished it.
     """
 
     rows_in: int = 0
@@ -40,7 +40,7 @@ class Account:
 
 
 class Dropped(Exception):
-    """No pair can be made of a row; the argument is the reason to count by."""
+    """A row gives no pair; the argument is the reason under which it is counted."""
 
 
 def write_output(
@@ -51,15 +51,15 @@ def write_output(
     keep_equal: bool,
     meta: Mapping[str, Any],
 ) -> Account:
-    """Write pairs in the order of the sources, what was dropped, and how it was made.
+    """Write the pairs in the order of the sources, the dropped rows, and the metadata.
 
-    The output appears last, so that where it is, all is.
+    The output appears last: if it exists, the other files are complete.
 
     Args:
         items: All rows of the sources.
-        rows: What was answered, by number; prompts too long to be answered are missing.
+        rows: Answers by row number; prompts that are too long to answer are missing.
         output: The file for the pairs.
-        keep_equal: Keep pairs whose sides say the same.
+        keep_equal: Keep pairs whose two answers are equal.
         meta: How the answers were made.
     """
     account = Account(rows_in=len(items))
@@ -94,9 +94,9 @@ def make_pair(
 
     Args:
         item: The row of the source.
-        row: Its answers, each with `text` and `finish_reason`, and `scores` where they were scored;
-            None where the prompt was too long to be answered.
-        keep_equal: Keep a pair whose sides say the same.
+        row: Its answers, each with `text` and `finish_reason`, and `scores` if they were scored.
+            None if the prompt was too long to answer.
+        keep_equal: Keep a pair whose two answers are equal.
 
     Raises:
         Dropped: `prompt_too_long`, `empty`, `equal` or `tie`.
@@ -108,7 +108,7 @@ def make_pair(
     (answer,) = row["answers"]
     if is_blank(answer["text"]):
         raise Dropped("empty")
-    marks = likeness(plain(item.chosen), answer["text"])
+    marks = similarity(plain(item.chosen), answer["text"])
     if marks["equal"] and not keep_equal:
         raise Dropped("equal")
     return {
@@ -122,14 +122,14 @@ def make_pair(
 
 
 def _ranked(item: Item, row: Mapping[str, Any]) -> dict[str, Any]:
-    """The best and the worst of several samples; of equal scores the earlier sample counts."""
+    """The pair of the best and the worst sample; of two equal scores, the earlier sample wins."""
     scored = list(zip(row["scores"], row["answers"], strict=True))
     usable = [pair for pair in scored if not is_blank(pair[1]["text"])]
     if len(usable) < 2:
         raise Dropped("empty")
     high, best = max(usable, key=lambda pair: pair[0])
     low, worst = min(usable, key=lambda pair: pair[0])
-    marks = likeness(best["text"], worst["text"])
+    marks = similarity(best["text"], worst["text"])
     if high == low or marks["equal"]:
         raise Dropped("tie")
     return {
@@ -146,25 +146,25 @@ def _ranked(item: Item, row: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def likeness(chosen: str, rejected: str) -> dict[str, bool]:
-    """Whether two answers say the same, or nearly: 95 % alike, or one begins with the other.
+def similarity(chosen: str, rejected: str) -> dict[str, bool]:
+    """Whether two answers are equal or nearly equal: 95 % similar, or one starts with the other.
 
-    Letter case, width and white space do not count.
+    Letter case, character width and white space are ignored.
     """
     one, other = normalised(chosen), normalised(rejected)
     if one == other:
         return {"equal": True, "near_equal": False}
     is_prefix = one.startswith(other) or other.startswith(one)
-    return {"equal": False, "near_equal": is_prefix or fuzz.ratio(one, other) >= NEAR}
+    return {"equal": False, "near_equal": is_prefix or fuzz.ratio(one, other) >= NEAR_EQUAL}
 
 
 def meta_path(output: Path) -> Path:
-    """Where it stands how an output was made."""
+    """The file that records how an output was made."""
     return output.with_name(output.name + ".meta.json")
 
 
 def read_account(output: Path, settings: Mapping[str, Any], *, keep_equal: bool) -> Account | None:
-    """The account of a finished output, where it was made with these settings; else None."""
+    """The account of a finished output that was made with these settings; None otherwise."""
     try:
         meta = json.loads(meta_path(output).read_text(encoding="utf-8"))
         made = {key: meta["settings"].get(key) for key in settings}
@@ -192,7 +192,7 @@ def _counts(account: Account) -> dict[str, Any]:
 
 
 def _dropped_row(item: Item, row: Mapping[str, Any] | None, reason: str) -> dict[str, Any]:
-    """A dropped row with all that was found of it."""
+    """A dropped row with its reason, answers and scores."""
     found: dict[str, Any] = {"reason": reason, "prompt": item.prompt}
     if item.chosen is not None:
         found["chosen"] = item.chosen

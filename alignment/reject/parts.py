@@ -1,8 +1,8 @@
-"""Finished rows on disk until all are: one file a process, one line a row, in whole batches.
+"""Store finished batches on disk until all rows are finished: one file per process.
 
-A batch is appended and brought to the disk at once. What a kill leaves of a batch (lines that are
-torn, or fewer than the batch has) does not count and is cut off before more is appended; batches
-are planned from the whole input, so doing one again gives the same rows.
+Each row is one line, and each batch is appended and synced to the disk as a whole. If a process is
+killed within a batch, the incomplete lines are ignored, and cut off before the next batch is
+appended. Batches are planned from the whole input, so repeating one gives the same rows.
 """
 
 import json
@@ -20,7 +20,7 @@ from data_tools.convert.output import json_line
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The folder of part files of one output."""
+    """The folder with the part files of one output."""
 
     folder: Path
 
@@ -29,13 +29,13 @@ class Parts:
         return [part.settings for part in self._read() if part.settings]
 
     def refuse_others(self, settings: Mapping[str, Any]) -> None:
-        """See that what lies there was made with these settings, so far as they are given.
+        """Check that existing parts were made with the given settings.
 
         Raises:
-            ConfigError: It was not; the message names what differs.
+            ConfigError: A part was made with other settings; the message names them.
         """
-        for former in self.settings():
-            was = _flat(former)
+        for previous in self.settings():
+            was = _flat(previous)
             found = [
                 f"{key} {_shown(was.get(key))} -> {_shown(value)}"
                 for key, value in _flat(settings).items()
@@ -43,17 +43,17 @@ class Parts:
             ]
             if found:
                 raise ConfigError(
-                    f"{self.folder}: cannot go on with other settings: {'; '.join(found)}",
-                    "take these back, or begin anew with --overwrite",
+                    f"{self.folder}: cannot continue with other settings: {'; '.join(found)}",
+                    "undo these changes, or start again with --overwrite",
                 )
 
     def rows(self) -> dict[int, dict[str, Any]]:
-        """All rows of whole batches, by their number."""
+        """All rows of complete batches, by row number."""
         return {row["row"]: row for part in self._read() for row in part.rows}
 
     @contextmanager
     def appending(self, rank: int, settings: Mapping[str, Any]) -> Iterator["Appender"]:
-        """Open the part of one process, cut to its last whole batch."""
+        """Open the part file of one process, cut to its last complete batch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"part-{rank}.jsonl"
         path.touch()
@@ -67,7 +67,7 @@ class Parts:
             yield appender
 
     def delete(self) -> None:
-        """Forget all parts."""
+        """Delete all parts."""
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
 
@@ -78,17 +78,17 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class Appender:
-    """Puts whole batches behind one another."""
+    """Appends complete batches to a part file."""
 
     file: IO[bytes]
 
     def add(self, batch: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append the rows of a batch and wait until the disk has them."""
+        """Append the rows of a batch and wait until they are on the disk."""
         head = {"batch": batch, "of": len(rows)}
         self.write(b"".join(json_line({**head, **row}) for row in rows))
 
     def write(self, data: bytes) -> None:
-        """Append bytes and wait until the disk has them."""
+        """Append bytes and wait until they are on the disk."""
         self.file.write(data)
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -96,7 +96,7 @@ class Appender:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What a part file holds up to byte `end`: settings, and the rows of whole batches."""
+    """The settings and complete batches of a part file, which end at byte `end`."""
 
     settings: dict[str, Any] | None
     rows: list[dict[str, Any]]
@@ -127,7 +127,7 @@ def _read_part(path: Path) -> _Part:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """The line's object; None where it was torn off."""
+    """The object on a line; None if the line is incomplete."""
     if not line.endswith(b"\n"):
         return None
     try:
@@ -138,7 +138,7 @@ def _parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings with the versions among them one by one."""
+    """Settings with one entry for each version."""
     versions = settings.get("versions", {})
     rest = {key: value for key, value in settings.items() if key != "versions"}
     return rest | {f"version of {name}": version for name, version in versions.items()}

@@ -1,4 +1,4 @@
-"""What is to be answered and how, checked whole before anything heavy is imported."""
+"""The plan of a run: all arguments and files are checked before anything heavy is imported."""
 
 import importlib.metadata
 import importlib.util
@@ -26,19 +26,19 @@ class Options:
     """How answers are made.
 
     Attributes:
-        max_new_tokens: Answers are cut there, and such answers are marked.
-        batch_size: Answers generated at a time; by default 16, with vLLM 512.
-        temperature: 0 is greedy; by default 0 for one answer a prompt and 1 for several.
-        num_samples: Answers a prompt; of several a reward model picks the best and the worst.
-        seed: For sampling.
-        limit: Only the first rows.
-        format: Name of the input's format; by default found row by row.
-        as_chat: Put string prompts through the chat template as a user message; by default
-            wherever the tokenizer has one, as the stages do.
-        keep_equal: Keep pairs whose sides say the same, marked.
-        reward_accuracy_gate: Least held-out accuracy of a reward model with a run record.
+        max_new_tokens: Longer answers are cut at this length and marked.
+        batch_size: Answers per batch. Default: 16, or 512 with vLLM.
+        temperature: 0 is greedy. Default: 0 for one answer per prompt, 1 for several.
+        num_samples: Answers per prompt; a reward model picks the best and the worst of several.
+        seed: Seed for sampling.
+        limit: Use only the first rows.
+        format: Name of the input's format. Default: detected for each row.
+        as_chat: Wrap string prompts as a user message with the chat template. Default: true if the
+            tokenizer has a chat template, as in the stages.
+        keep_equal: Keep and mark pairs whose two answers are equal.
+        reward_accuracy_gate: Minimum held-out accuracy of a reward model that has a run record.
         vllm: Generate with vLLM.
-        overwrite: Replace what the output holds, and begin anew.
+        overwrite: Delete the output and its parts, and start again.
     """
 
     max_new_tokens: int = 512
@@ -57,15 +57,15 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked run.
+    """A run whose arguments were checked.
 
     Attributes:
         items: All rows, in the order of the sources.
-        settings: Everything that decides an answer, by name: what a resumed run must share.
-        meta: What else `<output>.meta.json` tells.
-        former: The account of this very run, where it is finished already.
-        parts: Where finished rows wait.
-        context: Tokens that the model can hold, once its config was read.
+        settings: All settings that affect the answers; a resumed run needs the same ones.
+        meta: Further content of `<output>.meta.json`.
+        finished: The account of the same run if it has finished already.
+        parts: The finished batches.
+        context: Maximum number of tokens of the model, known once its config is read.
     """
 
     items: list[Item]
@@ -79,7 +79,7 @@ class Plan:
     as_chat: bool
     settings: dict[str, Any]
     meta: dict[str, Any] = field(default_factory=dict)
-    former: Account | None = None
+    finished: Account | None = None
     context: int | None = None
 
 
@@ -135,14 +135,14 @@ def make_plan(
         as_chat=as_chat,
         settings=settings,
         meta={"inputs": inputs, **{role: asdict(parent) for role, parent in parents.items()}},
-        former=_former(output, parts, settings, options),
+        finished=_find_finished(output, parts, settings, options),
     )
 
 
 def _settings(
     options: Options, inputs: list[dict[str, str]], parents: dict[str, Parent]
 ) -> dict[str, Any]:
-    """All that decides an answer but where it is computed."""
+    """All settings that affect the answers, except the device."""
     found: dict[str, Any] = {
         "inputs": [source["sha256"] for source in inputs],
         "format": options.format,
@@ -159,13 +159,13 @@ def _settings(
     return found
 
 
-def _former(
+def _find_finished(
     output: Path, parts: Parts, settings: dict[str, Any], options: Options
 ) -> Account | None:
-    """The account of a finished run that lies there, if it is this one; else see to be free.
+    """The account of this run if the output holds it already; None if the output is free.
 
     Raises:
-        ConfigError: Another run lies there, whole or in parts.
+        ConfigError: The output or its parts are of another run.
     """
     if options.overwrite:
         return None
@@ -175,8 +175,8 @@ def _former(
     account = read_account(output, settings, keep_equal=options.keep_equal)
     if account is None:
         raise ConfigError(
-            f"-o {output}: exists already, and was made from other input or otherwise",
-            f"choose another name, or --overwrite it (see {meta_path(output).name})",
+            f"-o {output}: exists already, and was made from other input or with other settings",
+            f"choose another name, or replace it with --overwrite (see {meta_path(output).name})",
         )
     return account
 
@@ -190,13 +190,13 @@ def _check_options(options: Options, reward_model: str | None) -> None:
     several = options.num_samples > 1
     if several and reward_model is None:
         raise ConfigError(
-            f"num_samples: {options.num_samples} answers a prompt need something to choose by",
+            f"num_samples: {options.num_samples} answers per prompt need a reward model",
             "name a run of rm: --reward-model FOLDER",
         )
     if reward_model is not None and not several:
         raise ConfigError(
-            "reward_model: one answer a prompt leaves nothing to choose",
-            "sample several: --num-samples 4",
+            "reward_model: needs more than one answer per prompt",
+            "sample several answers: --num-samples 4",
         )
     if several and options.temperature == 0:
         raise ConfigError(
@@ -205,14 +205,19 @@ def _check_options(options: Options, reward_model: str | None) -> None:
 
 
 def _check_is_policy(model: str) -> None:
-    """Refuse a reward model early: its weights would load, with a head that is random."""
+    """Reject a reward model early: its weights would load, but with a random language model head.
+
+    Raises:
+        ConfigError: The model is a classifier.
+    """
     file = Path(model) / MODEL_CONFIG
     if not file.is_file():
         return
     names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
     if any("SequenceClassification" in name for name in names):
         raise ConfigError(
-            f"model: {model}: {names[0]} scores answers and cannot write any", "name a run of sft"
+            f"model: {model}: {names[0]} scores answers and cannot generate any",
+            "name a run of sft",
         )
 
 
@@ -224,5 +229,5 @@ def _check_vllm(model: str) -> None:
         )
     if adapter_base(model) is not None:
         raise ConfigError(
-            f"--vllm: {model} is a LoRA adapter", "make it whole first: align merge ADAPTER FOLDER"
+            f"--vllm: {model} is a LoRA adapter", "merge it first: align merge ADAPTER FOLDER"
         )

@@ -1,4 +1,4 @@
-"""Rows to answer, from any known format, each with the place that it comes from."""
+"""Read the rows to answer from any known format, each with its source file and row number."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Text: TypeAlias = str | list[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row to answer, in the shape of its source; `chosen` is None where samples are ranked."""
+    """One row to answer, in the format of its source; `chosen` is None if samples are ranked."""
 
     prompt: Text
     chosen: Text | None
@@ -27,13 +27,13 @@ class Item:
 def read_items(
     files: Sequence[Path], *, kind: str, format: str | None = None, limit: int | None = None
 ) -> list[Item]:
-    """All rows of some files; where any is a conversation, all are.
+    """All rows of some files; if one of them is a conversation, all become conversations.
 
     Args:
         files: Data files.
-        kind: `sft` for rows with an answer, which is kept, `prompt` for any.
-        format: Name of their format; found row by row without it.
-        limit: Only the first rows of all.
+        kind: `sft` for rows with an answer, which becomes the chosen one; `prompt` for any row.
+        format: Name of their format. Default: detected for each row.
+        limit: Use only the first rows.
 
     Raises:
         DataError: A row cannot be used.
@@ -61,13 +61,13 @@ def _read(file: Path, kind: str, format: str | None) -> Iterator[Item]:
         try:
             row = next(rows, None)
         except DataError as error:
-            remedy = error.remedy or "mend that row, or leave such rows out: align data convert"
+            remedy = error.remedy or "fix that row, or drop such rows with align data convert"
             if "wanted SFT" in error.message:
                 remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
             raise DataError(error.message, remedy) from None
         if row is None:
             return
-        # one example a row: the first that gives none has ended `rows` above
+        # `rows` stops at the first row without an example, so both iterators stay in step
         yield _item(row, next(places), kind)
 
 
@@ -75,13 +75,13 @@ def _item(row: dict[str, Any], example: Example, kind: str) -> Item:
     data, record = example.row.data, example.record
     assert isinstance(record, Record)
     prompt = row.get("prompt")
-    chosen = row.get("completion") if kind == "sft" else None  # of a prompt all else is passed on
+    chosen = row.get("completion") if kind == "sft" else None  # `prompt` passes other keys on
     if "messages" in row and prompt is None:
         turns = row["messages"]
         last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=0)
         prompt, chosen = turns[:last], turns[last : last + 1]
     if not prompt:
-        raise DataError(f"{example.row.where}: nothing is asked before the answer", "")
+        raise DataError(f"{example.row.where}: there is no prompt before the answer", "")
     source, number = data.get("source"), data.get("source_row")
     if not (isinstance(source, str) and isinstance(number, int)):
         source, number = Path(example.row.source).name, example.row.number

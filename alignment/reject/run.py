@@ -1,4 +1,4 @@
-"""One run of `align data reject` from its arguments to the written pairs."""
+"""Run `align data reject`, from its arguments to the written pairs."""
 
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -18,27 +18,27 @@ def reject(
     reward_model: str | None = None,
     options: Options | None = None,
 ) -> Account | None:
-    """Answer the prompts by a model and write preference pairs.
+    """Answer the prompts with a model and write preference pairs.
 
-    The model's answer becomes the rejected side of the data's own answer; with a reward model, the
-    best and the worst of several samples become the two sides. Rows of which no pair can be made
-    go to `*.dropped.jsonl`; how all was made stands in `<output>.meta.json`.
+    The answer in the data is chosen and the model's answer is rejected. With a reward model, the
+    best and the worst of several samples become the pair. Rows without a pair are written to
+    `*.dropped.jsonl`, and `<output>.meta.json` records how the pairs were made.
 
     Args:
-        prompts: Files or folders of any format that gives prompts with answers; with a reward
-            model also prompts alone.
-        model: A whole model or a LoRA adapter, by folder or hub name.
-        output: The JSON lines to write; what is finished waits in `<output>.parts` until all is.
+        prompts: Files or folders in any format that has prompts and answers; with a reward model,
+            prompts without answers too.
+        model: A full model or a LoRA adapter, by folder or hub name.
+        output: The JSON lines to write; finished batches are kept in `<output>.parts` until then.
         reward_model: Scores the samples; needs `options.num_samples` of two or more.
-        options: How the answers are made.
+        options: How the answers are generated.
 
     Returns:
-        What became of the rows, from the main process only.
+        The counts of rows in the main process; None in the others.
 
     Raises:
-        ConfigError: An option, a model or the output cannot be used, or the parts that lie there
-            were made with other settings.
-        DataError: The rows cannot be used. Nearly all of both come before a model is loaded.
+        ConfigError: An option, a model or the output cannot be used, or existing parts were made
+            with other settings.
+        DataError: The rows cannot be used. Nearly all errors are found before a model is loaded.
     """
     with ExitStack() as stack:
         if is_main():
@@ -50,11 +50,11 @@ def reject(
             reward_model=reward_model,
             options=options or Options(),
         )
-        if plan.former is not None:
+        if plan.finished is not None:
             if not is_main():
                 return None
-            plan.parts.delete()  # a kill may have come between the last file and this
-            return plan.former
-        from alignment.reject.work import work  # torch: after all that a user can get wrong
+            plan.parts.delete()  # an earlier run may have been killed just before this step
+            return plan.finished
+        from alignment.reject.work import work  # imports torch, so only after all checks
 
         return work(plan)

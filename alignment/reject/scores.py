@@ -1,4 +1,4 @@
-"""Scores of samples by a reward model, read as `align ppo` reads it."""
+"""Score samples with a reward model, which is loaded in the same way as by `align ppo`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from alignment.reject.rows import Text
 
 @dataclass(frozen=True)
 class Scores:
-    """A reward on its device."""
+    """Scores samples with a loaded reward."""
 
     reward: Any
 
@@ -31,10 +31,10 @@ class Scores:
 
 
 def load_scores(plan: Plan, tokenizer: PreTrainedTokenizerBase) -> Scores | None:
-    """The reward model of a plan, None where it has none.
+    """The reward model of a plan; None if it has none.
 
     Raises:
-        ConfigError: It cannot be loaded, or was measured to do no better than guessing.
+        ConfigError: It cannot be loaded, or its measured accuracy is below the gate.
     """
     if plan.reward_model is None:
         return None

@@ -1,6 +1,6 @@
-"""The heavy part: load the model, answer what is not answered yet, batch by batch, then merge.
+"""Load the model, answer the missing rows batch by batch, then write the output.
 
-Several processes share the batches; each has the whole model, and a part file of its own.
+Several processes share the batches; each has the full model and its own part file.
 """
 
 import hashlib
@@ -26,24 +26,24 @@ from alignment.reject.plan import Plan
 from alignment.reject.rows import Text
 from alignment.reject.scores import Scores, load_scores
 
-#: Nothing is exchanged but the news that all are ready, and that may take days.
-_PATIENCE = timedelta(days=30)
+#: Processes only wait for each other to finish their batches, which may take days.
+_BARRIER_TIMEOUT = timedelta(days=30)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that are answered together; its number decides its seed."""
+    """Rows that are answered together; the seed depends on the number of the batch."""
 
     number: int
     rows: list[int]
 
 
 def work(plan: Plan) -> Account | None:
-    """Carry out a checked plan; the account is the main process's.
+    """Execute a checked plan; returns the account in the main process, None in the others.
 
     Raises:
-        ConfigError: The parts that lie there were made on another device, the model or the reward
-            model cannot be used, or a batch does not fit the memory.
+        ConfigError: Existing parts were made on another device, the model or the reward model
+            cannot be used, or a batch does not fit into memory.
         DataError: Every prompt is too long for the model.
     """
     with _together() as wait:
@@ -85,7 +85,7 @@ def _answer(
     asked: Sequence[Text],
     prompt_ids: Sequence[list[int]],
 ) -> None:
-    """Answer batches one after the other, each brought to the disk before the next."""
+    """Answer batches one after the other, and write each to disk before the next."""
     total = sum(len(batch.rows) for batch in todo)
     with (
         plan.parts.appending(rank(), plan.settings) as part,
@@ -99,8 +99,8 @@ def _answer(
                 )
             except torch.OutOfMemoryError as error:
                 raise ConfigError(
-                    f"batch_size: {plan.batch_size} answers at a time do not fit the memory",
-                    "lower --batch-size, and begin anew with --overwrite",
+                    f"batch_size: {plan.batch_size} answers per batch do not fit into memory",
+                    "lower --batch-size, and start again with --overwrite",
                 ) from error
             rows: list[dict[str, Any]] = [
                 {"row": row, "answers": found}
@@ -115,10 +115,10 @@ def _answer(
 
 
 def _identified(plan: Plan) -> Plan:
-    """The plan with what only torch and the model's config can tell.
+    """The plan with the device, the commit of the model and its maximum length.
 
     Raises:
-        ConfigError: The parts that lie there were made on another device.
+        ConfigError: Existing parts were made on another device.
     """
     config = load_config(plan.model)
     settings = {**plan.settings, "device": describe_device()}
@@ -129,13 +129,13 @@ def _identified(plan: Plan) -> Plan:
 
 
 def _plan_batches(plan: Plan, prompt_ids: Sequence[list[int]]) -> list[Batch]:
-    """All batches, longest prompts first; prompts that leave no room for an answer are in none."""
+    """All batches, longest prompts first, without prompts that leave no room for an answer."""
     room = None if plan.context is None else plan.context - plan.options.max_new_tokens
     fitting = [row for row, ids in enumerate(prompt_ids) if room is None or len(ids) <= room]
     if not fitting:
         raise DataError(
             f"all {len(prompt_ids)} prompts and {plan.options.max_new_tokens} new tokens exceed "
-            f"the {plan.context} that {plan.model} can hold",
+            f"the maximum length of {plan.model}, {plan.context}",
             "lower --max-new-tokens",
         )
     size = max(1, plan.batch_size // plan.options.num_samples)
@@ -151,7 +151,7 @@ def _make_room(plan: Plan) -> None:
 
 
 def _asked(prompt: Text, *, as_chat: bool) -> Text:
-    """A prompt as the stages would put it to the model."""
+    """A prompt as the stages would give it to the model."""
     if as_chat and isinstance(prompt, str):
         return [{"role": "user", "content": prompt}]
     return prompt
@@ -168,7 +168,7 @@ def _world() -> int:
 
 @contextmanager
 def _together() -> Iterator[Callable[[], None]]:
-    """What waits for all processes; each has the accelerator of its local rank."""
+    """Join the process group; yields its barrier. A process uses the GPU of its local rank."""
     if _world() == 1:
         yield lambda: None
         return
@@ -176,7 +176,7 @@ def _together() -> Iterator[Callable[[], None]]:
 
     if torch.accelerator.is_available():
         torch.accelerator.set_device_index(int(os.environ.get("LOCAL_RANK", "0")))
-    dist.init_process_group("gloo", timeout=_PATIENCE)
+    dist.init_process_group("gloo", timeout=_BARRIER_TIMEOUT)
     try:
         yield dist.barrier
     finally:
@@ -185,7 +185,7 @@ def _together() -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A bar with the time left, drawn by the main process for its share."""
+    """A progress bar with the remaining time, shown by the main process for its own batches."""
     share = "" if _world() == 1 else f" (process 1 of {_world()})"
     with counting_progress(shown=rank() == 0) as progress:
         task = progress.add_task(f"answers{share}", total=total)
