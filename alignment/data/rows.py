@@ -95,7 +95,8 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
     changes = tokenizer_changes(stage, values, start.tokenizer)
     request = request_of(stage, values, start, changes)
     prepared = {role: prepare(given, request) for role, given in paths.items()}
-    after = replace(start, tokenizer=request.renderer.tokenizer)
+    vocabulary = None if changes.added else start.vocabulary  # TRL resizes the embeddings
+    after = replace(start, tokenizer=request.renderer.tokenizer, vocabulary=vocabulary)
     return StageRows(stage, prepared, changes, request, after)
 
 
