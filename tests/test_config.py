@@ -104,7 +104,7 @@ def test_a_prefix_of_a_key_is_no_key() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("beta: 0.1\nbeta: 0.2\n", ":2: 'beta' stands here twice"),
+        ("beta: 0.1\nbeta: 0.2\n", ":2: 'beta' is given twice"),
         ("- beta\n", ":1: not a mapping"),
         ("", "empty"),
         ("beta: [0.1\n", "not YAML"),

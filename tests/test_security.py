@@ -211,12 +211,12 @@ NAMES = [
      "3: a\0b: a name cannot leave the folder"),
     ("stages", r'{"C:\\far": {stage: sft, config: a.yaml}}',
      "3: C:\\far: a name cannot leave the folder"),
-    ("stages", r'{sft: {config: "a\0b"}}', "3: sft: config: holds a NUL character"),
+    ("stages", r'{sft: {config: "a\0b"}}', "3: sft: config: contains a NUL byte"),
     ("name", "../up", "2: name: '../up' would leave its folder"),
     ("name", "/tmp/far", "2: name: '/tmp/far' would leave its folder"),
-    ("name", r'"a\0b"', "2: name: holds a NUL character"),
+    ("name", r'"a\0b"', "2: name: contains a NUL byte"),
     ("name", r'"C:\\far"', r"2: name: 'C:\\far' would leave its folder"),
-    ("output_dir", r'"a\0b"', "1: output_dir: holds a NUL character"),
+    ("output_dir", r'"a\0b"', "1: output_dir: contains a NUL byte"),
 ]  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         raise ConfigError(f"{top['stages'].where}: no stages", "sft: {config: sft.yaml}")
     for key in ("output_dir", "name"):
         if key in top and "\0" in str(top[key].value):
-            raise ConfigError(f"{top[key].where}: {key}: holds a NUL character", "take it out")
+            raise ConfigError(f"{top[key].where}: {key}: contains a NUL byte", "remove it")
     folder = Path(str(top["output_dir"].value))
     steps: dict[str, Step] = {}
     for name, body in stages.items():
@@ -123,7 +123,7 @@ class _StepReader:
     def _recipes(self, config: Any) -> tuple[str, ...]:
         names = config if isinstance(config, list) else [config]
         if any("\0" in str(name) for name in names):
-            raise ConfigError(f"{self.where}: config: holds a NUL character", "take it out")
+            raise ConfigError(f"{self.where}: config: contains a NUL byte", "remove it")
         paths = [self.beside / str(name) for name in names]
         for path in paths:
             if not path.is_file():

@@ -1,1 +1,1 @@
-"""What was asked for: recipes and flags to one checked set of values."""
+"""Read recipes and flags into one checked set of values."""

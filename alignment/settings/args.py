@@ -1,40 +1,43 @@
-"""Our own keys, beside those of TRL's and transformers' dataclasses; every stage takes them."""
+"""Keys that every stage has in addition to those of TRL's and transformers' dataclasses."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class DataArgs:
-    """What a stage reads."""
+    """The data that a stage reads."""
 
     train_data: list[str] = field(
         default_factory=list,
-        metadata={"help": "Files (JSONL, JSON, CSV, Parquet, .gz, .zst), folders or hub names."},
+        metadata={
+            "help": "Files (JSONL, JSON, CSV, TSV, Parquet; also .gz, .zst), folders or hub names."
+        },
     )
     eval_data: list[str] | None = field(
         default=None,
         metadata={
-            "help": "The same for held-out rows, measured at the end and as eval_strategy says."
+            "help": "Held-out rows, evaluated at the end and at the steps that eval_strategy sets."
         },
     )
     eval_fraction: float = field(
         default=0.0,
         metadata={
-            "help": "Without eval_data, hold out this share of the training rows, chosen by a hash "
-            "of the prompt, so that no prompt stands on both sides."
+            "help": "Hold out this share of the training rows if there is no eval_data. Rows are "
+            "chosen by a hash of the prompt, so that no prompt is in both parts."
         },
     )
     data_format: str | None = field(
         default=None,
-        metadata={"help": "Name of the source shape; by default found from the keys of the rows."},
+        metadata={"help": "Name of the data format. Default: detected from the keys of the rows."},
     )
     max_rows: int | None = field(
-        default=None, metadata={"help": "Train on this many rows, drawn by seed from all of them."}
+        default=None, metadata={"help": "Train on this many rows, sampled from all with the seed."}
     )
     on_bad_row: str = field(
         default="raise",
         metadata={
-            "help": "'raise' stops at the first unusable row, 'drop' counts and names them.",
+            "help": "'raise' stops at the first unusable row; 'drop' leaves such rows out and "
+            "reports them.",
             "choices": ["raise", "drop"],
         },
     )
@@ -64,38 +67,38 @@ class DataArgs:
 
 @dataclass
 class RunArgs:
-    """Where a stage writes, and how it treats what is there."""
+    """Where a stage writes, and what it does with an existing run."""
 
     resume: bool = field(
-        default=False, metadata={"help": "Go on from the newest checkpoint in output_dir."}
+        default=False, metadata={"help": "Continue from the newest checkpoint in output_dir."}
     )
     resume_anyway: bool = field(
         default=False,
-        metadata={"help": "With resume: go on although settings, data or the model changed."},
+        metadata={"help": "With resume: continue even if settings, data or the model changed."},
     )
     overwrite: bool = field(
         default=False,
         metadata={
-            "help": "Start anew where output_dir holds a run; that one is set aside, and deleted "
-            "once the new one is finished."
+            "help": "Start again if output_dir holds a run. The previous run is kept next to it, "
+            "and deleted when the new one is finished."
         },
     )
     preflight: bool = field(
         default=True,
         metadata={
-            "help": "Send the longest batch through forward and backward before step 1, so that "
-            "too little memory is known within seconds. Results stay the same to the bit."
+            "help": "Run forward and backward on the longest batch before step 1, so that too "
+            "little memory is reported within seconds. Results stay the same to the bit."
         },
     )
     max_loss_spike: float | None = field(
         default=None,
         metadata={
-            "help": "Stop where a logged loss is over so many times the running median; by default "
-            "never. With logging_steps 1 every step is looked at."
+            "help": "Stop if a logged loss exceeds this multiple of the running median. Default: "
+            "never. Set logging_steps to 1 to check every step."
         },
     )
     run_group: str | None = field(
-        default=None, metadata={"help": "W&B group; a pipeline gives its own name."}
+        default=None, metadata={"help": "W&B group. Default in a pipeline: its name."}
     )
 
 

@@ -1,4 +1,4 @@
-"""Help for a stage: the keys that people use most, or every key from the schema."""
+"""Help for a stage: the most used keys, or every key of the schema."""
 
 import textwrap
 
@@ -6,21 +6,21 @@ import click
 
 from alignment.registry import Stage
 
-#: What ``align <stage> --help`` says of a key that several stages have; a stage explains its own.
-#: ``--help-all`` prints the texts of the dataclasses.
+#: Texts in ``align <stage> --help`` for keys that several stages have; a stage explains its own
+#: keys. ``--help-all`` prints the texts of the dataclasses.
 ESSENTIALS = {
     "model_name_or_path": "model folder, adapter folder or hub name to start from",
     "train_data": "files, folders or hub names to train on",
     "eval_data": "the same, to evaluate on",
-    "output_dir": "folder for the result; a used one asks for --resume or --overwrite",
+    "output_dir": "folder for the result; an existing run needs --resume or --overwrite",
     "learning_rate": "peak learning rate",
     "num_train_epochs": "passes over the data",
     "max_steps": "optimizer steps; overrides num_train_epochs",
     "per_device_train_batch_size": "rows in a batch of one process",
-    "gradient_accumulation_steps": "batches before an optimizer step",
-    "max_length": "largest number of tokens in a row",
-    "packing": "fill blocks of max_length with several rows",
-    "beta": "strength of the pull to the reference (KL)",
+    "gradient_accumulation_steps": "batches per optimizer step",
+    "max_length": "maximum number of tokens in a row",
+    "packing": "pack several rows into each block of max_length tokens",
+    "beta": "weight of the KL penalty to the reference",
     "as_chat": "wrap strings as chat messages",
     "use_peft": "train a LoRA adapter instead of the whole model",
     "lora_r": "rank of the adapter",
@@ -28,7 +28,7 @@ ESSENTIALS = {
     "logging_steps": "steps between two lines of metrics.jsonl",
     "save_steps": "steps between two checkpoints",
     "report_to": "wandb, tensorboard, trackio or none",
-    "seed": "of everything random",
+    "seed": "random seed",
     "resume": "continue from the newest checkpoint in output_dir",
     "overwrite": "start again; the run in output_dir is kept until this one is finished",
 }

@@ -1,4 +1,4 @@
-"""Names that become files, folders or pages elsewhere: none of them may lead out of its place."""
+"""Check names that become files, folders or web pages: none may lead out of its folder."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -6,7 +6,7 @@ from typing import Any
 
 from alignment.errors import ConfigError, place_of
 
-#: Shown by trackers, and used by some of them as file names.
+#: Trackers show these names, and some use them as file names.
 _LABELS = ("run_name", "run_group", "project")
 #: Names of models and spaces on the hub.
 _HUB_NAMES = ("hub_model_id", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id")
@@ -18,30 +18,32 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 
 
 def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None:
-    """See that each name stays where it belongs; `source` says where a key was given.
+    """Check that no name leads out of its folder; `source` gives the place of a key.
 
     Raises:
-        ConfigError: one would leave its folder, or holds what no file name can hold.
+        ConfigError: A name would leave its folder, or contains a character that no file name can.
     """
     for key, text in _texts(values):
         if "\0" in text:
-            raise ConfigError(f"{place_of(source(key))}{key}: holds a NUL character", "take it out")
+            raise ConfigError(
+                f"{place_of(source(key))}{key}: contains a NUL character", "remove it"
+            )
     for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
         fault = find_fault_of_name(values.get(key))
         if fault is None and key in _HUB_NAMES and values.get(key) is not None:
-            fault = None if HUB_NAME.fullmatch(values[key]) else "is no hub name"
+            fault = None if HUB_NAME.fullmatch(values[key]) else "is not a hub name"
         if fault is not None:
-            remedy = "as in owner/name" if key in _HUB_NAMES else "use plain words, as in demo-1"
+            remedy = "use owner/name" if key in _HUB_NAMES else "use a plain name such as demo-1"
             where = place_of(source(key))
             raise ConfigError(f"{where}{key}: {values[key]!r} {fault}", remedy)
 
 
 def find_fault_of_name(name: str | None) -> str | None:
-    """Why a name cannot be used, in words; None where it can."""
+    """The reason why a name cannot be used; None if it can."""
     if name is None:
         return None
     if _CONTROL.search(name):
-        return "holds a control character"
+        return "contains a control character"
     if name.startswith(("/", "\\", "~")) or _DRIVE.match(name) or ".." in re.split(r"[/\\]", name):
         return "would leave its folder"
     return None

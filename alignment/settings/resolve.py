@@ -1,4 +1,4 @@
-"""YAML files and flags to settings: one parser, the same checks, every source kept.
+"""Read YAML files and flags into settings: one parser, the same checks, and the source of each.
 
 ``align dpo a.yaml b.yaml --beta 0.3``: files first, later ones override earlier ones, flags
 override files. Nothing here imports torch; the dataclasses are built from settings by ``build``.
@@ -21,7 +21,7 @@ from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.settings.yaml_file import Entry, Raw, read_yaml
 
-#: What transformers 5.23 renamed; TRL's defaults are still under the old names.
+#: Keys that transformers 5.23 renamed; TRL's defaults still have the old names.
 _RENAMED = {
     "gradient_checkpointing": "activation_checkpointing",
     "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
@@ -41,8 +41,8 @@ _WANTED = {
 class Settings:
     """The resolved settings of one stage.
 
-    ``values`` holds every key; ``sources`` the place (file:line or flag) of each that was given,
-    and ``default`` for the output folder, which is ours and not TRL's.
+    ``values`` holds every key. ``sources`` holds the place (file:line or flag) of each key that was
+    given, and ``default`` for the output folder, whose default is not TRL's.
     """
 
     stage: str
@@ -72,11 +72,11 @@ def resolve(
         stage: The stage.
         argv: Recipes, then flags.
         elsewhere: Whether the run is planned for another machine.
-        options: Further names that a flag may have meant, for the hint at an unknown one.
+        options: Further flags that the hint for an unknown key may suggest.
 
     Raises:
-        ConfigError: a file or flag that is not there, an unknown key, a value of the wrong type, or
-            values that cannot work together.
+        ConfigError: A file or value is missing, a key is unknown, a value has the wrong type, or
+            values cannot work together.
     """
     schema = schema_of(stage)
     files, flags = split_argv(argv)
@@ -98,10 +98,10 @@ def resolve(
 
 
 def build(settings: Settings) -> tuple[Any, ...]:
-    """The dataclasses of a stage filled from settings: DataArgs, RunArgs, ModelConfig, trainer's.
+    """Build the dataclasses of a stage: DataArgs, RunArgs, ModelConfig and the trainer's config.
 
     Raises:
-        ConfigError: a combination of values that TRL or transformers refuses.
+        ConfigError: TRL or transformers rejects a combination of values.
     """
     built = []
     for owner in dataclasses_of(settings.stage):
@@ -114,22 +114,22 @@ def build(settings: Settings) -> tuple[Any, ...]:
                 given[new] = settings.values[old]
         try:
             built.append(owner(**given))
-        except ValueError as error:  # what the dataclasses raise for values that do not fit
+        except ValueError as error:  # the dataclasses raise it for invalid values
             message = " ".join(str(error).split())
             raise ConfigError(
-                f"align {settings.stage}: {message}", "change the keys named"
+                f"align {settings.stage}: {message}", "change the keys in this message"
             ) from error
     return tuple(built)
 
 
 def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Recipes first, then flags."""
+    """Split a command line into recipes and flags."""
     first_flag = next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
     return argv[:first_flag], argv[first_flag:]
 
 
 def read_flags(flags: list[str], schema: Schema) -> list[Entry]:
-    """Flags as entries: ``--key a b``, ``--key=value``, ``--flag`` and ``--no_flag``."""
+    """Parse flags: ``--key a b``, ``--key=value``, ``--flag`` and ``--no_flag``."""
     entries: list[Entry] = []
     position = 0
     while position < len(flags):
@@ -166,10 +166,10 @@ def _read_flag(word: str, values: list[str], schema: Schema) -> Entry:
 
 
 def convert(key: Key, raw: Raw, where: str) -> Any:
-    """The value of a key from what was written.
+    """Convert the written text to the type of a key.
 
     Raises:
-        ConfigError: it cannot be what the key holds.
+        ConfigError: The text is not of any type that the key accepts.
     """
     if raw is None or (key.optional and isinstance(raw, str) and raw.lower() == "null"):
         if key.optional or key.default is None:
@@ -190,7 +190,7 @@ def convert(key: Key, raw: Raw, where: str) -> Any:
 def _convert_one(key: Key, raw: Raw, where: str) -> Any:
     for kind in key.types:
         if kind == "bool" and "str" in key.types and raw not in ("true", "false"):
-            continue  # where words are allowed too, `no` is a word
+            continue  # if the key also accepts text, `no` is text
         value = _try(kind, raw)
         if value is not None:
             if key.choices and value not in key.choices:
@@ -204,7 +204,7 @@ def _convert_one(key: Key, raw: Raw, where: str) -> Any:
 
 
 def _try(kind: str, raw: Raw) -> Any:
-    """The value as one kind, None where it is not of that kind."""
+    """The value as one type; None if it is not of that type."""
     if kind == "json":
         return _try_mapping(raw)
     if not isinstance(raw, str):
@@ -234,7 +234,7 @@ def _try_mapping(raw: Raw) -> Any:
 
 
 def _scalars(raw: Raw) -> Any:
-    """Values inside a mapping have no declared type: take the narrowest that fits."""
+    """Values inside a mapping have no declared type: use the narrowest that fits."""
     if isinstance(raw, dict):
         return {key: _scalars(value) for key, value in raw.items()}
     if isinstance(raw, list):
@@ -266,7 +266,7 @@ def _describe(key: Key) -> str:
 
 
 def unknown_key(name: str, known: Iterable[str], *, where: str, owner: str) -> ConfigError:
-    """The error for a key that nobody knows, with the nearest that is known."""
+    """The error for an unknown key, with the most similar known key as a hint."""
     hint = did_you_mean(name.replace("-", "_"), known)
     return ConfigError(
         f"{where}: unknown key '{name}'", hint or f"`{owner} --help-all` lists every key"
@@ -274,13 +274,13 @@ def unknown_key(name: str, known: Iterable[str], *, where: str, owner: str) -> C
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """'did you mean ...?' with the nearest word, or nothing."""
+    """'did you mean ...?' with the most similar word; empty if none is similar."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{near[0]}'?" if near else ""
 
 
 def describe(settings: Settings) -> str:
-    """The keys that differ from their defaults with their sources, as aligned lines."""
+    """One aligned line for each key that differs from its default: key, value and source."""
     changed = settings.changed()
     width = max((len(key) for key in changed), default=0)
     values = {key: str(redact(key, value)) for key, (value, _) in changed.items()}

@@ -1,6 +1,6 @@
-"""What a reward is: a model in a folder or on the hub, a Python function, or a scorer behind HTTP.
+"""Parse the name of a reward: a model's folder or hub name, a Python function, or a URL.
 
-Settings, `align plan`, a run's record and the loading of rewards all ask `parse_reward`.
+Settings, `align plan`, run records and the loading of rewards all use `parse_reward`.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ class RewardKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RewardSpec:
-    """A reward as it was named.
+    """The parsed name of a reward.
 
     Attributes:
-        kind: What it is.
-        text: The name as it was given.
-        source: Of a function: its module's name, or the path of its `.py` file.
-        function: Of a function: its name there.
+        kind: The kind of reward.
+        text: The name as the user wrote it.
+        source: For a function: the name of its module, or the path of its `.py` file.
+        function: For a function: its name in that module or file.
     """
 
     kind: RewardKind
@@ -61,16 +61,16 @@ class RewardSpec:
 
 
 def parse_reward(text: str, *, role: str = "reward_model") -> RewardSpec:
-    """Say what a reward is from its name; nothing is loaded or imported.
+    """Parse the name of a reward; nothing is loaded or imported.
 
-    A folder that exists is a folder, whatever else its name could mean.
+    The name of an existing folder is always a folder, whatever else it could mean.
 
     Args:
         text: The name.
-        role: Begins the message of an error.
+        role: Starts the error message.
 
     Raises:
-        ConfigError: It can be none of them.
+        ConfigError: The name is of none of these kinds.
     """
     if _URL.match(text):
         if not _has_host(text):
@@ -89,11 +89,11 @@ def parse_reward(text: str, *, role: str = "reward_model") -> RewardSpec:
 
 
 def find_source(spec: RewardSpec, *, role: str = "reward_model") -> Path | None:
-    """Find the file of a function, as the import will find it, and import nothing.
+    """Find the file of a function as an import would, without importing it.
 
-    Settings are also checked for dry runs, plans and pipelines. None of those may run a user's
-    code, which can take long, claim a GPU or write files; `load_function` runs it, in a stage's
-    own process, which would import it anyway.
+    Settings are also checked for dry runs, plans and pipelines. None of these may run a user's
+    code, which can take long, claim a GPU or write files. `load_function` runs it, in the process
+    of the stage that uses it.
 
     Returns:
         The file; None if Python knows the module without one.
@@ -110,7 +110,7 @@ def find_source(spec: RewardSpec, *, role: str = "reward_model") -> Path | None:
     top, *below = spec.source.split(".")
     found = _find_top_level(top)
     for name in below:
-        # By hand: importlib.util.find_spec imports the packages above a module.
+        # importlib.util.find_spec would import the parent packages of the module
         places = found.submodule_search_locations if found is not None else None
         found = PathFinder.find_spec(name, places) if places is not None else None
     if found is None:
@@ -125,7 +125,7 @@ def load_function(spec: RewardSpec, *, role: str = "reward_model") -> Callable[.
 
     Raises:
         ConfigError: There is no such module, file or function, or its file is not valid Python.
-            What else the import raises is a bug of that code and keeps its traceback.
+            Any other exception of the import is a bug in that code and keeps its traceback.
     """
     file = find_source(spec, role=role)
     try:
@@ -135,7 +135,7 @@ def load_function(spec: RewardSpec, *, role: str = "reward_model") -> Callable[.
             f"{role}: {error.filename or file}:{error.lineno}: {error.msg}", "fix that line"
         ) from error
     try:
-        function = getattr(module, spec.function)  # of any kind: TRL's modules load lazily
+        function = getattr(module, spec.function)  # TRL's modules load lazily
     except AttributeError:
         function = None
     if not callable(function):
@@ -150,7 +150,7 @@ def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and (parts.port is None or parts.port > 0)
-    except ValueError:  # a port that is no number, an address that is none
+    except ValueError:  # an invalid port or address
         return False
 
 
@@ -163,14 +163,14 @@ def _find_top_level(name: str) -> ModuleSpec | None:
     _add_working_folder()
     try:
         return importlib.util.find_spec(name)
-    except ValueError:  # a module that no file made, such as `__main__`
+    except ValueError:  # a module without a spec, such as `__main__`
         return None
     finally:
         sys.path[:] = before
 
 
 def _import_module(name: str) -> ModuleType:
-    _add_working_folder()  # for good: the function may import more when it is called
+    _add_working_folder()  # not undone: the function may import more when it is called
     return importlib.import_module(name)
 
 
@@ -191,7 +191,7 @@ def _import_file(path: Path) -> ModuleType:
     assert found is not None
     assert found.loader is not None
     module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # before it runs: dataclasses and pickle look themselves up there
+    sys.modules[name] = module  # before it runs: dataclasses and pickle look up their module here
     try:
         found.loader.exec_module(module)
     except BaseException:

@@ -1,6 +1,6 @@
-"""Values and combinations of keys that cannot work, reported before anything heavy is loaded.
+"""Reject values and combinations of keys that cannot work, before anything heavy is loaded.
 
-`settings.resolve` checks types and unknown keys; a stage adds rules of its own in its module.
+`settings.resolve` checks types and unknown keys; each stage adds its own rules in its module.
 """
 
 import json
@@ -14,7 +14,7 @@ from alignment.registry import STAGES, Rule, Values, bounds
 from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
 from alignment.settings.trackers import TRACKERS
 
-#: A key, the value that asks for a package, the package, and its extra of ours.
+#: A key, the value that needs a package, the package, and our extra that installs it.
 _PACKAGES = (
     ("use_vllm", True, "vllm", "vllm"),
     ("load_in_4bit", True, "bitsandbytes", "quant"),
@@ -32,7 +32,7 @@ def _evaluates(values: Values) -> bool:
     return bool(values["eval_data"]) or values["eval_fraction"] > 0
 
 
-#: Of keys that several stages have; a stage's own rules are in its module.
+#: Rules for keys that several stages have.
 _RULES = (
     *bounds(
         (
@@ -75,15 +75,15 @@ _RULES = (
     Rule("num_train_epochs", lambda v: v["num_train_epochs"] <= 0 and v["max_steps"] < 1,
          "{} trains nothing", "give a number over 0, or max_steps"),
     Rule("resume", lambda v: v["resume"] and v["overwrite"],
-         "cannot go on with a run that overwrite deletes", "give one of the two"),
+         "cannot continue a run that overwrite deletes", "give one of the two"),
     Rule("resume_anyway", lambda v: v["resume_anyway"] and not v["resume"],
          "does nothing without resume", "add --resume"),
     Rule("resume_from_checkpoint", lambda v: v["resume_from_checkpoint"] is not None,
-         "is chosen here: the newest whole checkpoint", "say --resume instead"),
+         "is not supported: align chooses the newest complete checkpoint", "use --resume instead"),
     Rule("save_only_model", lambda v: v["save_only_model"] and v["resume"],
-         "saves no optimizer, so no run can go on from it", "leave one of the two out"),
+         "saves no optimizer, so a run cannot resume", "leave one of the two out"),
     Rule("ignore_data_skip", lambda v: v["ignore_data_skip"] and v["resume"],
-         "would show the first rows again, so the run would be another", "leave it out"),
+         "would train on the first rows again", "leave it out"),
     Rule("sync_ref_model", lambda v: bool(v.get("sync_ref_model")) and v["resume"],
          "cannot resume: checkpoints do not hold the moved reference",
          "start again with --overwrite, or leave it out"),
@@ -92,7 +92,7 @@ _RULES = (
          "leave one of the two out"),
     Rule("sync_ref_model",
          lambda v: bool(v.get("sync_ref_model")) and v["precompute_ref_log_probs"],
-         "changes the reference whose log-probabilities are computed before",
+         "changes the reference, whose log-probabilities are computed only once",
          "leave one of the two out"),
     Rule("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
          "is not used when eval_data is given", "give one of the two"),
@@ -100,18 +100,18 @@ _RULES = (
          "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
     Rule("load_best_model_at_end",
          lambda v: v["load_best_model_at_end"] and v["save_strategy"] == "no",
-         "saves nothing to load: save_strategy is no", "set save_strategy: steps"),
+         "needs checkpoints, but save_strategy is no", "set save_strategy: steps"),
     Rule("load_best_model_at_end",
          lambda v: v["load_best_model_at_end"] and v["eval_strategy"] == "no",
-         "needs a measure: eval_strategy is no", "set eval_strategy as save_strategy"),
+         "needs evaluations, but eval_strategy is no", "set eval_strategy to save_strategy"),
     Rule("load_best_model_at_end",
          lambda v: v["load_best_model_at_end"] and v["save_strategy"] != "best"
          and v["eval_strategy"] != v["save_strategy"],
          "needs eval_strategy and save_strategy to be the same", "set both to steps, or to epoch"),
     Rule("save_strategy", lambda v: v["save_strategy"] == "best" and v["eval_strategy"] == "no",
-         "best needs a measure: eval_strategy is no", "set eval_strategy: steps"),
+         "best needs evaluations, but eval_strategy is no", "set eval_strategy: steps"),
     Rule("auto_find_batch_size", lambda v: v["auto_find_batch_size"] and not v["preflight"],
-         "is found by the preflight, which is off", "leave one of the two out"),
+         "needs preflight, which is off", "leave one of the two out"),
     Rule("auto_find_batch_size",
          lambda v: v["auto_find_batch_size"]
          and bool(v["deepspeed"] or v["fsdp"] or v["torch_compile"] or v["ddp_static_graph"]),
@@ -135,10 +135,10 @@ def check_combinations(
 ) -> None:
     """Check that values can work, alone and together; ``source`` gives the place of a key.
 
-    ``elsewhere``: the run is for another machine, so packages may be missing on this one.
+    ``elsewhere`` means that the run is for another machine, so packages may be missing on this one.
 
     Raises:
-        ConfigError: the first that cannot, with its place and what to do.
+        ConfigError: The first value that cannot work, with its place and a remedy.
     """
     for key, why, remedy in chain(_faults(stage, values, elsewhere), _other_masks(values, source)):
         raise ConfigError(f"{place_of(source(key))}{key}: {why}", remedy)
@@ -151,12 +151,12 @@ def check_combinations(
 
 
 def _other_masks(values: Values, source: Callable[[str], str]) -> Iterator[tuple[str, str, str]]:
-    """Keys of TRL that ask for another loss mask than `loss_on`, which decides it here."""
+    """Report keys of TRL that contradict `loss_on`, which decides the loss mask."""
     for key in ("assistant_only_loss", "completion_only_loss"):
         if key not in values or source(key) == "default" or values[key] is None:
             continue
         if not values[key] and values["loss_on"] != "all":
-            yield key, "false asks for loss on every token", "say so by loss_on: all"
+            yield key, "false asks for loss on every token", "set loss_on: all instead"
         if values[key] and values["loss_on"] == "all":
             yield key, "true, but loss_on is all", "give one of the two"
 
@@ -235,16 +235,20 @@ def _unknown_losses(stage: str, values: Values) -> Iterator[tuple[str, str, str]
 
 
 def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:
-    """A run's folder is deleted on overwrite, so it must not hold what a run reads."""
+    """Report an output folder that contains inputs: overwrite would delete them."""
     folder = Path(values["output_dir"]).resolve()
     if folder in (Path.cwd(), Path.home(), *Path.cwd().parents):
-        yield "output_dir", f"{folder} is where you work", "name a folder below it"
+        yield (
+            "output_dir",
+            f"{folder}: to overwrite it would delete your files",
+            "name a folder below it",
+        )
     for key in ("model_name_or_path", "train_data", "eval_data"):
         given = values[key] or []
         for path in [given] if isinstance(given, str) else given:
             inside = Path(path).resolve()
             if Path(path).exists() and (inside == folder or folder in inside.parents):
-                yield "output_dir", f"{folder} holds {key} {path}", "choose another output_dir"
+                yield "output_dir", f"{folder} contains {key} {path}", "choose another output_dir"
 
 
 def _is_installed(package: str) -> bool:

@@ -1,7 +1,7 @@
-"""Every key that a stage takes, read from the dataclasses of TRL and ours, and cached.
+"""The keys of each stage, read from our dataclasses and TRL's, and cached as JSON.
 
-Importing a TRL config costs three to five seconds; help, the checks before a run and ``align run``
-must not. So the keys are read once for each set of installed versions and kept as JSON.
+Importing a TRL config takes three to five seconds, which is too slow for help, for the checks
+before a run and for ``align run``. So the keys are read once for each set of installed versions.
 """
 
 import dataclasses
@@ -23,16 +23,16 @@ from alignment.registry import STAGES
 
 Schema = dict[str, "Key"]
 
-#: In the order in which a value is tried.
+#: The types in the order in which a value is tried.
 _SCALARS = {int: "int", float: "float", bool: "bool", dict: "json", str: "str"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Key:
-    """One key: what it may hold and where it belongs.
+    """One key: its type, default, help and dataclass.
 
-    ``types`` are tried in order and are of int, float, bool, json (a mapping) and str; ``many``
-    means that several values may follow; ``group`` is the dataclass that holds it.
+    ``types`` are among int, float, bool, json (a mapping) and str, and are tried in order; ``many``
+    means that the key accepts several values; ``group`` is the dataclass that defines it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Key:
 
 
 def schema_of(stage: str) -> Schema:
-    """The keys of a stage, from the cache where the installed versions are the same."""
+    """The keys of a stage, from the cache if the installed versions are the same."""
     path = _cache_path(stage)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
@@ -58,7 +58,7 @@ def schema_of(stage: str) -> Schema:
 
 
 def dataclasses_of(stage: str) -> tuple[type, ...]:
-    """The dataclasses behind a stage's keys: ours, TRL's for the model, the trainer's settings."""
+    """The dataclasses with a stage's keys: ours, TRL's ModelConfig, and the trainer's config."""
     from trl import ModelConfig
 
     from alignment.settings.args import DataArgs, RunArgs
@@ -79,7 +79,7 @@ def _key(row: dict[str, Any]) -> Key:
 
 
 def _cache_path(stage: str) -> Path:
-    """A name that changes with anything that could change the keys."""
+    """The cache file, whose name changes if anything changes that could affect the keys."""
     here = Path(__file__).parent
     config = STAGES[stage].config
     own = here.parent.parent / Path(*config.partition(":")[0].split(".")).with_suffix(".py")
@@ -99,7 +99,7 @@ def _cache_path(stage: str) -> Path:
 
 
 def _store(path: Path, text: str) -> None:
-    """Keep the keys for the next start; a cache that cannot be written only costs time."""
+    """Write the cache; if this fails, the next start only takes longer."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(f".{os.getpid()}.tmp")
@@ -121,7 +121,7 @@ def _read_keys(stage: str) -> Iterator[Key]:
 
 def _read_key(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Key | None:
     names, many, optional, choices = _unfold(hint)
-    if not names:  # an object that only Python can hand over, such as a ParallelismConfig
+    if not names:  # an object that no recipe can express, such as a ParallelismConfig
         return None
     declared = field.metadata.get("choices")
     help_text = " ".join(str(field.metadata.get("help", "")).split())
@@ -138,7 +138,7 @@ def _read_key(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Key | N
 
 
 def _unfold(hint: Any) -> tuple[set[str], bool, bool, tuple[Any, ...] | None]:
-    """Take a type hint apart: scalar names, whether many, whether None, the choices of an enum."""
+    """Parse a type hint: scalar types, whether a list, whether None is allowed, and choices."""
     names: set[str] = set()
     many = optional = False
     choices: tuple[Any, ...] | None = None

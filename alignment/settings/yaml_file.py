@@ -1,8 +1,8 @@
-"""YAML read as it was written: scalars stay text until the key says what they are.
+"""Read YAML without converting values: scalars stay text until the type of their key is known.
 
-PyYAML reads ``1e-5`` as a string, ``010`` as 8, ``12:30`` as 750 and takes the last of two equal
-keys. Here a file is composed (safely, no Python objects), never constructed: the text of each value
-goes to the same check as a flag, with its line.
+PyYAML reads ``1e-5`` as a string, ``010`` as 8, ``12:30`` as 750, and uses the last of two equal
+keys. This module only composes the file (no Python objects), so the text of each value goes through
+the same conversion as a flag, with its line number.
 """
 
 from dataclasses import dataclass
@@ -11,12 +11,12 @@ from typing import Any
 
 from alignment.errors import ConfigError
 
-#: A recipe is a page. The bounds end alias bombs and endless nesting before they cost anything.
+#: A recipe is about a page long. These limits stop alias bombs and deep nesting early.
 MAX_BYTES = 1_000_000
 MAX_NODES = 20_000
 MAX_DEPTH = 50
 
-#: What a value is before its key types it: None, the text of a scalar, a list or a mapping.
+#: A value before its type is known: None, the text of a scalar, a list or a mapping.
 Raw = None | str | list[Any] | dict[str, Any]
 
 
@@ -33,7 +33,7 @@ def read_yaml(path: Path) -> list[Entry]:
     """The top-level entries of a YAML mapping, in order.
 
     Raises:
-        ConfigError: the file is missing, no YAML, no mapping, repeats a key or is too big.
+        ConfigError: The file is missing, not YAML, not a mapping, repeats a key, or is too large.
     """
     import yaml
 
@@ -61,11 +61,11 @@ def read_yaml(path: Path) -> list[Entry]:
 def _hint(error: Any) -> str:
     if "\\t" in str(error):
         return "indent with spaces, not with tabs"
-    return "quote values that hold ': ' or begin with a special character"
+    return "quote values that contain ': ' or start with a special character"
 
 
 class _Reader:
-    """Walks a composed file and counts what it visits."""
+    """Walks through a composed file and counts the nodes."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -96,6 +96,6 @@ class _Reader:
             if not name:
                 raise ConfigError(f"{where}: a key must be a word", "write key: value")
             if name in mapping:
-                raise ConfigError(f"{where}: '{name}' stands here twice", "keep one of them")
+                raise ConfigError(f"{where}: '{name}' is given twice", "keep one of them")
             mapping[name] = self._value(value, depth + 1)
         return mapping
