@@ -1,4 +1,4 @@
-"""Several LoRA adapters on one frozen base: policy, reference (none), critic and reward model."""
+"""LoRA adapters on one frozen base: of policy, critic and reward model; the reference has none."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -15,13 +15,13 @@ from torch.utils.checkpoint import checkpoint
 
 from alignment.runs import ADAPTER_WEIGHTS
 
+#: The names of reward adapters on the policy's base start with it.
 BORROWED = "reward_"
-"""How names of reward adapters on the policy's base begin."""
 
 
 @contextmanager
 def kept_gradients(model: nn.Module) -> Iterator[None]:
-    """Leave every `requires_grad` as it was: PEFT freezes what is not active when it switches."""
+    """Restore every `requires_grad`: PEFT freezes the adapters that are not active."""
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield
@@ -32,7 +32,7 @@ def kept_gradients(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def active_adapter(model: PeftModel, name: str) -> Iterator[None]:
-    """Compute with one adapter and go back to the one before."""
+    """Compute with one adapter, then activate the one before."""
     before = model.active_adapter
     with kept_gradients(model):
         model.set_adapter(name)
@@ -44,7 +44,7 @@ def active_adapter(model: PeftModel, name: str) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Compute in eval mode (no dropout), and leave every module in the mode that it was in."""
+    """Compute in eval mode (no dropout), then put every module back into its mode."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -56,9 +56,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def keeping_activations(model: nn.Module) -> Iterator[None]:
-    """Turn activation checkpointing off where no gradient is wanted, in the layers that have it on.
+    """Turn activation checkpointing off for a pass without gradients, where it is on.
 
-    Off and on again by transformers' own methods would forget which layers these are.
+    The methods of transformers would turn it on again in every layer.
     """
     layers: list[Any] = [m for m in model.modules() if vars(m).get("gradient_checkpointing")]
     for layer in layers:
@@ -72,21 +72,22 @@ def keeping_activations(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def recomputed_with(model: PeftModel, name: str) -> Iterator[None]:
-    """Make gradient checkpointing of a forward recompute with the adapter that it ran with.
+    """Let activation checkpointing recompute a forward with the adapter that it ran with.
 
-    The recomputation happens in the backward, when the policy's adapter is active again.
+    Layers are recomputed in backward, when the policy's adapter is active again.
     """
+    # Modules that checkpoint are of several classes; all have the function as an attribute.
     layers: list[Any] = [
         module for module in model.modules() if "_gradient_checkpointing_func" in vars(module)
     ]
     before = [layer._gradient_checkpointing_func for layer in layers]
-    once_more = partial(
+    recompute = partial(
         checkpoint,
         use_reentrant=False,
         context_fn=lambda: (nullcontext(), active_adapter(model, name)),
     )
     for layer in layers:
-        layer._gradient_checkpointing_func = once_more
+        layer._gradient_checkpointing_func = recompute
     try:
         yield
     finally:
@@ -96,7 +97,7 @@ def recomputed_with(model: PeftModel, name: str) -> Iterator[None]:
 
 @contextmanager
 def unsaved_adapters(model: nn.Module) -> Iterator[None]:
-    """Keep adapters that were only borrowed out of what PEFT saves."""
+    """Leave adapters of reward models out of what PEFT saves, which is what it has a config of."""
     if not isinstance(model, PeftModel):
         yield
         return
@@ -109,7 +110,7 @@ def unsaved_adapters(model: nn.Module) -> Iterator[None]:
 
 
 def add_critic_adapter(model: PeftModel, name: str) -> None:
-    """Add a trainable adapter shaped as the policy's; it begins as the bare base."""
+    """Add a trainable adapter of the policy's shape; at first the base computes as without it."""
     config = deepcopy(model.peft_config[model.active_adapter])
     config.modules_to_save = None
     with kept_gradients(model):
@@ -141,7 +142,7 @@ def add_saved_adapter(model: PeftModel, folder: Path, name: str) -> dict[str, Te
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Set the dropout of layers that were added later to 0."""
+    """Set dropout to 0; TRL did so before the critic's layers were added."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

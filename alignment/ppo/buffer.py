@@ -50,7 +50,7 @@ class RolloutBuffer:
         return self.per_epoch * self.args.num_ppo_epochs
 
     def place(self, step: int) -> int:
-        """Micro-batches of the rollout that are used up at a step; 0 asks for a new rollout."""
+        """Micro-batches of the rollout that were used before a step; at 0 a new one is due."""
         return step % self.per_rollout
 
     def put(self, rollout: Rollout, *, number: int) -> None:
@@ -58,7 +58,7 @@ class RolloutBuffer:
         self.rollout, self.number = rollout, number
 
     def micro_batch(self, step: int) -> MicroBatch:
-        """Return the rows of a step; at the first one of an epoch, shuffle anew."""
+        """Return the rows of a step; the first step of an epoch shuffles them."""
         assert self.rollout is not None
         epoch, place = divmod(self.place(step), self.per_epoch)
         if place == 0 or not self.plan:
@@ -86,7 +86,7 @@ class RolloutBuffer:
         )
 
     def save(self, folder: Path, *, step: int) -> None:
-        """Write the rollout to a checkpoint, one file a process, where it is still in use."""
+        """Write the rollout to a checkpoint, one file per process, if it is still in use."""
         if self.rollout is not None and self.place(step):
             self.rollout.save(self._file(folder))
 
@@ -94,7 +94,7 @@ class RolloutBuffer:
         """Read back the rollout of a checkpoint within it.
 
         Raises:
-            ConfigError: where this process has no file there.
+            ConfigError: this process has no file there.
         """
         if not self.place(step):
             return
@@ -105,6 +105,7 @@ class RolloutBuffer:
                 "resume with the number of processes that saved it",
             )
         self.put(Rollout.load(path, device=device), number=number)
+        # The order of the epoch is not saved: seed, rollout and epoch decide it.
         self.start_epoch(self.place(step) // self.per_epoch)
 
     def _file(self, folder: Path) -> Path:

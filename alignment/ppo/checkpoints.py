@@ -1,4 +1,4 @@
-"""What a checkpoint of PPO holds besides the policy: critic, rollout in use, counters, alarms."""
+"""What a checkpoint of PPO holds in addition to the policy: critic, rollout, counters, alarms."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from alignment.ppo.state import PPOState
 
 
 class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
-    """Saves and restores a PPO run at any micro-step, so that it goes on in the same bits."""
+    """Saves and restores a PPO run at any micro-step, so that it goes on to the same bits."""
 
     alarms: AlarmBell
     buffer: RolloutBuffer
     ppo_state: PPOState
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the policy as `from_pretrained` reads it, with the critic's files beside it."""
+        """Save the policy as `from_pretrained` reads it, and the critic in files of its own."""
         policy = self.accelerator.unwrap_model(self.model)
         with unsaved_adapters(policy):
             super().save_model(output_dir, _internal_call=_internal_call)

@@ -1,4 +1,4 @@
-"""What can be seen to be wrong before the first rollout."""
+"""Faults that can be found before the first rollout."""
 
 from typing import Any
 
@@ -9,15 +9,12 @@ from alignment.errors import ConfigError, DataError
 from alignment.ppo.reward_functions import Reward
 from alignment.ppo.reward_models import ModelReward
 
-_TEMPLATE_BYTES = 256
-"""More than what a chat template adds around a message or two."""
-
 
 def check_ends(eos_token_ids: list[int | None], tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a policy that cannot end a response.
 
     Raises:
-        ConfigError: where neither the tokenizer nor the model names an EOS token.
+        ConfigError: neither the tokenizer nor the model names an EOS token.
     """
     if not [token for token in eos_token_ids if token is not None]:
         raise ConfigError(
@@ -27,10 +24,12 @@ def check_ends(eos_token_ids: list[int | None], tokenizer: PreTrainedTokenizerBa
 
 
 def check_stats(rewards: dict[str, Reward | None]) -> None:
-    """Refuse `normalize_reward` where it would change nothing, or not the reward model.
+    """Refuse `normalize_reward` if a reward model, or every reward, has no statistics.
+
+    Functions and HTTP scorers have none; next to a reward model their scores stay as they are.
 
     Raises:
-        ConfigError: naming a reward without statistics.
+        ConfigError: names a reward without statistics.
     """
     known = [reward for reward in rewards.values() if reward is not None and reward.stats]
     for name, reward in rewards.items():
@@ -45,13 +44,13 @@ def check_stats(rewards: dict[str, Reward | None]) -> None:
 
 
 def check_count(dataset: Any, *, num_prompts: int) -> None:
-    """Refuse a data set that does not fill one rollout: nothing would be trained.
+    """Refuse a data set that does not fill one rollout: TRL would leave it out, and train nothing.
 
     Raises:
-        DataError: with both numbers.
+        DataError: names both numbers.
     """
     if isinstance(dataset, Dataset) and len(dataset) < num_prompts:
         raise DataError(
-            f"{len(dataset)} prompts, and one rollout takes {num_prompts}",
+            f"{len(dataset)} prompts, and one rollout needs {num_prompts}",
             "give more prompts, or lower per_device_train_batch_size or steps_per_generation",
         )

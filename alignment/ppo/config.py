@@ -1,11 +1,11 @@
-"""Every key of PPO in one place: TRL's RLOOConfig plus a critic, GAE, KL control and clipping.
+"""Every key of PPO: TRL's RLOOConfig plus a critic, GAE, KL control and clipping.
 
-How batches follow from TRL's keys (a process; W processes multiply each):
+How batches follow from TRL's keys, for one process (with W processes, W times as many):
 
 * a rollout is `per_device_train_batch_size * steps_per_generation` responses;
 * a mini-batch, one optimizer step, is `per_device_train_batch_size *
   gradient_accumulation_steps` of them, so a rollout has `num_mini_batches =
-  steps_per_generation / gradient_accumulation_steps`, 1 where `steps_per_generation` is not set;
+  steps_per_generation / gradient_accumulation_steps`, 1 if `steps_per_generation` is not set;
 * a rollout is used for `num_ppo_epochs * num_mini_batches` optimizer steps, and `max_steps`
   counts optimizer steps.
 """
@@ -33,29 +33,31 @@ _CHOICES = {
     "critic": ("head", "model", "lora"),
     "critic_init": ("auto", "reward_model", "policy"),
 }
+_FRACTIONS = ("gamma", "lam", "reward_accuracy_gate")
+_COUNTS = ("num_ppo_epochs", "num_generations", "kl_horizon", "num_samples")
+_NOT_NEGATIVE = (
+    "beta",
+    "vf_coef",
+    "critic_warmup_steps",
+    "sample_steps",
+    "reward_retries",
+    "alarm_patience",
+)
+_POSITIVE = (
+    "target_kl",
+    "cliprange",
+    "cliprange_value",
+    "temperature",
+    "reward_timeout",
+    "score_clip",
+    "target_approx_kl",
+    "critic_learning_rate",
+)
 _RULES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
-    (("gamma", "lam", "reward_accuracy_gate"), lambda x: 0 <= x <= 1, "within [0, 1]"),
-    (("num_ppo_epochs", "num_generations", "kl_horizon", "num_samples"), lambda x: x >= 1, ">= 1"),
-    (
-        (
-            "beta",
-            "vf_coef",
-            "critic_warmup_steps",
-            "sample_steps",
-            "reward_retries",
-            "alarm_patience",
-        ),
-        lambda x: x >= 0,
-        ">= 0",
-    ),
-    (
-        (
-            *("target_kl", "cliprange", "cliprange_value", "temperature", "reward_timeout"),
-            *("score_clip", "target_approx_kl", "critic_learning_rate"),
-        ),
-        lambda x: x > 0,
-        "> 0",
-    ),
+    (_FRACTIONS, lambda x: 0 <= x <= 1, "within [0, 1]"),
+    (_COUNTS, lambda x: x >= 1, ">= 1"),
+    (_NOT_NEGATIVE, lambda x: x >= 0, ">= 0"),
+    (_POSITIVE, lambda x: x > 0, "> 0"),
 )
 
 
@@ -68,7 +70,7 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     """Arguments of PPOTrainer: those of RLOOConfig with PPO's own, each with its source.
 
     Raises:
-        ConfigError: where a value cannot be meant.
+        ConfigError: a value that cannot be meant, or that does not fit another.
     """
 
     # Learning
@@ -77,17 +79,16 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     )
     critic_learning_rate: float | None = _key(
         None,
-        "Learning rate of the critic; by default 1e-5 (verl; OpenRLHF 9e-6), or `learning_rate` "
-        "where that is higher. It follows the same schedule as the policy's.",
+        "Learning rate of the critic. Default: 1e-5 (verl; OpenRLHF 9e-6), or `learning_rate` if "
+        "that is higher. Its schedule is the policy's.",
     )
     critic_warmup_steps: int = _key(
         0,
-        "Optimizer steps at the start that train the critic alone, with the policy unmoved "
-        "(verl: critic_warmup). 0: none.",
+        "Optimizer steps at the start that train the critic alone (verl: critic_warmup). 0: none.",
     )
     num_ppo_epochs: int = _key(
         4,
-        "K in arXiv 1707.06347: passes over each rollout, in reshuffled mini-batches. "
+        "K in arXiv 1707.06347: passes over each rollout, each in a new order. "
         "4 in InstructGPT and arXiv 2403.17031; 1 in OpenRLHF and verl.",
     )
     num_generations: int = _key(
@@ -95,31 +96,32 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     )
     disable_dropout: bool = _key(
         True,
-        "Turn dropout off (arXiv 2403.17031, detail 9): with it the ratio is not 1 "
-        "on the first mini-batch.",
+        "Turn dropout off (arXiv 2403.17031, detail 9). With dropout the ratio is not 1 on the "
+        "first mini-batch.",
     )
     bf16: bool | None = _key(
-        None, "Mixed precision in bfloat16. By default on where there is a GPU that can, else off."
+        None, "Mixed precision in bfloat16. Default: on if the GPU supports it, else off."
     )
 
     # Reward
     reward_model: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What scores a response, one or several: a folder or hub name of a sequence "
-            "classifier with one label (also a LoRA adapter), `module:function` or "
-            "`file.py:function` with TRL's reward signature, or the http(s) URL of a scorer."
+            "help": "One or several rewards: the folder or hub name of a sequence classifier with "
+            "one label (also a LoRA adapter), `module:function` or `file.py:function` with TRL's "
+            "reward signature, or the http(s) URL of a scorer."
         },
     )
     reward_accuracy_gate: float = _key(
         0.55,
-        "PPO refuses a reward model whose held-out accuracy (from its run.json) is under this; "
-        "0.5 is guessing. 0 turns the gate off.",
+        "PPO refuses a reward model whose held-out accuracy (in its run.json) is lower; 0.5 is "
+        "guessing. 0 turns the gate off.",
     )
     normalize_reward: bool = _key(
         False,
         "Subtract the mean and divide by the deviation of the reward model's scores on reference "
-        "answers (its reward_stats.json). arXiv 2403.17031, detail 4; InstructGPT shifts likewise.",
+        "answers (its reward_stats.json). arXiv 2403.17031, detail 4; InstructGPT also subtracts "
+        "the mean.",
     )
     score_clip: float | None = _key(
         None,
@@ -134,16 +136,16 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     whiten_rewards: bool = _key(
         False,
         "Divide the per-token rewards by their deviation without moving their mean "
-        "(arXiv 2403.17031, detail 18, where it is off).",
+        "(arXiv 2403.17031, detail 18; off there).",
     )
     share_base: bool = _key(
         True,
-        "Put a LoRA reward model on the policy's own base where both were trained on the same, "
+        "Put a LoRA reward model on the policy's base if both were trained on the same one, "
         "instead of loading that base a second time.",
     )
     reward_timeout: float = _key(30.0, "Seconds that an HTTP scorer may take to answer.")
     reward_retries: int = _key(
-        3, "How often an HTTP scorer is asked again after an error, waiting longer each time."
+        3, "Times that an HTTP scorer is asked again after an error, each after a longer wait."
     )
 
     # KL to the reference
@@ -154,21 +156,21 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     )
     kl_estimator: Literal["k1", "k2", "k3"] = _key(
         "k1",
-        "Which estimate of KL_t is in the reward: k1 = log pi - log pi_ref (InstructGPT), "
+        "The estimate of KL_t in the reward: k1 = log pi - log pi_ref (InstructGPT), "
         "k2 = its square / 2, k3 = never negative (Schulman's note).",
     )
     kl_control: Literal["fixed", "adaptive"] = _key(
         "fixed", "Keep beta, or let a controller hold the KL at target_kl (arXiv 1909.08593)."
     )
     target_kl: float = _key(
-        6.0, "KL_target of the adaptive controller, nats a response (arXiv 1909.08593: 6)."
+        6.0, "KL_target of the adaptive controller, nats per response (arXiv 1909.08593: 6)."
     )
     kl_horizon: int = _key(
         10_000, "K_beta as a horizon in responses (arXiv 1909.08593's code: 10000)."
     )
 
     # Advantages
-    gamma: float = _key(1.0, "gamma, the discount of a token. 1 in all RLHF work.")
+    gamma: float = _key(1.0, "gamma, the discount per token. 1 in all RLHF work.")
     lam: float = _key(0.95, "lambda of GAE (arXiv 1506.02438). 0.95 in InstructGPT and TRL.")
     whiten_advantages: bool = _key(
         True,
@@ -193,8 +195,8 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     )
     target_approx_kl: float | None = _key(
         None,
-        "Stop the updates on a rollout where the new policy's KL to the old one (k3, nats a "
-        "token) passes this; that mini-batch is not applied. Spinning Up: 0.015; off by default.",
+        "Stop the updates on a rollout when the KL of the old policy to the new one (k3, nats per "
+        "token) is over this; that mini-batch is not applied. Spinning Up: 0.015. Default: off.",
     )
 
     # Critic
@@ -211,11 +213,10 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
 
     center_values: bool = _key(
         True,
-        "Before each rollout's advantages, move all values by one number, so that their mean is "
+        "Before the advantages of a rollout, move all values by one number, so that their mean is "
         "the mean return: the level of returns is tracked apart from the weights, as in PopArt "
-        "(arXiv 1602.07714). A bias moves by one learning rate a step: while scores rise the "
-        "values lag behind, later tokens of a response more so, and what the weights lift instead "
-        "is noise. For the numbers see benchmarks/ppo.",
+        "(arXiv 1602.07714). A bias can move by one learning rate per step, so while scores rise "
+        "the values lag behind, and more so at later tokens. Measured in benchmarks/ppo.",
     )
 
     # Watching
@@ -225,12 +226,12 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     alarm_patience: int = _key(
         5,
         "Rollouts in a row that must look wrong (KL over twice target_kl, entropy collapse, a "
-        "useless critic, runaway length, over-optimisation) before it is said, once. 0: never.",
+        "useless critic, runaway length, over-optimisation) before one alarm is logged. 0: never.",
     )
-    num_samples: int = _key(4, "Completions in each such record.")
+    num_samples: int = _key(4, "Completions in each record of samples.jsonl.")
 
     def __post_init__(self) -> None:
-        """Map PPO's words onto RLOO's, check every value and resolve the batches."""
+        """Set the keys of RLOO that PPO renames, check every value and compute the batch sizes."""
         self._use_our_words()
         self.bf16 = uses_bf16(vars(self))
         self._check_values()
@@ -238,8 +239,8 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
         try:
             super().__post_init__()
         except ValueError as error:
-            # RLOO's leave-one-out baseline needs two responses a prompt, which is its last check;
-            # a critic does without.
+            # RLOO's baseline, the mean reward of the other responses, needs two per prompt. That is
+            # its last check. A critic is the baseline here.
             if self.num_generations != 1 or "at least 2 generations" not in str(error):
                 raise ConfigError(str(error), "set these keys to fit one another") from error
         self._check_batches()
@@ -276,8 +277,8 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
     def _check_together(self) -> None:
         if self.log_completions:
             raise ConfigError(
-                "log_completions: PPO keeps completions in samples.jsonl and a table of W&B",
-                "leave it out; sample_steps and num_samples say how often and how many",
+                "log_completions: PPO logs completions itself, to samples.jsonl and the trackers",
+                "leave it out; sample_steps and num_samples set how often and how many",
             )
         if self.critic_init != "auto" and self.critic != "model":
             raise ConfigError(
@@ -287,9 +288,9 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
             )
         if self.deepspeed and self.target_approx_kl is not None:
             raise ConfigError(
-                "target_approx_kl: DeepSpeed takes its step within the backward, before the KL of "
-                "a mini-batch is known",
-                "leave it out under DeepSpeed; fewer num_ppo_epochs do likewise",
+                "target_approx_kl: DeepSpeed makes its step within backward, before the KL of a "
+                "mini-batch is known",
+                "leave it out under DeepSpeed; fewer num_ppo_epochs have the same effect",
             )
         if self.fp16 and self.target_approx_kl is not None:
             raise ConfigError(

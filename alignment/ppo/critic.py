@@ -1,8 +1,8 @@
 """The critic V(s_t): a value head on the policy's trunk, a model of its own, or a LoRA adapter.
 
-All three live inside the policy's module under the name `critic`, so that one wrapped forward, one
-optimizer and one checkpoint hold everything. `from_pretrained` of the saved policy never sees it:
-the weights go to `value_head.safetensors` (head, lora) or the folder `critic/` (model).
+All three are a submodule `critic` of the policy, so that one wrapped forward, one optimizer and one
+checkpoint hold everything. `from_pretrained` of the saved policy never sees them: their weights are
+in `value_head.safetensors` (head, lora) or the folder `critic/` (model).
 
 Shapes: B rows, P prompt tokens, T response tokens, H hidden size.
 """
@@ -36,17 +36,17 @@ CRITIC = "critic"
 
 
 def is_critic_parameter(name: str) -> bool:
-    """Tell the critic's parameters (module or adapter) from the policy's by their names."""
+    """Whether a parameter is the critic's (of its module or adapter), by its name."""
     return CRITIC in name.split(".")
 
 
 class ValueHead(nn.Module):
     """A linear map from a hidden state to its value, in float32; zero at first.
 
-    `offset` is added to every value. `center_values` moves it, the optimizer never does: it is a
-    number, not a parameter, so it is the same where weights are cast or sharded and where the
-    optimizer works on copies of its own (DeepSpeed). Until the weights have learned it is the
-    whole value: the mean return, a baseline that looks at no state; or 0, no baseline at all.
+    `offset` is added to every value. `center_values` moves it, the optimizer never does. It is a
+    number and no parameter, so that casting, sharding and an optimizer with copies of its own
+    (DeepSpeed) leave it alone. Until the weights have learned, it is the whole value: the mean
+    return, a baseline that knows no state.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -57,7 +57,7 @@ class ValueHead(nn.Module):
         self.offset = 0.0
 
     def forward(self, hidden: Tensor, **inputs: Any) -> Tensor:
-        """Value each state.
+        """Give the value of each state.
 
         Shape:
             hidden: `(B, T, H)`; the result: `(B, T)`.
@@ -76,7 +76,7 @@ class ValueHead(nn.Module):
 
 
 class ModelCritic(nn.Module):
-    """A trunk and a head of its own; reads the same tokens as the policy."""
+    """A trunk with a head, apart from the policy; it reads the same tokens."""
 
     def __init__(self, trunk: nn.Module, head: ValueHead) -> None:
         super().__init__()
@@ -95,16 +95,16 @@ class ModelCritic(nn.Module):
 
 
 class LoraCritic(nn.Module):
-    """A LoRA adapter on the policy's frozen base, with a head of its own.
+    """A LoRA adapter on the policy's frozen base, with a head.
 
-    A second pass through the base with the adapter `critic`; no weight is shared with the policy
-    but the frozen ones.
+    It makes a second pass through the base with the adapter `critic`, and shares only frozen
+    weights with the policy.
     """
 
     def __init__(self, model: PeftModel, head: ValueHead) -> None:
         super().__init__()
         self.head = head
-        self._model = [model]  # in a list: the policy's module holds this one, not the reverse
+        self._model = [model]  # in a list, else the policy would be a submodule of its submodule
 
     def forward(self, hidden: Tensor, *, response_length: int, **inputs: Any) -> Tensor:
         """Value each state, from the inputs; the policy's hidden states are not read.
@@ -130,13 +130,16 @@ def critic_from_reward_model(
 ) -> ModelCritic:
     """Start the critic as the reward model: its trunk, and its score head as the value head.
 
-    InstructGPT (arXiv 2203.02155, appendix C.4) starts the values from the reward model. Where
-    scores are normalised, `stats` holds by what, and the values begin on the same scale.
+    As in InstructGPT (arXiv 2203.02155, appendix C.4).
 
     Args:
-        classifier: The reward model; it stays as it is.
+        classifier: The reward model, which does not change.
         dtype: Of the weights that are trained.
-        stats: What scores are normalised by.
+        stats: Mean and deviation that scores are normalised by, if they are; then the values start
+            on the same scale.
+
+    Raises:
+        ConfigError: the classifier has no linear head with one output.
     """
     classifier = copy.deepcopy(classifier).to(dtype)  # type: ignore[arg-type]
     classifier.requires_grad_(True)
@@ -162,7 +165,7 @@ def critic_from_reward_model(
 
 
 def critic_from_policy(model: nn.Module, *, dtype: torch.dtype) -> ModelCritic:
-    """Start the critic as a copy of the policy's trunk (adapter merged) with a zero head."""
+    """Start the critic as a copy of the policy's trunk, its adapter merged, with a zero head."""
     whole: Any = copy.deepcopy(model)
     if isinstance(whole, PeftModel):
         whole = whole.merge_and_unload()
@@ -171,22 +174,22 @@ def critic_from_policy(model: nn.Module, *, dtype: torch.dtype) -> ModelCritic:
 
 
 def same_vocabulary(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> bool:
-    """Tell whether token ids mean the same to both, which a critic needs."""
+    """Whether token ids mean the same to both, which a critic on another trunk needs."""
     return bool(one.get_vocab() == other.get_vocab())
 
 
 def head_of(model: nn.Module) -> ValueHead:
-    """Return the value head of a policy's critic, whatever its kind."""
+    """Return the value head of a policy's critic of any kind."""
     critic = policy_of(model).critic
     head: ValueHead = critic if isinstance(critic, ValueHead) else critic.head
     return head
 
 
 def save_critic(model: nn.Module, folder: Path) -> None:
-    """Write the critic beside the policy, as files that `from_pretrained` of the policy ignores.
+    """Write the critic into a policy's folder, as files that its `from_pretrained` ignores.
 
-    The weights of a LoRA critic are saved by PEFT as the adapter folder `critic/`; its head is
-    written here.
+    PEFT saves the weights of a LoRA critic as the adapter folder `critic/`; its head is written
+    here.
     """
     critic = policy_of(model).critic
     if isinstance(critic, ModelCritic):
@@ -201,7 +204,7 @@ def load_critic(model: nn.Module, folder: Path) -> None:
     """Read back what `save_critic` wrote.
 
     Raises:
-        ConfigError: where the folder holds no critic of this kind.
+        ConfigError: the folder holds no critic of this kind.
     """
     critic = policy_of(model).critic
     is_model = isinstance(critic, ModelCritic)
@@ -209,7 +212,7 @@ def load_critic(model: nn.Module, folder: Path) -> None:
     if not head_file.is_file():
         raise ConfigError(
             f"{folder}: the checkpoint holds no critic of this kind ({head_file.name})",
-            "keep the key `critic` as it was, or start anew",
+            "keep the key `critic` as it was, or start again with --overwrite",
         )
     head_of(model).load_state_dict(load_file(head_file))
     if is_model:
@@ -218,9 +221,10 @@ def load_critic(model: nn.Module, folder: Path) -> None:
 
 
 def load_critic_adapter(model: nn.Module, folder: Path) -> None:
-    """Read a LoRA critic's weights from a checkpoint; nothing where the critic is no adapter.
+    """Read the weights of a critic that is an adapter from a checkpoint.
 
-    A resume needs no such thing: Trainer then reads every adapter of the checkpoint by itself.
+    For the best checkpoint, of which Trainer reads the policy's adapter alone. At a resume it reads
+    every adapter by itself.
     """
     if not isinstance(policy_of(model).critic, LoraCritic):
         return
@@ -255,14 +259,14 @@ def make_critic(
         tokenizer: The policy's.
 
     Raises:
-        ConfigError: where it shall start from a reward model and none reads the policy's tokens,
-            or be an adapter on a policy that has no frozen base.
+        ConfigError: it is to start from a reward model and none has the policy's vocabulary, or it
+            is to be an adapter and the policy has no frozen base.
     """
     if args.critic == "head":
         return ValueHead(hidden_size(policy_of(model)))
     if args.critic == "lora":
         return lora_critic(model, without_dropout=args.disable_dropout)
-    # In bfloat16 most updates of 1e-5 are lost: the critic learns in the precision of the policy's.
+    # bfloat16 rounds most updates of 1e-5 away, so the critic has the precision of what is trained.
     dtype = next(p.dtype for p in model.parameters() if p.requires_grad)
     if args.critic_init != "policy":
         for reward in rewards:

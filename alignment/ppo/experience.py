@@ -1,6 +1,6 @@
-"""From responses and scores to old log-probabilities, values, advantages and returns.
+"""Steps 2 to 4 of PPO: from rewards and responses to scores, advantages and returns.
 
-Shapes: N responses of this process, T response tokens.
+Shapes: N responses of this process, T response tokens, F reward functions.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Context = Callable[[], AbstractContextManager[Any]]
 
 
 def respond(model: nn.Module, rows: Rollout, **flags: Any) -> ResponseOutput:
-    """Run the policy (and the critic, on request) over some rows."""
+    """Run the policy, and the critic if asked for, over some rows."""
     output: ResponseOutput = model(
         input_ids=rows.input_ids,
         attention_mask=rows.attention_mask,
@@ -49,15 +49,16 @@ def score_tokens(
     plan: list[Tensor],
     autocast: Context,
 ) -> TokenScores:
-    """Compute old log-probabilities, values and the reference's log-probabilities, no gradients.
+    """Compute old log-probabilities, values and the reference's log-probabilities.
 
-    The rows go through in the micro-batches that training uses first, cut and padded alike, so the
-    ratio of the first mini-batch is exactly 1. Policy and values come from one forward.
+    The rows go through in the micro-batches that the first epoch uses, with the same padding, so
+    the ratio is exactly 1 in the first mini-batch. No gradients; policy and values come from one
+    forward.
 
     Args:
         model: The policy with its critic.
         rollout: The responses.
-        reference: Gives the reference's log-probabilities of some rows; None: there is none.
+        reference: Returns the reference's log-probabilities of some rows; None: there is none.
         plan: Row indices of each micro-batch.
         autocast: The precision that training computes in.
     """
@@ -75,17 +76,17 @@ def score_tokens(
 
 
 def reference_of(policy: Any, ref_model: nn.Module | None) -> Callable[[Rollout], Tensor]:
-    """Return what gives the reference's log-probabilities of some rows.
+    """Return a function for the reference's log-probabilities of some rows.
 
     Args:
         policy: The policy; with PEFT it is the reference while its adapter is off.
-        ref_model: The frozen copy, where there is one.
+        ref_model: The frozen copy, if there is one.
     """
 
     def of_rows(rows: Rollout) -> Tensor:
         if ref_model is not None:
             return respond(ref_model, rows).logps
-        # An adapter that was there before PPO has its copy `ref`; a new one is switched off.
+        # TRL copies an adapter that was there before PPO to `ref`; a new one is switched off.
         name = "ref" if "ref" in policy.peft_config else None
         with kept_gradients(policy), use_adapter(policy, adapter_name=name):
             return respond(policy, rows).logps
@@ -101,21 +102,23 @@ def combine_scores(
     ended: Tensor,
     args: PPOConfig,
 ) -> Tensor:
-    """Normalise, weight, sum, clip, and take the penalty off responses that did not end.
+    """Step 2: normalise, weight, sum and clip rewards; subtract the penalty of no EOS.
+
+    Normalisation: arXiv 2403.17031, detail 4; penalty: detail 6.
 
     Shape:
-        scores: `(N, F)` for F reward functions, NaN where one does not apply; weights: `(F,)`;
-        ended: `(N,)`, True where the response ended by itself; the result: `(N,)`.
+        scores: `(N, F)`, NaN where a function does not apply; weights: `(F,)`; ended: `(N,)`, True
+        if the response ended by itself; the result: `(N,)`.
 
     Raises:
-        DataError: where no reward function gave a row a score.
+        DataError: no reward function gave a row a score.
     """
-    nothing = torch.isnan(scores).all(dim=1)
-    if nothing.any():
-        row = int(nothing.nonzero()[0])
+    without = torch.isnan(scores).all(dim=1)
+    if without.any():
+        row = int(without.nonzero()[0])
         raise DataError(
             f"row {row} of the rollout: no reward function gave it a score",
-            "let at least one function return a number for every completion",
+            "at least one function must return a number for every completion",
         )
     if args.normalize_reward:
         for column, known in enumerate(stats):
@@ -130,9 +133,9 @@ def combine_scores(
 
 
 class Experience(NamedTuple):
-    """A rollout ready for training, and the KL a response `(N,)` with the k1 and k3 estimates.
+    """A rollout ready for training, and the KL of each response `(N,)` by k1 and k3.
 
-    `shift` is what was added to all values; the critic's offset must move likewise.
+    `shift` was added to all values, so the critic's offset must move by it.
     """
 
     rollout: Rollout
@@ -151,23 +154,23 @@ def make_experience(
     center: bool,
     reduce: math.Reduce,
 ) -> Experience:
-    """Turn scores into per-token rewards, advantages and returns.
+    """Turn scores into per-token rewards (step 3), then into advantages and returns (step 4).
 
-    Steps 4 and 5 of the N implementation details (arXiv 2403.17031): KL penalty at each token,
-    score at the last, optional whitening of rewards, GAE, whitening of advantages over all real
-    tokens of all processes. With `center` the values are shifted first, so that their mean is that
-    of the returns (discounted sums of rewards, lambda 1).
+    With `center` the values are shifted first, so that their mean is that of the returns
+    (discounted sums of rewards, lambda 1).
 
     Shape:
         scores: `(N,)`.
     """
     mask = rollout.response_mask
+    # 3. r_t = -beta KL_t, plus the score at the last token.
     logps = torch.where(mask, tokens.logps, 0.0)
     ref_logps = logps if tokens.ref_logps is None else torch.where(mask, tokens.ref_logps, 0.0)
     penalty = math.kl_estimate(logps, ref_logps, estimator=args.kl_estimator)
     rewards = math.token_rewards(penalty, scores, mask, beta=beta)
     if args.whiten_rewards:
         rewards = math.whiten(rewards, mask, keep_mean=True, reduce=reduce)
+    # 4. Advantages and returns.
     values, shift = tokens.values, 0.0
     if center:
         errors, _ = math.gae(rewards, values, mask, gamma=args.gamma, lam=1.0)

@@ -1,6 +1,7 @@
-"""One forward of the policy that gives log-probabilities, entropy and values of the response.
+"""One forward of the policy for log-probabilities, entropy and values of the response.
 
-Everything goes through the module that Trainer wraps, so DDP, FSDP and DeepSpeed see one forward.
+It goes through the module that Trainer wraps, so DDP, FSDP and DeepSpeed see a single forward.
+
 Shapes: B rows, P prompt tokens (padded on the left), T response tokens (padded on the right).
 """
 
@@ -20,20 +21,25 @@ from alignment.ppo import math
 
 @dataclass
 class ResponseOutput(ModelOutput):
-    """What the policy and the critic say of each response token; all fields are `(B, T)`."""
+    """What policy and critic say of each response token; all fields are `(B, T)`."""
 
-    logps: Tensor = None  # type: ignore[assignment]  # ModelOutput wants a default
+    logps: Tensor = None  # type: ignore[assignment]  # ModelOutput needs a default
     entropy: Tensor = None  # type: ignore[assignment]
-    state_values: Tensor = None  # type: ignore[assignment]  # `values` is a method of a dict
+    state_values: Tensor = None  # type: ignore[assignment]  # ModelOutput has a method `values`
     aux_loss: Tensor = None  # type: ignore[assignment]
 
 
+#: Whether the entropy is computed, and whether a gradient flows through it.
 Entropy = Literal["none", "value", "gradient"]
-"""Whether the entropy is wanted at all, and whether a gradient flows through it."""
 
-_MAX_LOGITS = 2**27  # 0.5 GB in float32; more than that is computed in tiles and recomputed
+#: 0.5 GB in float32. More logits are computed in tiles, and again in backward, by TRL's fused head.
+_MAX_LOGITS = 2**27
+#: Keys of a model's config that change its logits after the head; TRL's fused head knows them.
 _SCALES = (
-    *("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier"),
+    "final_logit_softcapping",
+    "logit_scale",
+    "output_multiplier",
+    "lm_head_multiplier",
     "logits_scaling",
 )
 
@@ -47,17 +53,19 @@ def add_response_forward(
 ) -> None:
     """Let `model(input_ids, attention_mask, response_length=T)` return a ResponseOutput.
 
-    The LM head runs on the real response tokens alone: plainly on CPU where the logits are small,
-    else through TRL's fused head, which keeps them out of memory and which the model must have.
-    Without `response_length` the forward is the one it was, so generation, saving and evaluation
-    are unchanged. The critic becomes the submodule `critic` of the model.
+    The LM head runs on the real response tokens alone: with all logits in memory on a CPU if they
+    are small, else through TRL's fused head, which keeps them out of memory and which the model
+    must have. Without `response_length` the forward is the one before, so generation, saving and
+    evaluation do not change. The critic becomes the submodule `critic` of the model.
 
     Args:
         model: The causal language model itself (a PreTrainedModel), not its PEFT wrapper.
-        temperature: What logits are divided by, as when sampling.
+        temperature: Logits are divided by it, as when sampling.
         critic: Maps hidden states and inputs to values; see `alignment.ppo.critic`.
         max_logits: On a CPU, more logits than these are computed in tiles. Default: 2 ** 27.
     """
+    # The method is replaced on the object: wrappers call the forward of what they wrap, and only
+    # that of this very model, so no other module can take its place.
     fused = model.forward
     takes_positions = "position_ids" in inspect.signature(type(model).forward).parameters
     text_config = model.config.get_text_config().to_dict()
@@ -78,6 +86,7 @@ def add_response_forward(
         if response_length is None:
             return fused(*args, **kwargs)
         if takes_positions:
+            # As in generation; a model that counts padding would score another distribution.
             kwargs["position_ids"] = positions(kwargs["attention_mask"])
         targets = kwargs["input_ids"][:, -response_length:]
         is_real = kwargs["attention_mask"][:, -response_length:] != 0
@@ -108,7 +117,7 @@ def plain_head(
     temperature: float,
     entropy: Entropy,
 ) -> ResponseOutput:
-    """Score tokens with all their logits in memory, which is the quickest where they are few.
+    """Score tokens with all their logits in memory, which is fastest if they are few.
 
     Shape:
         hidden: `(B, T, H)`; targets, is_real and the fields of the result: `(B, T)`.
@@ -133,7 +142,7 @@ def _fused_head(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[Tensor, ResponseOutput]:
-    """Score tokens with TRL's fused head; return the states too, which it does not give away."""
+    """Score tokens with TRL's fused head; return the states too, which it does not."""
     hidden: list[Tensor] = []
 
     def keep_response(module: nn.Module, inputs: Any, output: Any) -> Any:
@@ -154,12 +163,12 @@ def _fused_head(
 
 
 def _spread(x: Tensor, is_real: Tensor) -> Tensor:
-    """Put the numbers of the real tokens back in their places, `(B, T)`, 0 elsewhere."""
+    """Put one number for each real token into its place, `(B, T)`, and 0 elsewhere."""
     return x.new_zeros(is_real.shape).masked_scatter(is_real, x)
 
 
 def positions(attention_mask: Tensor) -> Tensor:
-    """Number the real tokens from 0, as generation does, so that padding moves none of them.
+    """Number the real tokens from 0, as generation does, so that padding shifts none of them.
 
     Shape:
         attention_mask, result: `(B, L)`.
@@ -168,7 +177,7 @@ def positions(attention_mask: Tensor) -> Tensor:
 
 
 def response_window(hidden: Tensor, response_length: int) -> Tensor:
-    """Cut the states s_t, before each response token t, out of all states.
+    """Select the states s_t, each from before response token t.
 
     Shape:
         hidden: `(B, P + T, H)`; the result: `(B, T, H)`.

@@ -1,4 +1,4 @@
-"""The loss of one micro-batch, and the sums that become metrics at the end of a mini-batch."""
+"""Step 5 of PPO: the loss of a micro-batch, and the sums that become metrics of a mini-batch."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from alignment.ppo.rollout import Rollout
 
 @dataclass
 class StepSums:
-    """Sums over the tokens of a mini-batch; what they mean is in `METRICS`."""
+    """Sums over the tokens of a mini-batch, in the order of `METRICS`."""
 
     rows: list[Tensor] = field(default_factory=list)
 
@@ -32,7 +32,7 @@ class StepSums:
         self.rows.append(torch.stack([*values, num_tokens]).detach().float())
 
     def finish(self, reduce: math.Reduce) -> dict[str, float]:
-        """Average over the tokens of all micro-batches and processes, and start anew."""
+        """Average over the tokens of all micro-batches and processes, and start again from 0."""
         *sums, count = reduce(torch.stack(self.rows).sum(dim=0)).tolist()
         self.rows.clear()
         return {name: x / max(count, 1.0) for name, x in zip(self.METRICS, sums, strict=True)}
@@ -49,15 +49,15 @@ def ppo_loss(
     """Sum clipped surrogate, value loss and entropy bonus over the tokens of a micro-batch.
 
     Eq. 9 of arXiv 1707.06347, as a loss: L_clip + c_1 L_value - c_2 entropy. The caller divides by
-    the tokens of the mini-batch.
+    the tokens of the mini-batch, so that accumulation changes nothing.
 
     Args:
         output: Policy and critic on the rows, with gradients.
         rows: The rows, with old log-probabilities, advantages and returns.
         args: Clip ranges and coefficients.
-        sums: Takes the sums for the metrics.
-        train_policy: False while the critic warms up: the policy's terms then weigh 0 (they stay
-            in the graph, since DDP waits for every parameter).
+        sums: Gets the sums for the metrics.
+        train_policy: False while the critic warms up. The policy's terms then weigh 0; they stay in
+            the graph, since DDP waits for every parameter.
     """
     mask = rows.response_mask
     logps, values = output.logps.float(), output.state_values.float()

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 KLEstimator = Literal["k1", "k2", "k3"]
+#: Sums a tensor over all processes; `same` if there is one process.
 Reduce = Callable[[Tensor], Tensor]
-"""Sums a tensor over all processes; `same` where there is one."""
 
 
 def same(total: Tensor) -> Tensor:
@@ -46,10 +46,10 @@ def kl_estimate(logps: Tensor, ref_logps: Tensor, *, estimator: KLEstimator = "k
 
 
 def token_rewards(kl: Tensor, scores: Tensor, response_mask: Tensor, *, beta: float) -> Tensor:
-    """Give r_t = -beta KL_t, plus the score at the last token of each response.
+    """Compute r_t = -beta KL_t, plus the score at the last token of each response.
 
-    Eq. 2 of InstructGPT (arXiv 2203.02155) spread over tokens as in arXiv 1909.08593. A response
-    with no token gets no reward.
+    Eq. 2 of InstructGPT (arXiv 2203.02155), per token as in arXiv 1909.08593. A response without
+    tokens gets no reward.
 
     Shape:
         kl, response_mask, result: `(B, T)`; scores: `(B,)`.
@@ -88,12 +88,12 @@ def gae(
 
 
 def masked_sum(x: Tensor, mask: Tensor) -> Tensor:
-    """Sum the entries where the mask is True; NaN elsewhere does no harm."""
+    """Sum the entries where the mask is True; NaN elsewhere has no effect."""
     return torch.where(mask, x, 0.0).sum()
 
 
 def masked_mean(x: Tensor, mask: Tensor, *, reduce: Reduce = same) -> Tensor:
-    """Average the entries where the mask is True, over all processes; 0 where there are none."""
+    """Average the entries where the mask is True, over all processes; 0 if there are none."""
     total = reduce(torch.stack([masked_sum(x, mask), mask.sum().to(x.dtype)]))
     return total[0] / total[1].clamp(min=1)
 
@@ -115,7 +115,7 @@ def whiten(
     """Scale to variance 1 and, unless `keep_mean`, move to mean 0; 0 where the mask is False.
 
     Statistics are over the entries where the mask is True in all processes (arXiv 2403.17031,
-    details 18 and 19). Where all entries are equal the result is 0, or the mean with `keep_mean`.
+    details 18 and 19). If all entries are equal the result is 0, or the mean with `keep_mean`.
     """
     mean, variance = masked_moments(x, mask, reduce=reduce)
     centred = (x - mean) * torch.rsqrt(variance + eps)
@@ -123,7 +123,7 @@ def whiten(
 
 
 class PolicyLoss(NamedTuple):
-    """The clipped surrogate summed over real tokens, and what tells how far the policy moved."""
+    """The clipped surrogate summed over real tokens, and how far the policy moved."""
 
     loss: Tensor
     clipped: Tensor
@@ -146,7 +146,7 @@ def policy_loss(
 
     Shape:
         logps, old_logps, advantages, response_mask: `(B, T)`. Results: `loss`, `clipped` (tokens
-        where the clip cut the gradient) and `approx_kl` (k3 of the old policy against the new, in
+        where the clip cut the gradient) and `approx_kl` (k3 of the old policy to the new one, in
         nats) are scalars summed over tokens; `ratio` is `(B, T)`.
     """
     log_ratio = torch.where(response_mask, logps - old_logps, 0.0)
@@ -190,10 +190,10 @@ def value_loss(
 def explained_variance(
     values: Tensor, returns: Tensor, response_mask: Tensor, *, reduce: Reduce = same
 ) -> Tensor:
-    """Tell how much of the returns' variance the critic explains: 1 - Var(R - V) / Var(R).
+    """Compute the share of the returns' variance that the critic explains: 1 - Var(R - V) / Var(R).
 
-    1 is a perfect critic, 0 one that knows the mean at best; below 0 it is worse than a constant.
-    Where the returns do not vary there is nothing to explain and the result is NaN.
+    1: a perfect critic; 0: one that knows the mean at best; below 0: worse than a constant. NaN if
+    the returns do not vary.
 
     Shape:
         values, returns, response_mask: `(B, T)`; the result is a scalar.
@@ -209,8 +209,7 @@ def entropy(logps: Tensor) -> Tensor:
     Shape:
         logps: log-probabilities of the whole vocabulary, `(..., V)`; the result: `(...)`.
     """
-    # p log p with log p at hand: `special.entr` would take the logarithm of every p once more. The
-    # clamp makes 0 of 0 times -inf.
+    # `special.entr` would compute the logarithm of every p again. The clamp makes 0 times -inf 0.
     terms = logps.exp() * logps.clamp(min=torch.finfo(logps.dtype).min)
     return -terms.sum(dim=-1)
 

@@ -1,6 +1,6 @@
-"""The numbers of a rollout, averaged over responses and tokens of all processes.
+"""The metrics of a rollout, averaged over responses and tokens of all processes.
 
-What each name means and its healthy range is in `alignment/ppo/README.md`.
+`alignment/ppo/README.md` explains each and gives its healthy range.
 """
 
 import torch
@@ -19,7 +19,7 @@ def rollout_metrics(
     beta: float,
     reduce: math.Reduce,
 ) -> dict[str, float]:
-    """Summarise a rollout.
+    """Summarise a rollout, by metric.
 
     Shape:
         scores, ended, each of rewards: `(N,)`. Lengths are in tokens, KL and entropy in nats.

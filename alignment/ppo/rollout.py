@@ -16,11 +16,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 @dataclass(frozen=True)
 class Rollout:
-    """Tokens of N responses and what PPO needs to know of each token.
+    """Tokens of N responses and what PPO needs of each token.
 
-    `response_mask` is True where a token counts in reward, advantages and losses;
-    `response_attention` is 1 where a token is real. They differ only where truncated responses are
-    left out (`mask_truncated_completions`).
+    `response_attention` is 1 where a token is real, `response_mask` True where it counts in reward,
+    advantages and losses. They differ only in truncated responses that are left out
+    (`mask_truncated_completions`).
     """
 
     prompt_ids: Tensor  # (N, P)
@@ -37,7 +37,7 @@ class Rollout:
         return len(self.prompt_ids)
 
     def rows(self, index: Tensor) -> "Rollout":
-        """Take some rows and cut off the padding that none of them needs."""
+        """Select some rows, without the padding that none of them needs."""
         width = int(self.prompt_attention[index].sum(dim=1).max())
         length = max(int(self.response_attention[index].sum(dim=1).max()), 1)
         found = {}
@@ -68,7 +68,7 @@ class Rollout:
     @classmethod
     def load(cls, path: Path, *, device: torch.device) -> "Rollout":
         """Read what `save` wrote."""
-        # By way of the CPU: safetensors refuses `cpu:0`, a device's name among processes.
+        # Through the CPU: safetensors rejects `cpu:0`, the device of a process among several.
         return cls(**{name: x.to(device) for name, x in load_file(path).items()})
 
 
@@ -80,14 +80,14 @@ def pad_rollout(
     counts: list[bool],
     device: torch.device,
 ) -> Rollout:
-    """Pad prompts on the left and responses on the right; nothing is scored yet.
+    """Pad prompts on the left and responses on the right, and set all that is computed later to 0.
 
     Args:
         prompts: Token ids of each prompt.
         responses: Token ids of each response, with the EOS that ended it.
-        pad_token_id: May equal an EOS; masks come from lengths, never from ids.
-        counts: Whether the tokens of each response take part in the losses.
-        device: Where the tensors go.
+        pad_token_id: May equal an EOS: masks come from lengths, never from ids.
+        counts: Whether the tokens of each response count in the losses.
+        device: Of the tensors.
     """
     prompt_ids, prompt_attention = _pad(prompts, pad_token_id, side="left")
     response_ids, response_attention = _pad(responses, pad_token_id, side="right")
@@ -107,14 +107,14 @@ def plan_epoch(
 ) -> list[Tensor]:
     """Shuffle the rows of a rollout into mini-batches and cut each into micro-batches.
 
-    Within a mini-batch rows are sorted by length, so that micro-batches pad little; the loss is a
-    mean over the tokens of the mini-batch, so their order there changes nothing.
+    Within a mini-batch rows are sorted by length, so that micro-batches have little padding. Its
+    loss is a mean over all its tokens, which no order changes.
 
     Args:
         lengths: Tokens of each row, `(N,)`.
         micro_size: Rows of one forward.
         mini_size: Rows of one optimizer step.
-        seed: Numbers that the shuffle depends on, alone: a resumed run draws it again.
+        seed: All that the order depends on, so that a resumed run draws the same.
 
     Returns:
         The row indices of each micro-batch, in the order of use.

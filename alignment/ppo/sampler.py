@@ -1,4 +1,4 @@
-"""The order of prompts, so that a resumed run sees what an uninterrupted one would have."""
+"""The order of prompts, the same in a resumed run as in one without interruption."""
 
 from collections.abc import Callable, Iterator
 
@@ -9,8 +9,8 @@ from trl.trainer.utils import RepeatSampler
 class EpochSampler(Sampler[int]):
     """TRL's sampler, shuffled by seed and epoch.
 
-    TRL's own draws each epoch's order from where its generator stands, which a resumed run cannot
-    know: from the second epoch on it would see another order.
+    TRL's sampler draws the order of each epoch from the state that its generator is in after the
+    epoch before. A resumed run does not have that state, and would see another order.
     """
 
     def __init__(self, sampler: RepeatSampler, *, epoch: Callable[[], int]) -> None:

@@ -1,7 +1,7 @@
-"""What a PPO run remembers besides weights and optimizer, so that a checkpoint resumes exactly.
+"""What a run of PPO saves in addition to weights and optimizer, so that it resumes exactly.
 
-A checkpoint may fall anywhere, also in the middle of a rollout: the rollout itself is saved (one
-file a process), with the place in it, the KL coefficient and whether the rollout was given up.
+A checkpoint may be within a rollout. Then the rollout is saved too, one file per process, with the
+place in it.
 """
 
 import json
@@ -15,11 +15,15 @@ STATE_FILE = "ppo_state.json"
 
 @dataclass
 class PPOState:
-    """Counters that change while training; equal in all processes.
+    """What changes while training; equal in all processes.
 
-    `micro_steps` counts forward passes of training, `rollouts` the rollouts begun, `beta` is the
-    KL coefficient now, `stopped` tells that the rest of this rollout is left unused, `found`
-    holds the metrics of this rollout, and `alarms` what the alarms remember.
+    Attributes:
+        beta: The KL coefficient.
+        micro_steps: Forward passes of training so far.
+        rollouts: Rollouts so far, with the one in use.
+        stopped: The rest of this rollout is not used.
+        found: The metrics of this rollout.
+        alarms: The memory of the alarms.
     """
 
     beta: float
@@ -39,11 +43,12 @@ class PPOState:
         """Read the state of a checkpoint.
 
         Raises:
-            ConfigError: where the folder is no checkpoint of PPO.
+            ConfigError: the folder is no checkpoint of PPO.
         """
         path = folder / STATE_FILE
         if not path.is_file():
             raise ConfigError(
-                f"{folder}: no {STATE_FILE}, so this is no checkpoint of PPO", "start anew"
+                f"{folder}: no {STATE_FILE}, so this is no checkpoint of PPO",
+                "start again with --overwrite",
             )
         return cls(**json.loads(path.read_text(encoding="utf-8")))

@@ -6,7 +6,7 @@ One iteration is Algorithm 1 of PPO (arXiv 1707.06347) for a language model, as 
 1. Sample a response y ~ pi_old(. | x) to each prompt x.
 2. Score it: r(x, y), less a penalty if it does not end.
 3. KL penalty: r_t = -beta KL_t(pi_old || pi_ref), plus r(x, y) at the last token (arXiv 2203.02155,
-   eq. 2; arXiv 1909.08593, sec. 2.2).
+   eq. 2; arXiv 1909.08593, eq. 2).
 4. Advantages and returns by GAE from the critic's values (arXiv 1506.02438, eq. 16), whitened.
 5. Update policy and critic on mini-batches, K epochs long: clipped surrogate, clipped value loss
    (arXiv 1707.06347, eq. 7 and 9).

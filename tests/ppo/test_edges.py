@@ -183,7 +183,7 @@ def test_a_held_out_prompt_longer_than_the_models_positions(make_trainer: Make) 
 
 
 def test_too_few_prompts_for_one_rollout(make_trainer: Make) -> None:
-    with pytest.raises(DataError, match="3 prompts, and one rollout takes 8"):
+    with pytest.raises(DataError, match="3 prompts, and one rollout needs 8"):
         make_trainer(prompts=PROMPTS[:3])
 
 

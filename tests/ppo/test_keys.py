@@ -282,7 +282,7 @@ def test_samples_are_written_every_n_rollouts(make_trainer: Make, tmp_path: Path
         ({"vf_coef": -0.1}, "vf_coef: -0.1 must be >= 0"),
         ({"kl_control": "adaptive", "beta": 0.0}, "multiplies beta, which is 0"),
         ({"critic_init": "policy"}, "is for a critic of its own, and critic is head"),
-        ({"deepspeed": "ds.json", "target_approx_kl": 0.1}, "takes its step within the backward"),
+        ({"deepspeed": "ds.json", "target_approx_kl": 0.1}, "makes its step within backward"),
         ({"steps_per_generation": 3, "gradient_accumulation_steps": 2}, "not a multiple"),
         ({"num_generations": 3}, "divisible by num_generations"),
     ],
