@@ -439,7 +439,6 @@ def test_trackers_are_opened_in_the_main_process_only(
 
 
 def test_tensorboard_shows_a_resumed_run_as_one(tmp_path: Path, tiny_dir: Path) -> None:
-    pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
     words = ppo(tmp_path, tiny_dir, "--max_steps", "3", "--save_steps", "1")
