@@ -107,7 +107,7 @@ def test_a_rule_file_is_loaded_under_the_name_it_is_given(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("no_colon", "no_colon: a hub name, and a rule is a function"),
+        ("no_colon", "no_colon: a hub name, but a rule must be a function"),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("json:no_such_function", "no function 'no_such_function' in "),
         ("missing/file.py:f", "no file missing/file.py"),
@@ -154,7 +154,7 @@ def _mistakes(tiny: Path, folder: Path) -> dict[str, tuple[dict[str, Any], str]]
         "no reward model": ({"reward_model": folder / "none"}, "reward_model: .*no such folder"),
         "no prompts": ({"prompts": folder / "none.jsonl"}, "no such file"),
         "empty prompts": ({"prompts": empty}, "empty.jsonl"),
-        "bad rule": ({"rules": ["nothing"]}, "nothing: a hub name, and a rule is a function"),
+        "bad rule": ({"rules": ["nothing"]}, "nothing: a hub name, but a rule must be a function"),
         "wrong count": ({"rules": [f"{here}:too_few"]}, "returned 1 for 2 completions"),
         "no such column": ({"rules": [f"{here}:wants_gold"], "prompts": None}, "column 'gold'"),
         "used output": ({"output_dir": used}, "holds an evaluation"),

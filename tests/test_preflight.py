@@ -393,7 +393,7 @@ def test_states_of_an_optimizer_are_measured(optimizer: Any, expected: float) ->
 
 def test_what_the_preflight_cannot_try_is_told(tmp_path: Path, tiny_dir: Path) -> None:
     given = words("sft", tmp_path, tiny_dir, "--auto_find_batch_size")
-    with pytest.raises(ConfigError, match="is found by the preflight, which is off"):
+    with pytest.raises(ConfigError, match="needs preflight, which is off"):
         run_stage("sft", [*given, "--preflight", "false"])
     with pytest.raises(ConfigError, match="cannot try a batch under deepspeed, fsdp, torch_comp"):
         run_stage("sft", [*given, "--torch_compile"])

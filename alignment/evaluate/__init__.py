@@ -1,4 +1,4 @@
-"""Evaluation of models on held-out prompts: rules, rewards, KL, lengths, each with an interval."""
+"""Evaluate models on held-out prompts: rules, rewards, KL and lengths, with intervals."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,23 +41,23 @@ def evaluate(
     reference: str | None = None,
     options: Options | None = None,
 ) -> Evaluation:
-    """Let every model answer held-out prompts, measure the answers, write `eval.json` and more.
+    """Answer held-out prompts with every model, measure the answers and write the results.
 
     Args:
-        models: Whole models or LoRA adapters, each with the name to show.
-        prompts: A file of rows with `prompt`; other columns are handed to the rules.
-        output_dir: Gets `eval.json` and `answers.jsonl`.
+        models: Full models or LoRA adapters, each with the name to show.
+        prompts: A file of rows with `prompt`; other columns are passed to the rules.
+        output_dir: The folder for `eval.json` and `answers.jsonl`.
         rules: `module:function`, `file.py:function` or `name=module:function`; see `rules.py`.
         reward_model: Scores the answers, and with `reference` gives the win rate.
-        reference: Name of the model to compare the others with: KL, win rate, differences.
-        options: How answers are made; greedy by default.
+        reference: Name of the model that the others are compared with: KL, win rate, differences.
+        options: How answers are generated. Default: greedily.
 
     Returns:
-        What was written.
+        The evaluation that was written.
 
     Raises:
         ConfigError: A model, rule, option or the output folder cannot be used.
-        DataError: The prompts cannot be used. Nearly all of both come before torch is imported.
+        DataError: The prompts cannot be used. Nearly all errors are found before torch is imported.
     """
     plan = make_plan(
         models,
@@ -68,7 +68,7 @@ def evaluate(
         reference=reference,
         options=options or Options(),
     )
-    from alignment.evaluate.measure import measure  # torch: after all that a user can get wrong
+    from alignment.evaluate.measure import measure  # imports torch, so only after all checks
 
     evaluation = measure(plan)
     save_evaluation(evaluation, output_dir)

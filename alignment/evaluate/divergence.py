@@ -1,4 +1,4 @@
-"""How far a model has moved from its reference: KL on the model's own samples.
+"""The divergence of a model from its reference: KL on the model's own samples.
 
 Shapes: B rows of a batch, P longest prompt in it, T longest response, V vocabulary.
 """
@@ -22,22 +22,21 @@ def sequence_kl(
 ) -> list[float]:
     """KL(policy || reference) of each sampled response, in nats.
 
-    At every position of a response drawn from the policy at temperature 1, the KL of the two
-    next-token distributions is summed over the whole vocabulary; the positions are added up.
-    This is the Rao-Blackwellised estimator (arXiv 2504.10637): as unbiased for the KL of whole
-    responses (up to `max_new_tokens`) as the log-ratio of the samples (k1), with a variance that
-    is never larger, never negative, and exactly 0 for equal models. It costs the same two
-    forward passes.
+    For a response sampled at temperature 1, this sums the exact KL of the two next-token
+    distributions over all positions. This is the Rao-Blackwellised estimator (arXiv 2504.10637).
+    Like the log-ratio of the samples (k1), it is unbiased for the KL of whole responses (up to
+    `max_new_tokens`) and costs two forward passes; its variance is never larger, and it is never
+    negative and exactly 0 for equal models.
 
     Args:
-        policy: The model that drew `samples`.
+        policy: The model that generated `samples`.
         reference: The model to compare with; same vocabulary.
         samples: Responses, each with at least one token.
-        batch_size: Rows of a forward pass.
+        batch_size: Rows per forward pass.
         advance: Called with the number of rows after each batch.
 
     Returns:
-        One sum over response tokens a sample, in their order.
+        One sum over the response tokens for each sample, in order.
     """
     sums: dict[int, float] = {}
     lengths = [len(sample.prompt_ids) + len(sample.ids) for sample in samples]
@@ -55,7 +54,7 @@ def sequence_kl(
 
 
 def why_not_comparable(policy: Policy, reference: Policy) -> str:
-    """Why no KL can be taken between the two; empty where it can."""
+    """The reason why the KL of the two models is undefined; empty if it is defined."""
     if policy.tokenizer.get_vocab() != reference.tokenizer.get_vocab():
         return "the vocabularies differ"
     ours, theirs = (model.model.get_output_embeddings() for model in (policy, reference))
@@ -65,9 +64,9 @@ def why_not_comparable(policy: Policy, reference: Policy) -> str:
 
 
 def _inputs(batch: Sequence[Generated], pad: int, device: torch.device) -> dict[str, Any]:
-    """Prompts padded on the left, responses on the right: generation's own layout.
+    """Pad prompts on the left and responses on the right, as in generation.
 
-    `logits_to_keep` leaves the T + 1 last columns, whose first T predict the response.
+    `logits_to_keep` keeps the last T + 1 columns; the first T of them predict the response.
     """
     prompt = max(len(sample.prompt_ids) for sample in batch)
     response = max(len(sample.ids) for sample in batch)
@@ -87,8 +86,8 @@ def _inputs(batch: Sequence[Generated], pad: int, device: torch.device) -> dict[
 
 
 def _row_kl(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Sum over positions and vocabulary; one row at a time bounds the memory at T x V floats."""
+    """KL summed over positions; working on one row limits the memory to T x V floats."""
     logps = ours.float().log_softmax(-1)
     ref_logps = theirs.float().log_softmax(-1)
     per_token = (logps.exp() * (logps - ref_logps)).sum(-1)
-    return float(per_token.clamp(min=0).double().sum())  # rounding may leave -1e-9
+    return float(per_token.clamp(min=0).double().sum())  # rounding can give -1e-9

@@ -1,4 +1,4 @@
-"""Answers from a model, in left-padded batches of like length.
+"""Generate answers with a model, in left-padded batches of similar length.
 
 Shapes: B rows of a batch, P longest prompt in it, T longest response.
 """
@@ -19,7 +19,7 @@ from data_tools.rendering import Renderer, from_transformers
 
 @dataclass(frozen=True)
 class Generated:
-    """Token ids of a prompt and of one response to it, the closing EOS among the latter."""
+    """Token ids of a prompt and of one response to it, including its EOS."""
 
     prompt_ids: list[int]
     ids: list[int]
@@ -29,7 +29,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn: greedily at temperature 0, else from the whole softmax."""
+    """How responses are sampled: greedily at temperature 0, else from the full softmax."""
 
     max_new_tokens: int
     temperature: float
@@ -43,8 +43,8 @@ def encode_prompts(
     """Token ids of each prompt: messages through the chat template, strings as they are.
 
     Raises:
-        ConfigError: A prompt is messages and the tokenizer of model `name` has no chat template.
-        DataError: The chat template refuses a prompt, counted from 1.
+        ConfigError: A prompt has messages and the tokenizer of model `name` has no chat template.
+        DataError: The chat template rejects a prompt; the message counts prompts from 1.
     """
     renderer = Renderer(from_transformers(tokenizer), as_chat=False)
     spoken = []
@@ -59,16 +59,16 @@ def encode_prompts(
 def check_context(
     prompt_ids: Sequence[Sequence[int]], max_new_tokens: int, *, context: int | None, name: str
 ) -> None:
-    """See that every prompt leaves room for its answer.
+    """Check that every prompt leaves room for its answer.
 
     Raises:
-        DataError: The first one (counted from 1) that does not.
+        DataError: A prompt does not; the message names the first one, counted from 1.
     """
     for row, ids in enumerate(prompt_ids, start=1):
         if context is not None and len(ids) + max_new_tokens > context:
             raise DataError(
                 f"prompt {row}: {len(ids)} tokens and {max_new_tokens} new ones exceed the "
-                f"{context} that model {name!r} can hold",
+                f"maximum length of model {name!r}, {context}",
                 "Lower max_new_tokens, or leave the prompt out.",
             )
 
@@ -80,16 +80,17 @@ def generate(
     *,
     advance: Callable[[int], None] = lambda rows: None,
 ) -> list[Generated]:
-    """Respond to every prompt, longest first so that a lack of memory shows at once.
+    """Generate one response to every prompt, longest first, so that lack of memory shows early.
 
     Greedy answers do not depend on the batch size: padding is on the left and masked, and
-    positions are counted from the first real token. The model's own sampling habits
-    (`generation_config.json`: top-k, repetition penalty) are set aside: the model is measured.
+    positions are counted from the first real token. The sampling defaults of the model
+    (`generation_config.json`: top-k, repetition penalty) are ignored, so that only the model itself
+    is measured.
 
     Args:
         policy: The model; `prompt_ids` come from its tokenizer.
-        prompt_ids: One list of token ids a prompt.
-        sampling: How to draw.
+        prompt_ids: One list of token ids for each prompt.
+        sampling: How to sample.
         advance: Called with the number of rows after each batch.
 
     Returns:
@@ -112,16 +113,16 @@ def generate(
 
 
 def batches_by_length(lengths: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Indices in batches of like length, the longest first; ties in their given order."""
+    """Indices in batches of similar length, longest first; equal lengths keep their order."""
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for start in range(0, len(order), size):
         yield order[start : start + size]
 
 
 def _generation_config(policy: Policy, sampling: Sampling) -> GenerationConfig:
-    drawn: dict[str, Any] = {"do_sample": False}
+    sampled: dict[str, Any] = {"do_sample": False}
     if sampling.temperature > 0:
-        drawn = {
+        sampled = {
             "do_sample": True,
             "temperature": sampling.temperature,
             "top_k": 0,
@@ -132,12 +133,12 @@ def _generation_config(policy: Policy, sampling: Sampling) -> GenerationConfig:
         eos_token_id=list(policy.eos_ids),
         pad_token_id=policy.tokenizer.pad_token_id,
         use_cache=True,
-        **drawn,
+        **sampled,
     )
 
 
 def _left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask (B, P), the last real token in the last column."""
+    """Ids and mask `(B, P)` with the last prompt token in the last column."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -145,7 +146,7 @@ def _left_pad(rows: Sequence[list[int]], pad: int) -> tuple[torch.Tensor, torch.
 
 
 def _generated(policy: Policy, prompt_ids: list[int], ids: list[int]) -> Generated:
-    """Cut at the first EOS, which stays; what follows it is padding."""
+    """Cut a response after its first EOS; the rest is padding."""
     end = next((i for i, token in enumerate(ids) if token in policy.eos_ids), None)
     kept = ids if end is None else ids[: end + 1]
     text = policy.tokenizer.decode(kept, skip_special_tokens=True)

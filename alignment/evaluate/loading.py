@@ -1,4 +1,4 @@
-"""Models to generate with, on the device of this process."""
+"""Load models for generation on the device of this process."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,7 @@ from alignment.models.policy import load_causal_model
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model in eval mode on its device, with its tokenizer."""
+    """A causal language model in eval mode on its device, with its tokenizer and EOS tokens."""
 
     name: str
     model: Any
@@ -21,12 +21,12 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where inputs belong."""
+        """The device for the inputs."""
         return self.model.device  # type: ignore[no-any-return]
 
 
 def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Policy:
-    """Load a model to generate with; it stops at its own and its tokenizer's EOS."""
+    """Load a model for generation; it stops at its own EOS tokens and its tokenizer's."""
     model = load_causal_model(path, dtype=_dtype())
     model.to(default_device()).eval()
     ids = end_tokens(model.generation_config.eos_token_id, tokenizer)
@@ -48,5 +48,5 @@ def describe_device() -> str:
 
 
 def _dtype() -> torch.dtype | str:
-    """float32 on a CPU, which is fast there and keeps answers free of rounding; else as saved."""
+    """float32 on a CPU, where it is fast and most precise; else the saved dtype."""
     return torch.float32 if default_device().type == "cpu" else "auto"

@@ -1,7 +1,7 @@
-"""The heavy part: load each model, let it answer, compare it with the reference, score it.
+"""Load each model, generate its answers, compare it with the reference, and score the answers.
 
-At most two models are in memory at a time: the reference stays while the others come and go; the
-reward model comes when all of them are gone.
+At most two models are in memory at a time: the reference and one other. The reward model is loaded
+after all of them are deleted.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ Advance = Callable[[int], None]
 
 
 def measure(plan: Plan) -> Evaluation:
-    """Carry out a checked plan."""
+    """Execute a checked plan."""
     tokenizers = {model.name: load_tokenizer(model.path) for model in plan.models}
     encoded = {model.name: _encode(model, tokenizers[model.name], plan) for model in plan.models}
     with counting_progress() as progress:
@@ -169,7 +169,7 @@ def _with_rules(
 
 
 def _completion(prompt: Prompt, answer: Answer) -> Any:
-    """In the shape of its prompt, as TRL's trainers hand it to reward functions."""
+    """An answer in the format of its prompt, as TRL's trainers pass it to reward functions."""
     if isinstance(prompt, str):
         return answer.text
     return [{"role": "assistant", "content": answer.text}]

@@ -1,4 +1,4 @@
-"""What is to be evaluated, checked whole before anything heavy is imported."""
+"""The plan of an evaluation: all arguments and files are checked before heavy imports."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,17 +17,17 @@ from data_tools.shapes import load_records
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How answers are made.
+    """How answers are generated.
 
     Attributes:
-        max_new_tokens: Answers are cut there; a cut answer has no EOS.
+        max_new_tokens: Longer answers are cut at this length and have no EOS.
         batch_size: Rows generated, scored or compared at a time.
-        temperature: 0 is greedy; KL is always taken on samples at temperature 1.
-        seed: For sampling.
-        limit: Only the first prompts.
-        as_chat: Put string prompts through the chat template as a user message; by default
-            wherever every model's tokenizer has one, as the stages do.
-        overwrite: Replace an evaluation that the output folder holds.
+        temperature: 0 is greedy; KL is always measured on samples at temperature 1.
+        seed: Seed for sampling.
+        limit: Use only the first prompts.
+        as_chat: Wrap string prompts as a user message with the chat template. Default: true if
+            every model's tokenizer has a chat template, as in the stages.
+        overwrite: Replace an evaluation in the output folder.
     """
 
     max_new_tokens: int = 128
@@ -41,9 +41,9 @@ class Options:
 
 @dataclass(frozen=True)
 class Plan:
-    """A checked evaluation: rows are read, rules are loaded, folders hold models.
+    """A checked evaluation: rows are read, rules are loaded, and the models exist.
 
-    `prompts` are as models and rules will see them, `columns` what else the rows held.
+    `prompts` are in the format that models and rules get; `columns` holds the other columns.
     """
 
     models: list[NamedModel]
@@ -100,7 +100,7 @@ def make_plan(
 def _as_asked(
     prompts: list[Prompt], models: Sequence[NamedModel], as_chat: bool | None
 ) -> list[Prompt]:
-    """Prompts as every model and rule will see them: strings wrapped as the stages wrap them."""
+    """Prompts in the format that every model and rule gets, wrapped as in the stages."""
     if as_chat is None:
         as_chat = all(has_chat_template(model.path) for model in models)
     if not as_chat:
@@ -126,14 +126,14 @@ def _check_output(folder: Path, *, overwrite: bool) -> None:
     if (folder / EVALUATION_FILE).exists() and not overwrite:
         raise ConfigError(
             f"output_dir: {folder}: holds an evaluation",
-            "Start anew with --overwrite, or choose another output_dir.",
+            "Replace it with --overwrite, or choose another output_dir.",
         )
 
 
 def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
     names = [model.name for model in models]
     if not names:
-        raise ConfigError("models: none is named", "Give name=FOLDER, several if you like.")
+        raise ConfigError("models: none is given", "Give one or more name=FOLDER.")
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise ConfigError(f"models: two are called {twice!r}", "Give each a name: name=FOLDER")
@@ -148,5 +148,5 @@ def _read_prompts(path: Path, limit: int | None) -> list[dict[str, Any]]:
         raise DataError(f"prompts: {path}: no such file", f"Looked from {Path.cwd()}.")
     rows = list(islice(load_records(path, kind="prompt"), limit))
     if not rows:
-        raise DataError(f"{path}: no prompt in it", 'A row reads {"prompt": "..."}.')
+        raise DataError(f"{path}: has no prompts", 'Write rows such as {"prompt": "..."}.')
     return rows

@@ -1,4 +1,4 @@
-"""The bar of long work with a model: how many answers of how many, and the time left."""
+"""A progress bar that counts answers and shows the remaining time."""
 
 from rich.console import Console
 from rich.progress import (
@@ -12,7 +12,7 @@ from rich.progress import (
 
 
 def counting_progress(*, shown: bool = True) -> Progress:
-    """A bar on the error stream that counts; `shown` is False in all processes but one."""
+    """A counting progress bar on stderr; only one process should set `shown`."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

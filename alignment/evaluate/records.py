@@ -1,7 +1,7 @@
-"""What an evaluation found, as frozen records, and the two files that hold it.
+"""The results of an evaluation as frozen records, and the two files that store them.
 
-`eval.json` has the settings and one summary a model; `answers.jsonl` has one line a prompt with
-every model's answer and scores. Neither needs torch to be read.
+`eval.json` has the settings and a summary of each model; `answers.jsonl` has one line for each
+prompt with every model's answer and scores. Reading them needs no torch.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ class NamedModel:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval over `n` prompts; no interval where `n` is below two."""
+    """A number with its 95 % interval over `n` prompts; no interval if `n` is below two."""
 
     value: float
     low: float | None
@@ -41,7 +41,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule that scored the answers: a share where all its scores are 0 or 1, else a mean."""
+    """A rule that scored the answers; it gives a share if all scores are 0 or 1, else a mean."""
 
     name: str
     spec: str
@@ -50,10 +50,10 @@ class Rule:
 
 @dataclass(frozen=True)
 class Summary:
-    """All that was measured on one model.
+    """All measurements of one model.
 
-    Differences are this model less the reference on the same prompts. KL is in nats; lengths are
-    in tokens, the closing token counted.
+    Differences are this model minus the reference on the same prompts. KL is in nats; lengths are
+    in tokens, including EOS.
     """
 
     name: str
@@ -97,7 +97,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that `align eval` found."""
+    """All results of `align eval`."""
 
     models: list[Summary]
     reference: str | None
@@ -133,7 +133,7 @@ def load_evaluation(folder: Path) -> Evaluation:
     """Read what `save_evaluation` wrote.
 
     Raises:
-        DataError: `folder` holds no evaluation, or one that another version wrote.
+        DataError: `folder` has no evaluation, or one in the format of another version.
     """
     path = folder / EVALUATION_FILE
     if not path.is_file():

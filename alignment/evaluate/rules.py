@@ -1,9 +1,8 @@
-"""Rules that tell right from wrong: any TRL reward function, named as a reward of ppo is.
+"""Rules that judge answers: any TRL reward function, named like a reward of `align ppo`.
 
-A rule is called as TRL's trainers call it: `rule(prompts=..., completions=..., completion_ids=...,
-**columns) -> list[float | None]`, prompts and completions as strings or as lists of messages. So
-one function can be the reward of `align ppo` and the measure here, and the hidden rule of a demo
-is an ordinary function that training never sees.
+A rule is called as by TRL's trainers: `rule(prompts=..., completions=..., completion_ids=...,
+**columns) -> list[float | None]`. Prompts and completions are strings or lists of messages. So the
+same function can be a reward of `align ppo` and a rule here.
 """
 
 import inspect
@@ -21,7 +20,7 @@ _GIVEN = ("prompts", "completions", "completion_ids")
 
 @dataclass(frozen=True)
 class LoadedRule:
-    """A rule ready to be called; `name` is what tables show: the function's unless one is given."""
+    """A loaded rule; tables show `name`, which is the function's name unless one is given."""
 
     name: str
     spec: str
@@ -48,16 +47,16 @@ def load_rules(specs: Sequence[str]) -> list[LoadedRule]:
 
 
 def check_rule(rule: LoadedRule, prompts: Sequence[Any], columns: dict[str, list[Any]]) -> None:
-    """Call `rule` on empty answers to the first prompts, so that a mistake shows in a second.
+    """Call `rule` on empty answers to the first prompts, so that mistakes show early.
 
     Raises:
-        ConfigError: It asks for a column that is not there, or returns what `apply_rule` refuses.
+        ConfigError: It needs a column that is missing, or returns what `apply_rule` rejects.
     """
     missing = [name for name in _required(rule.function) if name not in (*_GIVEN, *columns)]
     if missing:
         raise ConfigError(
             f"rule {rule.spec}: the prompt rows have no column {missing[0]!r}",
-            f"They have: {', '.join(sorted(columns)) or 'nothing beside prompt'}.",
+            f"They have: {', '.join(sorted(columns)) or 'only prompt'}.",
         )
     few = prompts[:2]
     empty = ["" if isinstance(p, str) else [{"role": "assistant", "content": ""}] for p in few]
@@ -72,10 +71,10 @@ def apply_rule(
     columns: dict[str, list[Any]],
     completion_ids: Sequence[list[int]] | None = None,
 ) -> list[float | None]:
-    """Score every completion; None (or NaN) says that the rule does not apply to that row.
+    """Score every completion; None or NaN means that the rule does not apply to that row.
 
     Raises:
-        ConfigError: The rule returned no list, another count than was asked, or no numbers.
+        ConfigError: The rule did not return a list with one finite number (or None) per completion.
     """
     ids = completion_ids if completion_ids is not None else [[] for _ in prompts]
     given = {
@@ -89,7 +88,7 @@ def apply_rule(
         count = len(scores) if isinstance(scores, Sequence) else type(scores).__name__
         raise ConfigError(
             f"rule {rule.spec}: returned {count} for {len(prompts)} completions",
-            "A rule returns a list with one float (or None) a completion.",
+            "Return a list with one float (or None) for each completion.",
         )
     return [_number(rule, score) for score in scores]
 
@@ -100,10 +99,10 @@ def _number(rule: LoadedRule, score: Any) -> float | None:
     except (TypeError, ValueError):
         raise ConfigError(
             f"rule {rule.spec}: returned {score!r} as a score",
-            "A rule returns a list with one float (or None) a completion.",
+            "Return a list with one float (or None) for each completion.",
         ) from None
     if math.isinf(number):
-        raise ConfigError(f"rule {rule.spec}: returned an infinite score", "Scores are finite.")
+        raise ConfigError(f"rule {rule.spec}: returned an infinite score", "Return finite scores.")
     return None if math.isnan(number) else number
 
 
@@ -111,14 +110,14 @@ def _load(spec: str) -> Callable[..., Any]:
     reward = parse_reward(spec, role="rule")
     if reward.kind is not RewardKind.FUNCTION:
         raise ConfigError(
-            f"rule: {spec}: {reward.kind}, and a rule is a function",
+            f"rule: {spec}: {reward.kind}, but a rule must be a function",
             "name module:function, or file.py:function",
         )
     return load_function(reward, role="rule")
 
 
 def _accepted(function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """What `function` takes of `given`: all of it where it has `**columns`."""
+    """The arguments that `function` accepts; all of them if it has `**columns`."""
     parameters = inspect.signature(function).parameters
     if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         return given
@@ -135,17 +134,17 @@ def _required(function: Callable[..., Any]) -> list[str]:
 
 
 def columns_of(rows: Sequence[dict[str, Any]], source: Path) -> dict[str, list[Any]]:
-    """Turn rows into the columns beside `prompt`; a key that only some rows have is refused.
+    """The columns of the rows other than `prompt`.
 
     Raises:
-        DataError: Rows differ in their keys.
+        DataError: The rows do not all have the same keys.
     """
     keys = set(rows[0])
     for number, row in enumerate(rows, start=1):
         if set(row) != keys:
-            odd = sorted(keys ^ set(row))[0]
+            key = sorted(keys ^ set(row))[0]
             raise DataError(
-                f"{source}:{number}: column {odd!r} is in some rows only",
-                "Give every row the same keys (null where there is no value).",
+                f"{source}:{number}: only some rows have the column {key!r}",
+                "Give every row the same keys (null for no value).",
             )
     return {key: [row[key] for row in rows] for key in sorted(keys) if key != "prompt"}

@@ -1,4 +1,4 @@
-"""95 % intervals for shares, means, ratios and paired differences; numpy only, deterministic."""
+"""Deterministic 95 % intervals for shares, means, ratios and paired differences."""
 
 import math
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ Floats = NDArray[np.float64]
 
 
 def wilson_interval(successes: float, n: int) -> tuple[float, float]:
-    """Return the Wilson score interval of a share; half successes (ties) are welcome.
+    """Return the Wilson score interval of a share; a tie counts as half a success.
 
-    Wilson (1927), JASA 22:209-212. Unlike the normal interval it stays within [0, 1] and keeps a
-    width at 0 and at n successes.
+    Wilson (1927), JASA 22:209-212. Unlike the normal interval it stays within [0, 1] and has a
+    width above zero at 0 and at n successes.
     """
     share, z2 = successes / n, Z_95**2
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)
@@ -28,18 +28,18 @@ def wilson_interval(successes: float, n: int) -> tuple[float, float]:
 
 
 def share(outcomes: Sequence[float]) -> Estimate:
-    """The share of ones among `outcomes` (0, 1, or a half for a tie), Wilson interval."""
+    """The share of ones among `outcomes` (0, 1, or 0.5 for a tie), with its Wilson interval."""
     n, successes = len(outcomes), float(sum(outcomes))
     return Estimate(successes / n, *wilson_interval(successes, n), n)
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """The mean, with a percentile bootstrap interval: rewards and lengths are skewed."""
+    """The mean with a percentile bootstrap interval, because rewards and lengths are skewed."""
     return ratio(values, [1.0] * len(values))
 
 
 def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimate:
-    """Sum over sum, such as KL per token, bootstrapped over pairs (percentile interval)."""
+    """The ratio of two sums, such as KL per token, with a percentile bootstrap over pairs."""
     top, bottom = np.asarray(numerators, np.float64), np.asarray(denominators, np.float64)
     value, n = float(top.sum() / bottom.sum()), len(top)
     if n < 2:
@@ -50,7 +50,7 @@ def ratio(numerators: Sequence[float], denominators: Sequence[float]) -> Estimat
 
 def _resampled_ratios(top: Floats, bottom: Floats) -> Floats:
     n = len(top)
-    generator = np.random.default_rng(0)  # same input, same interval
+    generator = np.random.default_rng(0)  # fixed, so that the same input gives the same interval
     at_once = max(1, _DRAWS_AT_ONCE // n)
     parts = []
     for start in range(0, RESAMPLES, at_once):
@@ -61,11 +61,11 @@ def _resampled_ratios(top: Floats, bottom: Floats) -> Floats:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Mean of `ours` less mean of `theirs` on the same prompts.
+    """Mean of `ours` minus mean of `theirs` on the same prompts.
 
-    For right/wrong outcomes the square-and-add score interval for paired shares (Newcombe 1998,
-    Statistics in Medicine 17:2635-2650, method 10): the bootstrap would give no width where no
-    pair differs. For other values the bootstrap over prompts.
+    Right/wrong outcomes get the square-and-add score interval for paired shares (Newcombe 1998,
+    Statistics in Medicine 17:2635-2650, method 10), because the bootstrap has zero width if no pair
+    differs. Other values get a bootstrap over prompts.
     """
     if set(ours) | set(theirs) <= {0.0, 1.0}:
         return _paired_shares(ours, theirs)
@@ -89,7 +89,7 @@ def _square_and_add(a: float, b: float, phi: float) -> float:
 
 
 def _phi(both: int, first: int, second: int, neither: int) -> float:
-    """Correlation of the two outcomes, continuity-corrected; 0 where a margin is empty."""
+    """Correlation of the two outcomes, continuity-corrected; 0 if a margin is empty."""
     margins = (both + first) * (second + neither) * (both + second) * (first + neither)
     if margins == 0:
         return 0.0
@@ -100,7 +100,7 @@ def _phi(both: int, first: int, second: int, neither: int) -> float:
 
 
 def win_rate(ours: Sequence[float], theirs: Sequence[float]) -> Estimate:
-    """Share of prompts where `ours` exceeds `theirs`; a tie counts a half."""
+    """Share of prompts with `ours` above `theirs`; a tie counts as a half."""
     return share(
         [1.0 if a > b else 0.5 if a == b else 0.0 for a, b in zip(ours, theirs, strict=True)]
     )

@@ -1,4 +1,4 @@
-"""From answers and scores to one summary a model, with intervals; no torch."""
+"""Summarise the answers and scores of each model, with intervals; needs no torch."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ class Measured:
     """One model's answers in the order of the prompts, and its KL to the reference.
 
     `kls` and `sampled_lengths` belong to the sampled responses; both are empty for the reference
-    itself, without a reference, and where `kl_note` says why no KL can be taken.
+    itself, without a reference, and if `kl_note` gives a reason why the KL is undefined.
     """
 
     answers: list[Answer]
@@ -24,7 +24,7 @@ class Measured:
 
 
 def rule_kinds(rules: Sequence[tuple[str, str]], measured: Sequence[Measured]) -> list[Rule]:
-    """Each (name, spec) with whether its scores are right/wrong over all models' answers."""
+    """The rules, each with whether all its scores are 0 or 1 in the answers of all models."""
     found = []
     for name, spec in rules:
         scores = {answer.scores[name] for model in measured for answer in model.answers}
@@ -35,7 +35,7 @@ def rule_kinds(rules: Sequence[tuple[str, str]], measured: Sequence[Measured]) -
 def summarise(
     model: NamedModel, measured: Measured, *, reference: Measured | None, rules: Sequence[Rule]
 ) -> Summary:
-    """Everything that is said of one model; differences only where `reference` is another."""
+    """Summarise one model; it has differences only if `reference` is another model."""
     answers = measured.answers
     theirs = reference.answers if reference is not None else []
     run = find_run(model.path)
@@ -71,7 +71,7 @@ def _rule_estimates(answers: Sequence[Answer], rules: Sequence[Rule]) -> dict[st
 def _rule_gains(
     answers: Sequence[Answer], theirs: Sequence[Answer], rules: Sequence[Rule]
 ) -> dict[str, Estimate]:
-    """Differences over the prompts where the rule applies to both answers."""
+    """Mean differences over the prompts to whose two answers the rule applies."""
     found: dict[str, Estimate] = {}
     if not theirs:
         return found
