@@ -15,17 +15,16 @@ from alignment.data.rows import prepare_stage
 from alignment.registry import STAGES
 from alignment.settings.resolve import resolve
 
-OPENED: list[str] = []
-
 
 def start(action: str, stage: str, argv: list[str]) -> None:
     values = resolve(stage, argv).values
+    opened: set[str] = set()
 
     def watch(event: str, args: tuple[Any, ...]) -> None:
         if event == "os.rename" and action == "killed" and str(args[0]).endswith(".tmp"):
             os.kill(os.getpid(), signal.SIGKILL)
         if event == "open" and str(args[0]) in values["train_data"]:
-            OPENED.append(str(args[0]))
+            opened.add(str(args[0]))
             if action == "touched":
                 os.utime(args[0], (1, 1))
 
@@ -33,11 +32,9 @@ def start(action: str, stage: str, argv: list[str]) -> None:
         prepare_stage(STAGES[stage], values)
     sys.addaudithook(watch)
     rows = prepare_stage(STAGES[stage], values)
-    opened = [name for name in OPENED if name in values["train_data"] or ".arrow" in name]
-    about = rows.by_role["train"].entry.rows.stat()
-    sys.stdout.write(
-        json.dumps({"opened": opened, "inode": about.st_ino, "time": about.st_mtime_ns})
-    )
+    state = rows.by_role["train"].entry.rows.stat()
+    found = {"opened": sorted(opened), "inode": state.st_ino, "time": state.st_mtime_ns}
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":
