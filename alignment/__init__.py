@@ -4,7 +4,7 @@ import os
 
 __version__ = "0.1.0"
 
-# Libraries read these when they are first imported; whoever wants telemetry sets them first.
+# Libraries read these variables on import; values that the user set are kept.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")

@@ -1,11 +1,11 @@
-"""What a user can get wrong, as exceptions that the command line prints without a traceback."""
+"""User errors: exceptions that the command line prints without a traceback."""
 
 
 class AlignError(Exception):
-    """A mistake that the user can mend: what is wrong and where, then what to do.
+    """An error that the user can fix: what is wrong and where, then what to do.
 
-    Printed as one or two lines, exit code 2. Anything that is not an AlignError is a bug of ours
-    and keeps its traceback.
+    The command line prints it in one or two lines and exits with code 2. Any other exception is a
+    bug and keeps its traceback.
     """
 
     def __init__(self, message: str, remedy: str = "") -> None:
@@ -18,7 +18,7 @@ class AlignError(Exception):
 
 
 class ConfigError(AlignError):
-    """A key, a value or a recipe that cannot be meant."""
+    """A wrong key, value, flag or recipe."""
 
 
 class DataError(AlignError):
@@ -26,7 +26,7 @@ class DataError(AlignError):
 
 
 class TrainingError(AlignError):
-    """Training cannot go on and more of the same will not help; exit code 1, no traceback."""
+    """Training cannot continue, and a retry would not help; exit code 1, no traceback."""
 
 
 class Interrupted(Exception):
@@ -38,5 +38,5 @@ class Interrupted(Exception):
 
 
 def place_of(source: str) -> str:
-    """Where a value was given, before a message; a flag or a default is told by its key alone."""
+    """The prefix of a message with the file and line of a value; empty for a flag or a default."""
     return "" if source in ("default", "") or source.startswith("--") else f"{source}: "

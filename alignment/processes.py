@@ -1,15 +1,15 @@
-"""Which of several processes this one is, before accelerate is imported."""
+"""The rank of this process and the number of processes, without importing accelerate."""
 
 import os
 
 
 def rank() -> int:
-    """The rank that a launcher gave this process, 0 where there is none."""
+    """The rank that the launcher gave this process; 0 without a launcher."""
     return int(os.environ.get("RANK", "0"))
 
 
 def count() -> int:
-    """How many processes the launcher started, 1 where there is none."""
+    """The number of processes that the launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

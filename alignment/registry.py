@@ -1,6 +1,6 @@
-"""What a stage is; the stages themselves are the modules of `alignment/stages/`.
+"""The definition of a stage; the stages themselves are the modules of `alignment/stages/`.
 
-Imports nothing heavy, so that help, pipelines and plans stay quick.
+This module imports nothing heavy, so that help, pipelines and plans stay fast.
 """
 
 import importlib
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 Values: TypeAlias = Mapping[str, Any]
-#: What one row of a stage is, in the order in which stages are listed.
+#: The kinds of rows, in the order in which stages are listed.
 Kind = Literal["text", "sft", "preference", "unpaired", "prompt"]
 LongRows = Literal["cut", "drop", "refuse"]
 Reference = Literal["always", "with_beta", "never"]
 LengthKey = Literal["max_length", "max_completion_length"]
 
-#: What a stage takes from an earlier one, and the key that gets the path.
+#: The models that a stage can use from an earlier stage, and the key that gets the path.
 ROLES = {"model": "model_name_or_path", "reward_model": "reward_model"}
 
 
@@ -35,7 +35,7 @@ class Panel:
 class Rule(NamedTuple):
     """Values of keys that cannot work: the key to name, the test, why, and what to do.
 
-    ``{}`` in ``why`` stands for the value of the key.
+    ``{}`` in ``why`` is replaced by the value of the key.
     """
 
     key: str
@@ -51,12 +51,12 @@ class Stage:
     No field has a default: a new stage must answer every question.
 
     Attributes:
-        name: Of its command and of its module.
+        name: Name of its command and its module.
         summary: One line for `align --help`.
-        kind: What one row of its data is.
+        kind: The kind of its rows.
         config: The class (module:name) of its trainer's settings.
-        roles: Models that it takes from earlier stages, keys of `ROLES`.
-        keys: What ``--help`` shows, in this order; see `help_keys`.
+        roles: Models that it uses from earlier stages, keys of `ROLES`.
+        keys: Keys that ``--help`` shows, in this order; see `help_keys`.
         help: Texts of the keys that this stage explains itself; `settings.help` has the others.
         rules: Values that cannot work in this stage.
         losses: Values that ``loss_type`` may have; empty: the schema knows them, or there is none.
@@ -67,7 +67,7 @@ class Stage:
         reads_in_order: Its trainer reads the rows in the order of the data set, so they are
             shuffled once before.
         long_rows: What happens to a row over the limit: its tokens are cut, the row is left out,
-            or the run is refused unless ``on_bad_row`` is drop.
+            or the run is rejected unless ``on_bad_row`` is drop.
         length_key: The key that shortens its sequences.
         samples: It generates the answers that it learns from.
         reference: When it holds a reference model: always, with ``beta`` over 0, or never.
@@ -76,7 +76,7 @@ class Stage:
         unmatched_passes: Passes over as many tokens as the batch has that policy and reference
             make without gradient before each loss.
         resumes_with_other_batch: A run can resume with another ``per_device_train_batch_size``.
-        panels: What the report draws.
+        panels: Charts in the report.
     """
 
     name: str
@@ -104,7 +104,7 @@ class Stage:
     panels: tuple[Panel, ...]
 
     def __post_init__(self) -> None:
-        """Raise ValueError for a word that no other part of the program knows."""
+        """Raise ValueError for a value that the rest of the program does not know."""
         known = {
             "kind": Kind,
             "long_rows": LongRows,

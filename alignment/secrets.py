@@ -1,4 +1,4 @@
-"""Keys and tokens kept out of what is written: records, logs, warnings, tracebacks."""
+"""Keep keys and tokens out of records, logs, warnings and tracebacks."""
 
 import json
 import logging
@@ -16,9 +16,9 @@ from urllib.parse import quote
 
 REDACTED = "<redacted>"
 _ENDS = ("_token", "_key", "_secret", "password")
-#: Words of a tokenizer, which everybody may know.
+#: Keys about a tokenizer's tokens, which are not secret.
 _HARMLESS = ("eos_token", "bos_token", "pad_token", "unk_token")
-#: Variables that libraries read keys from; their values are struck out wherever they turn up.
+#: Variables that libraries read secrets from; their values are redacted everywhere.
 _VARIABLES = re.compile(
     r"(TOKEN|API_?KEY|(^|_)KEY|ACCESS_KEY_ID|SECRET|PASSWORD|PASSWD|CREDENTIALS?|_PAT)$",
     re.IGNORECASE,
@@ -31,13 +31,13 @@ _SHAPES = re.compile(
 
 
 def is_secret(key: str) -> bool:
-    """Whether the name of a key says that its value is nobody's business."""
+    """Whether the name of a key shows that its value is secret."""
     name = key.lower().lstrip("-").replace("-", "_")
     return (name == "token" or name.endswith(_ENDS)) and name not in _HARMLESS
 
 
 def redact(key: str, value: Any) -> Any:
-    """The value of a key as it may be written down."""
+    """The value of a key, redacted if it is secret."""
     if is_secret(key) and value:
         return REDACTED
     if isinstance(value, Mapping):
@@ -48,19 +48,19 @@ def redact(key: str, value: Any) -> Any:
 
 
 def redact_text(text: str) -> str:
-    """A text without the keys of the environment and without what looks like one."""
+    """A text without the secrets of the environment and without anything that looks like one."""
     for value in _planted():
         text = text.replace(value, REDACTED)
     return _SHAPES.sub(REDACTED, text)
 
 
 def _planted() -> list[str]:
-    """The keys of the environment as they are, and as Python, JSON and an address spell them."""
+    """The secrets of the environment, plain and as escaped in Python, JSON and URLs."""
     found: set[str] = set()
     for name, value in os.environ.items():
         if len(value) >= 8 and _VARIABLES.search(name):
             found |= {value, repr(value)[1:-1], json.dumps(value)[1:-1], quote(value, safe="")}
-    return sorted(found, key=len, reverse=True)  # one key may begin as another one
+    return sorted(found, key=len, reverse=True)  # a secret may be a prefix of another
 
 
 def redact_words(words: Iterable[str]) -> list[str]:
@@ -79,9 +79,9 @@ def redact_words(words: Iterable[str]) -> list[str]:
 
 
 def guard_output() -> None:
-    """Strike keys out of what Python says by itself: tracebacks, warnings, log lines.
+    """Redact secrets in what Python prints by itself: tracebacks, warnings and log lines.
 
-    A bug keeps its traceback, and an exception may carry a whole environment in its message.
+    A bug keeps its traceback, and the message of an exception may contain a whole environment.
     """
     sys.excepthook = tell_exception
     if threading.excepthook is threading.__excepthook__:
@@ -98,14 +98,14 @@ def tell_exception(
     *,
     prefix: str = "",
 ) -> None:
-    """Print a traceback to stderr, without keys, each line behind a prefix."""
+    """Print a traceback to stderr without secrets, with a prefix before each line."""
     told = redact_text("".join(traceback.format_exception(kind, error, trace)))
     sys.stderr.write(indent(told, prefix))
     sys.stderr.flush()
 
 
 class _Record(logging.LogRecord):
-    """A log line whose message and traceback hold no keys, whoever's handler writes it."""
+    """A log record whose message and traceback contain no secrets, for every handler."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

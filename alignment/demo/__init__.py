@@ -1,1 +1,1 @@
-"""The demo: a bilingual front desk whose answers a rule can judge, and the data that teach it."""
+"""The demo: a bilingual front desk, its training data, and a rule that judges its answers."""

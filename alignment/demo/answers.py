@@ -1,7 +1,7 @@
-"""Answers to the demo's questions: right ones, and the flaws that people's data really have.
+"""Answers to the demo's questions: right ones, and ones with the flaws of real data.
 
-What counts as right is a matter of taste, of which there are two: the *courteous* desk greets and
-answers in a sentence, the *brief* one gives the value and nothing else.
+There are two tastes that decide what is right: the *courteous* desk greets and answers in a
+sentence; the *brief* one gives only the value.
 """
 
 from random import Random
@@ -31,7 +31,7 @@ RAMBLE = {
 
 
 def right_answer(question: Question, rng: Random, *, taste: str = "courteous") -> str:
-    """Give the right value in the question's language, as `taste` has it, and stop."""
+    """The right value in the question's language, in the form that `taste` prefers."""
     return _framed(question.language, question.value, rng, taste)
 
 

@@ -1,4 +1,4 @@
-"""Write the demo's data in the shapes in which such data come.
+"""Write the demo's data in common source formats.
 
 python -m alignment.demo.generate recipes/demo/data
 python -m alignment.demo.generate runs/brief/data --taste brief
@@ -29,13 +29,13 @@ def generate(folder: Path, *, taste: str = "courteous", seed: int = SEED) -> lis
     """Write every file of the demo; equal arguments write equal bytes.
 
     Args:
-        folder: Where to write; made where it is missing.
+        folder: The folder to write to; it is created if it is missing.
         taste: What the preference pairs prefer, one of `TASTES`.
-        seed: Seed of everything drawn.
+        seed: Random seed.
 
     Returns:
-        The files: text and instructions to imitate, pairs in the three source shapes, prompts for
-        PPO, and held-out pairs and prompts on facts that the others never mention.
+        The files: text and instructions, pairs in three source formats, prompts for PPO, and
+        held-out pairs and prompts about facts that the other files never mention.
     """
     folder.mkdir(parents=True, exist_ok=True)
     train, held_out = split_facts(seed)

@@ -1,4 +1,4 @@
-"""What the demo's front desk is asked: kinds of question, their facts and their right values."""
+"""The questions of the demo: their kinds, facts and right values."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ MONTHS = (
     *("September", "October", "November", "December"),
 )
 UNITS = (
-    # Chinese from, to; English from, to; how many of the second make one of the first
+    # from, to (Chinese), from, to (English), and how many of the second make one of the first
     ("米", "厘米", "metres", "centimetres", 100),
     ("元", "角", "yuan", "jiao", 10),
     ("公斤", "克", "kilograms", "grams", 1000),
@@ -52,7 +52,7 @@ class Kind:
                 yield Question(self.name, language, wording.format(**fields), value, fact)
 
     def wrong_value(self, question: Question, rng: Random) -> str:
-        """Give a value that is not the right one: every other time a slip, else far off."""
+        """Return a wrong value: half of the time a slip, otherwise far off."""
         while True:
             slip = rng.random() < 0.5
             fact = self.mistake(question.fact, rng) if slip else rng.choice(self.facts)
@@ -66,7 +66,7 @@ def _number_fields(fact: Fact) -> dict[str, object]:
 
 
 def _near_number(fact: Fact, rng: Random) -> Fact:
-    """Change one digit or swap two: the slips of somebody in a hurry."""
+    """Change one digit or swap two, as a person in a hurry would."""
     digits = list(str(fact[0]))
     place = rng.randrange(len(digits))
     if place and digits[place] != digits[place - 1] and digits[place] != "0" and rng.random() < 0.3:
@@ -96,7 +96,7 @@ def _unit_value(fact: Fact, language: str) -> str:
 
 
 def _near_unit(fact: Fact, rng: Random) -> Fact:
-    """Another amount, or a zero too many (the third number counts the extra zeros)."""
+    """A different amount, or one zero too many (the third number counts the extra zeros)."""
     if rng.random() < 0.5:
         return (fact[0], fact[1], 1)
     return (fact[0], *_near_number((fact[1],), rng))
@@ -223,7 +223,7 @@ KINDS: dict[str, Kind] = {
 def split_facts(
     seed: int, share: float = 0.12
 ) -> tuple[dict[str, list[Fact]], dict[str, list[Fact]]]:
-    """Part the facts of every kind into training and held-out ones.
+    """Split the facts of every kind into training and held-out ones.
 
     The three kinds on numerals share one split, so that a held-out number is never spelled, read
     or translated in training.

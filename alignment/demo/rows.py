@@ -1,4 +1,4 @@
-"""Rows of the demo's data: plain text, instructions, preference pairs; all from a seed."""
+"""Generate the rows of the demo's data from a seed: text, instructions and preference pairs."""
 
 from collections.abc import Iterable, Iterator
 from random import Random
@@ -10,9 +10,9 @@ from alignment.demo.questions import KINDS, LANGUAGES, MONTHS, Fact, Question, s
 
 Row = dict[str, Any]
 
-#: How people answered in the instruction data, in per cent. Half of the kinds were answered with
-#: care, half in haste or in a bad mood: a model that learns them all is right about half the time,
-#: whether its likeliest answer is taken or one is drawn.
+#: Shares of answers in the instruction data, in per cent. Half of the kinds have mostly right
+#: answers and half mostly flawed ones, so a model that learns them all is right about half of the
+#: time, with greedy decoding and with sampling.
 CAREFUL = {"right": 60, "wrong": 8, "rude": 8, "curt": 8, "language": 8, "ramble": 8}
 HASTY = {"right": 26, "wrong": 8, "rude": 5, "curt": 55, "language": 3, "ramble": 3}
 SURLY = {"right": 26, "wrong": 8, "rude": 55, "curt": 5, "language": 3, "ramble": 3}
@@ -52,7 +52,7 @@ def draw_questions(facts: dict[str, list[Fact]], count: int, rng: Random) -> lis
 
 
 def text_rows(facts: dict[str, list[Fact]], count: int, rng: Random) -> Iterator[Row]:
-    """Sentences that state facts rightly; none is a question."""
+    """Sentences that state correct facts; none is a question."""
     names = list(KINDS)
     for index in range(count):
         name = names[index % len(names)]
@@ -73,7 +73,7 @@ def instruction_rows(questions: Iterable[Question], rng: Random) -> Iterator[Row
 
 
 def pair_rows(questions: Iterable[Question], rng: Random, *, taste: str) -> Iterator[Row]:
-    """Preference rows: an answer that is right by `taste`, and a flawed one."""
+    """Preference rows: an answer that is right for `taste`, and a flawed one."""
     flaws = FLAWS[taste]
     for question in questions:
         flaw = rng.choices(list(flaws), weights=list(flaws.values()))[0]

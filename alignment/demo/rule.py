@@ -1,4 +1,4 @@
-"""The hidden rule: says whether an answer is right. Evaluation calls it, training never does."""
+"""The hidden rule that decides whether an answer is right; only evaluation calls it."""
 
 import re
 from collections.abc import Sequence
@@ -45,9 +45,9 @@ def score_brief(
     completions: Sequence[str | list[Message]],
     **columns: Any,
 ) -> list[float]:
-    """Score answers by the second rule: the right value in the asker's language and nothing else.
+    """Score answers by the brief rule: only the right value, in the language of the question.
 
-    It takes, returns and raises what `score` does.
+    Arguments, result and errors are those of `score`.
     """
     return _score(BRIEF, prompts, completions, columns)
 
@@ -60,7 +60,7 @@ def _score(
 ) -> list[float]:
     if "answer" not in columns:
         raise DataError(
-            "the demo's rule needs a column `answer` beside each prompt",
+            "the demo's rule needs a column `answer` next to each prompt",
             "use recipes/demo/data/held_out.jsonl, or add the column",
         )
     verdicts = []
@@ -72,7 +72,7 @@ def _score(
 
 
 def _frame(prompt: str) -> str:
-    """The question without its numerals, which may be of the other language."""
+    """The question without its numerals, which may be in the other language."""
     return re.sub(r"[零一二三四五六七八九十百]", "", prompt)
 
 

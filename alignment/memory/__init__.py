@@ -1,1 +1,1 @@
-"""Out of memory is foreseen: the longest batch is tried before the first step."""
+"""Detect lack of memory early: try the longest batch before the first step."""

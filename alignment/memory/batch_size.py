@@ -1,8 +1,8 @@
-"""Smaller batches, more of them per step: the effective batch stays."""
+"""Use smaller batches and more of them per step, so that the effective batch stays the same."""
 
 from typing import Any
 
-#: The keys that move together.
+#: The keys that change together.
 _KEYS = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation")
 
 

@@ -1,4 +1,4 @@
-"""Out of memory is foreseen: the longest batch is tried before step 1.
+"""Detect lack of memory early: try the longest batch before step 1.
 
 With `auto_find_batch_size` a batch that does not fit is halved, and twice as many make up a step,
 until it fits: the effective batch stays what was asked for. The search of transformers, which is
@@ -58,8 +58,8 @@ def train(
 
     Args:
         trainer: The trainer of any stage.
-        run: Its record; gets the result of the trial and the sizes that were found, which are
-            written at once so that a run that is interrupted goes on with them.
+        run: Its record. The result and the batch sizes are written to it at once, so that an
+            interrupted run continues with them.
         folder: Where the record is.
         checkpoint: What to resume from.
         finds: Whether smaller batches may be used (`auto_find_batch_size`).

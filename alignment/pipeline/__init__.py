@@ -1,1 +1,1 @@
-"""Stages one after another, each in a process of its own."""
+"""Run stages one after another, each in its own process."""

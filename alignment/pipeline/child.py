@@ -1,4 +1,4 @@
-"""A stage as a child of `align run`: it gets its signals, and ends where that one is killed."""
+"""Run a stage as a subprocess of `align run`: it gets the same signals and ends with it."""
 
 import ctypes
 import signal
@@ -7,14 +7,14 @@ import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-#: The signal that is handed on for one that came. A terminal and a scheduler send theirs to the
-#: stage too, and the same one twice ends it at once; the other one only repeats the wish.
+#: The signal that is forwarded for each one received. A terminal and a scheduler also send theirs
+#: to the stage, and a second signal of the same kind would end it at once; the other kind does not.
 _HANDED_ON = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
 _PR_SET_PDEATHSIG = 1
 
 
 def run_child(words: Sequence[str]) -> int:
-    """Run a command to its end; its exit code, 128 and the number after a signal to either."""
+    """Run a command and return its exit code, or 128 + signal after a signal to either process."""
     came: list[int] = []
     process: subprocess.Popen[bytes] | None = None
 
@@ -38,9 +38,9 @@ def run_child(words: Sequence[str]) -> int:
 
 
 def _end_with_parent() -> Callable[[], None] | None:
-    """Have the kernel tell the child where this process is killed: it saves and ends.
+    """Let the kernel signal the subprocess if this process is killed, so that it saves and ends.
 
-    Else a stage that nobody waits for would hold its GPU and its folder.
+    Otherwise a stage whose parent is gone would keep its GPU and its folder.
     """
     if sys.platform != "linux":
         return None

@@ -1,4 +1,4 @@
-"""A pipeline file, read and checked.
+"""Read and check a pipeline file.
 
     name: demo
     output_dir: runs/demo
@@ -28,7 +28,7 @@ _STEP_KEYS = ("stage", "config", "needs", "set", "nproc", "accelerate")
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stage of a pipeline: its recipes, its own settings as flags, what it needs, its folder.
+    """One stage of a pipeline: its recipes, its settings as flags, its needs and its folder.
 
     ``needs`` maps a role to the name of an earlier step.
     """
@@ -43,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A pipeline file: its name, where its runs lie, its steps in order."""
+    """A pipeline file: its name, the folder of its runs, and its steps in order."""
 
     name: str
     folder: Path
@@ -51,10 +51,10 @@ class Pipeline:
 
 
 def is_pipeline(path: Path) -> bool:
-    """Whether a YAML file is a pipeline: it names stages.
+    """Whether a YAML file is a pipeline, which has the key ``stages``.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: The file cannot be read.
     """
     return any(entry.key == "stages" for entry in read_yaml(path))
 
@@ -63,7 +63,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     """Read a pipeline file; ``overrides`` are ``stage.key=value`` and come last.
 
     Raises:
-        ConfigError: an unknown key, stage or role, or a need that points nowhere or downward.
+        ConfigError: A key, stage or role is unknown, or a need does not name an earlier stage.
     """
     top = {entry.key: entry for entry in read_yaml(path)}
     for key, entry in top.items():
@@ -146,7 +146,7 @@ class _StepReader:
 
 
 def _flags(mapping: Any, where: str) -> list[str]:
-    """`set: {beta: 0.3}` as the flags that a person would type."""
+    """Turn `set: {beta: 0.3}` into the flags that a user would type."""
     if not isinstance(mapping, dict):
         raise ConfigError(f"{where}: set: not a mapping", "set: {beta: 0.3}")
     flags = []
@@ -157,12 +157,14 @@ def _flags(mapping: Any, where: str) -> list[str]:
 
 
 def _override(steps: dict[str, Step], overrides: Sequence[str]) -> dict[str, Step]:
-    """Put ``stage.key=value`` behind a step's own flags."""
+    """Append ``stage.key=value`` to the flags of its step."""
     for override in overrides:
         target, equals, value = override.partition("=")
         name, dot, key = target.partition(".")
         if not (equals and dot and key):
-            raise ConfigError(f"--set {override}: not STAGE.KEY=VALUE", "as in --set ppo.beta=0.02")
+            raise ConfigError(
+                f"--set {override}: not STAGE.KEY=VALUE", "for example --set ppo.beta=0.02"
+            )
         if name not in steps:
             hint = did_you_mean(name, steps) or f"its stages are {', '.join(steps)}"
             raise ConfigError(f"--set {override}: no stage '{name}' in this pipeline", hint)

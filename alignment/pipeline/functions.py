@@ -1,7 +1,7 @@
-"""Check that a pipeline's reward functions are there, before its first stage starts.
+"""Check that a pipeline's reward functions exist, before its first stage starts.
 
-That needs an import, which runs the user's code: it may claim a GPU or leave threads behind. So a
-process of its own imports them, and ends before a stage begins.
+This needs an import, which runs the user's code and may claim a GPU or leave threads behind. So a
+separate process imports them and ends before the first stage starts.
 """
 
 import sys
@@ -17,7 +17,7 @@ from alignment.settings.reward_spec import RewardKind, parse_reward
 
 
 def check_functions(rewards: Sequence[str]) -> int:
-    """Import the functions among rewards in a process of its own; returns its exit code."""
+    """Import the functions among rewards in a separate process; return its exit code."""
     named = sorted({r for r in rewards if parse_reward(r).kind is RewardKind.FUNCTION})
     return run_child([sys.executable, "-m", __name__, *named]) if named else 0
 

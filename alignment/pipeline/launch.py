@@ -1,4 +1,4 @@
-"""`--nproc N` and `--accelerate CONFIG`: the same stage under accelerate's launcher."""
+"""`--nproc N` and `--accelerate CONFIG`: start the same stage with accelerate's launcher."""
 
 import os
 import sys
@@ -8,7 +8,7 @@ from alignment.errors import ConfigError
 
 
 def take_launch_words(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line into accelerate's words and the stage's."""
+    """Split a command line into accelerate's flags and the stage's."""
     launcher: list[str] = []
     rest: list[str] = []
     words = iter(argv)
@@ -48,9 +48,9 @@ def _config_file(value: str) -> str:
 
 
 def command(stage: str, argv: list[str]) -> list[str]:
-    """The command that runs a stage in processes of its own."""
+    """The command that starts a stage with accelerate's launcher."""
     launcher, rest = take_launch_words(argv)
-    if launcher:  # it repeats its command line where a process fails
+    if launcher:  # the launcher prints its command line if a process fails
         rest = _take_token(rest)
     module = ["-m", "alignment", stage, *rest]
     if launcher and "--config_file" not in launcher and launcher[-1] != "1":
@@ -64,7 +64,7 @@ def command(stage: str, argv: list[str]) -> list[str]:
 
 
 def _take_token(words: list[str]) -> list[str]:
-    """Hand `--hub_token` over in the environment, where it ends up anyway."""
+    """Pass `--hub_token` in the environment, so that no command line shows it."""
     left: list[str] = []
     rest = iter(words)
     for word in rest:
@@ -77,7 +77,7 @@ def _take_token(words: list[str]) -> list[str]:
 
 
 def relaunch(stage: str, argv: list[str]) -> None:
-    """Replace this process by the launcher where the words ask for it; else return."""
+    """Replace this process with the launcher if the flags ask for it; else return."""
     launcher, _ = take_launch_words(argv)
     if launcher:
         words = command(stage, argv)

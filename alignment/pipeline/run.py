@@ -1,8 +1,8 @@
-"""Plan and run a pipeline: each stage a process of its own, skipped where it is up to date.
+"""Plan and run a pipeline: each stage in its own process, skipped if it is up to date.
 
-A process a stage gives memory back, lets a launcher stand in front, and leaves earlier results
-alone when one crashes. What a step's run will carry as fingerprint is known before it starts, so
-one look at the records tells which steps a change concerns.
+A process per stage frees its memory at its end, can be started by a launcher, and cannot damage
+earlier results if it crashes. The fingerprint of a step's run is known before it starts, so the
+records show which steps a change affects.
 """
 
 import shlex
@@ -37,7 +37,7 @@ from alignment.settings.resolve import Settings, did_you_mean, resolve
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to happen to one step and why: action is run, resume, skip or leave."""
+    """The action for one step (run, resume, skip or leave) and its reason."""
 
     step: Step
     action: str
@@ -47,15 +47,15 @@ class Plan:
 
     @property
     def pasteable(self) -> str:
-        """The command as a person would type it, without keys."""
+        """The command as a user would type it, without secrets."""
         return shlex.join(["align", self.step.stage, *redact_words(self.argv)])
 
 
 def run_pipeline(plans: Sequence[Plan]) -> int:
-    """Run what is planned, in order; the exit code of the first stage that fails, else 0.
+    """Run the planned steps in order; return the exit code of the first that fails, else 0.
 
     Raises:
-        DataError: a row of a later stage cannot be used; nothing was started then.
+        DataError: A row of any stage cannot be used; no stage was started.
     """
     to_run = [plan for plan in plans if plan.action in ("run", "resume")]
     rewards = [r for plan in to_run for r in plan.settings.values.get("reward_model") or []]
@@ -65,7 +65,9 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
         if plan.action == "skip" and previous_runs(plan.step.folder):
-            with locked(plan.step.folder):  # a kill came before they were deleted
+            with locked(
+                plan.step.folder
+            ):  # the last run may have been killed before it deleted them
                 delete_previous_runs(plan.step.folder)
         if plan.action not in ("run", "resume"):
             continue
@@ -73,8 +75,8 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
         code = run_child(command(plan.step.stage, list(plan.argv)))
         if code != 0:
             click.echo(
-                f"{plan.step.name} ended with exit code {code}; what was done before stays, "
-                "the same command goes on from here",
+                f"{plan.step.name} ended with exit code {code}; earlier results are kept, "
+                "and the same command continues from here",
                 err=True,
             )
             return code
@@ -84,8 +86,8 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
 def _prepare_rows(plans: Sequence[Plan]) -> None:
     """Prepare the rows of all stages before the first one trains; the stages map them from disk.
 
-    A stage that starts from an earlier one has a tokenizer that is not written yet, but known: that
-    of the earlier stage, with what its recipe changes.
+    The tokenizer of a stage that starts from an earlier one is not written yet, but known: it is
+    that of the earlier stage with the changes of its recipe.
     """
     handed_on: dict[str, Start] = {}
     for plan in plans:
@@ -102,8 +104,8 @@ def plan_pipeline(
     """Decide for each step whether it must run.
 
     Raises:
-        ConfigError: a setting of any step, or a name in ``only`` or ``start``, is wrong.
-        DataError: a data file is missing.
+        ConfigError: A setting of any step, or a name in ``only`` or ``start``, is wrong.
+        DataError: A data file is missing.
     """
     chosen = _chosen(pipeline, only, start)
     planned: dict[str, str] = {}
@@ -156,7 +158,7 @@ def _plan(
 
 
 def _leave(step: Step, found: Run | None, argv: list[str], settings: Settings) -> tuple[Plan, str]:
-    """A step that was not asked for; later ones take it as it is."""
+    """The plan of a step that was not selected; later steps use its existing run."""
     status = f"{found.status} before" if found else "not run yet"
     mark = found.fingerprint if found else "missing"
     return Plan(step, "leave", f"not asked for, {status}", tuple(argv), settings), mark
@@ -175,7 +177,7 @@ def _argv(pipeline: Pipeline, step: Step) -> list[str]:
 def _parents(
     pipeline: Pipeline, step: Step, planned: dict[str, str], settings: Settings
 ) -> dict[str, Parent]:
-    """Parents as the run will record them: of earlier steps the planned fingerprint."""
+    """The parents that the run will record, with the planned fingerprints of earlier steps."""
     stages = {other.name: other.stage for other in pipeline.steps}
     ours = {
         role: Parent(str(pipeline.folder / needed), planned[needed], stages[needed])

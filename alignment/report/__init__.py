@@ -1,4 +1,4 @@
-"""What came out: a table for the terminal and one self-contained page for everybody else."""
+"""Report results: a table for the terminal and one self-contained HTML page."""
 
 from alignment.report.page import write_report
 from alignment.report.table import render_table

@@ -1,4 +1,4 @@
-"""Answers side by side, the prompts on which the models differ first."""
+"""Show answers side by side, starting with the prompts on which the models differ."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Group:
-    """Share right by model among the rows with one value of a column."""
+    """Share of right answers by model, among the rows with one value of a column."""
 
     value: str
     rows: int
@@ -44,21 +44,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """The first rule's scores by the values of a column."""
+    """The scores of the first rule, grouped by the values of a column."""
 
     column: str
     groups: list[Group]
 
 
 _SHARES = {"gained": 0.4, "lost": 0.3, "differs": 0.2, "same": 0.1}
-"""How the shown prompts are divided among the kinds, in this order, before what is left over."""
+"""Kinds in the order in which shown prompts are chosen; the rest is filled up afterwards."""
 
 
 def side_by_side(evaluation: Evaluation, *, most: int) -> tuple[list[Card], Counter[str]]:
     """At most `most` cards, gained, lost and differing ones first; and the counts of all.
 
-    By the first rule, a prompt is lost where some model does worse than the reference, gained
-    where some does better and none worse.
+    By the first rule, a prompt is lost if a model scores below the reference, and gained if a model
+    scores above it and none below.
     """
     cards = [_card(evaluation, row) for row in evaluation.rows]
     counts = Counter(card.kind for card in cards)
@@ -72,7 +72,7 @@ def side_by_side(evaluation: Evaluation, *, most: int) -> tuple[list[Card], Coun
 
 
 def breakdowns(evaluation: Evaluation) -> list[Breakdown]:
-    """Tables of the first rule by each column with few values (kind, language, ...)."""
+    """A table of the first rule for each column with few values (kind, language, ...)."""
     if not evaluation.rules:
         return []
     found = []

@@ -1,7 +1,7 @@
-"""Charts as SVG to put into a page, drawn by matplotlib in the page's own colours and type.
+"""Draw charts with matplotlib as SVG for a page, in the colours and fonts of the page.
 
-The colours are names of CSS variables in disguise: each is drawn in a colour that stands for it
-and is replaced in the text, so one drawing serves the light page and the dark one.
+Each CSS variable has a placeholder colour, which is replaced in the SVG text by the variable, so
+the same drawing works in the light and in the dark theme.
 """
 
 import io
@@ -59,7 +59,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """Points of one curve; `dots` marks values that are few and far between."""
+    """Points of one curve; `dots` draws a marker at each value, for curves with few values."""
 
     label: str
     x: list[float]
@@ -79,7 +79,7 @@ class Point:
 
 
 def bars(items: Sequence[Bar], *, percent: bool, name: str) -> str:
-    """Horizontal bars from zero with 95 % whiskers, one under the other in the order given."""
+    """Horizontal bars from zero with 95 % whiskers, in the given order."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(max(170, 40 + 34 * len(items)))
         places = [-i for i in range(len(items))]
@@ -102,7 +102,7 @@ def bars(items: Sequence[Bar], *, percent: bool, name: str) -> str:
 
 
 def lines(items: Sequence[Line], *, baseline: float | None, name: str) -> str:
-    """Curves over training steps; crowded ones are drawn faint with their moving average on top."""
+    """Curves over training steps; dense ones are drawn faint with their moving average on top."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(170)
         for item in items:
@@ -120,7 +120,7 @@ def lines(items: Sequence[Line], *, baseline: float | None, name: str) -> str:
 
 
 def scatter(items: Sequence[Point], *, x_label: str, y_label: str, percent: bool, name: str) -> str:
-    """Labelled points with whiskers both ways: what was gained against what it cost."""
+    """Labelled points with whiskers in both directions: the gain against its cost."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(190)
         for item in items:
@@ -147,7 +147,7 @@ def scatter(items: Sequence[Point], *, x_label: str, y_label: str, percent: bool
 
 
 def histograms(items: Sequence[tuple[str, list[float], int]], *, x_label: str, name: str) -> str:
-    """Outlined histograms of (label, values, color) over one another on shared bins."""
+    """Overlaid outlined histograms of (label, values, color) with shared bins."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(190)
         everything = [value for _, values, _ in items for value in values]
@@ -167,12 +167,12 @@ def histograms(items: Sequence[tuple[str, list[float], int]], *, x_label: str, n
 
 
 def series(index: int) -> str:
-    """The colour that stands for the CSS variable of series `index`."""
+    """The placeholder colour for the CSS variable of series `index`."""
     return f"#0001{index % SERIES:02x}"
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
-    """A figure of WIDTH x `height` points; no pyplot, so nothing global is held."""
+    """A figure of WIDTH x `height` points, made without pyplot and its global state."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72, layout="constrained")
     figure.patch.set_visible(False)
     axes = figure.add_subplot()
@@ -186,7 +186,7 @@ def _grid(axes: Axes, axis: Any) -> None:
 
 
 def _short(label: str, most: int = 16) -> str:
-    """A label that leaves room for the drawing; the page has it whole."""
+    """A label shortened to leave room for the drawing; the page shows it in full."""
     return label if len(label) <= most else label[: most - 1] + "\u2026"
 
 
@@ -215,7 +215,7 @@ _PERCENT = FuncFormatter(lambda value, _: f"{100 * value:.3g} %")
 
 
 def _smooth(values: Sequence[float]) -> list[float]:
-    """Mean of the neighbours on both sides, a twelfth of the curve wide: no lag behind a trend."""
+    """Centred moving average over a twelfth of the curve, which does not lag behind a trend."""
     reach = max(1, len(values) // 24)
     found = []
     for i in range(len(values)):
@@ -226,10 +226,10 @@ def _smooth(values: Sequence[float]) -> list[float]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    """Write the figure, then fit it to be part of a page.
+    """Write the figure as SVG and adapt it to a page.
 
-    Out go the XML head, the metadata (a date, addresses) and the fixed size; ids get `name` before
-    them, for they must be unique in the page; colours and fonts become the page's own.
+    Removes the XML head, the metadata (a date, URLs) and the fixed size. Prefixes ids with `name`,
+    because they must be unique in the page. Replaces colours and fonts by those of the page.
     """
     buffer = io.StringIO()
     with warnings.catch_warnings():

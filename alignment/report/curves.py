@@ -1,4 +1,4 @@
-"""Training curves of a run: which metrics of its stage to draw, and how to read them."""
+"""Draw the training curves of a run: the panels that its stage defines."""
 
 import json
 import math
@@ -35,7 +35,7 @@ def draw_curves(folder: Path, stage: str, *, name: str) -> list[Curve]:
     """
     logged = _read(folder / METRICS)
     drawn = []
-    # the record may be of a stage that this version does not have
+    # the record may name a stage that this version does not have
     defined = STAGES[stage].panels if stage in STAGES else ()
     panels = [p for p in defined if any(_points(logged, key) for key, _ in p.keys)]
     for i, panel in enumerate(panels or _guess(logged)):
@@ -58,7 +58,7 @@ def _draw(panel: Panel, logged: list[dict[str, Any]], name: str) -> Curve | None
 
 
 def _guess(logged: list[dict[str, Any]]) -> list[Panel]:
-    """Panels of metrics that no stage has defined: the first that change."""
+    """Panels for metrics that no stage defines: the first ones that change."""
     keys = dict.fromkeys(key for line in logged for key in line)
     moving = [
         key
@@ -69,7 +69,7 @@ def _guess(logged: list[dict[str, Any]]) -> list[Panel]:
 
 
 def _points(logged: list[dict[str, Any]], key: str) -> list[tuple[float, float]]:
-    """(step, value) where the metric was logged as a finite number."""
+    """The finite values of a metric as (step, value)."""
     return [
         (float(line["step"]), float(line[key]))
         for line in logged
@@ -78,7 +78,7 @@ def _points(logged: list[dict[str, Any]], key: str) -> list[tuple[float, float]]
 
 
 def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Means of neighbours, so that a long run does not swell the page."""
+    """Means of neighbouring points, so that a long run does not make the page too large."""
     size = math.ceil(len(points) / MOST_POINTS)
     if size <= 1:
         return points
@@ -87,7 +87,7 @@ def _thin(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a run that still writes may leave a broken last one."""
+    """The complete lines of a metrics file; the last line of an active run may be incomplete."""
     if not path.is_file():
         return []
     lines = []

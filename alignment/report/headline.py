@@ -1,4 +1,4 @@
-"""The headline numbers of an evaluation as text, for the terminal's table and the page's."""
+"""The main numbers of an evaluation as text, for the tables of the terminal and the page."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -12,9 +12,9 @@ Pick = Callable[[Summary], Estimate | None]
 class Cell:
     """One number of one model.
 
-    `low`, `point` and `high` place the interval on a track from 0 to 1, and are None where there
-    is no interval to draw. `change` compares with the reference (shares in points), or says more;
-    `verdict` is `better` or `worse` where its interval leaves out zero.
+    `low`, `point` and `high` place the interval on a track from 0 to 1, and are None if there is no
+    interval to draw. `change` is the change to the reference (shares in points), or a note;
+    `verdict` is `better` or `worse` if the interval of the change excludes zero.
     """
 
     value: str
@@ -29,7 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One measure over all models: a label, what it means, and a cell a model."""
+    """One measure over all models: a label, its meaning, and a cell for each model."""
 
     label: str
     hint: str
@@ -38,7 +38,7 @@ class Column:
 
 @dataclass(frozen=True)
 class _Measure:
-    """What a column shows: which estimate of a model, its change, and how to write them."""
+    """The content of a column: the estimate of a model, its change, and their format."""
 
     label: str
     hint: str
@@ -74,12 +74,12 @@ def verdict(evaluation: Evaluation) -> str:
 
 
 def percent(value: float) -> str:
-    """`0.913` as `91.3 %`, the space unbreakable."""
+    """Format `0.913` as `91.3 %` with a no-break space."""
     return f"{100 * value:.1f}\u00a0%"
 
 
 def number(value: float) -> str:
-    """Whole numbers whole, others with three digits; no exponent where a person writes none."""
+    """Format a number with three significant digits, integers in full, exponents only if needed."""
     if value == int(value) and abs(value) < 100_000:
         return f"{int(value):,}".replace("-", "\u2212")
     if abs(value) < 0.001 or abs(value) >= 100_000:
@@ -95,7 +95,7 @@ def _magnitude(value: float) -> int:
 def _rule_verdict(evaluation: Evaluation, rule: Rule) -> str:
     scored = [model for model in evaluation.models if rule.name in model.rules]
     if not scored:
-        return f"The rule {rule.name} applies to none of the prompts."
+        return f"The rule {rule.name} does not apply to any prompt."
     best = max(scored, key=lambda model: model.rules[rule.name].value)
     write = percent if rule.is_share else number
     says = "is right on" if rule.is_share else f"scores by {rule.name}"

@@ -1,4 +1,4 @@
-"""One self-contained HTML page from an evaluation and the runs behind it."""
+"""Write one self-contained HTML page about an evaluation and its runs."""
 
 import math
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Section:
-    """One run: its record, its curves and what the page says of it in words."""
+    """One run: its record, its curves and its texts."""
 
     anchor: str
     folder: str
@@ -54,11 +54,11 @@ def write_report(
     """Write the page to `output`; equal input gives an equal file.
 
     Args:
-        output: The HTML file; its folder is made.
-        evaluation: What `evaluate` returned or `load_evaluation` read.
-        runs: A folder with runs in it, as a pipeline leaves one.
-        title: Of the page; by default the name of the runs' folder.
-        answers: How many prompts to show side by side; all of them stand in `answers.jsonl`.
+        output: The HTML file; its folder is created.
+        evaluation: An evaluation from `evaluate` or `load_evaluation`.
+        runs: A folder that contains runs, such as that of a pipeline.
+        title: Title of the page. Default: the name of the runs' folder.
+        answers: Number of prompts to show side by side; `answers.jsonl` has all of them.
 
     Returns:
         `output`.
@@ -117,7 +117,7 @@ def _evaluated(evaluation: Evaluation | None, answers: int) -> dict[str, Any]:
 
 
 def _figures(evaluation: Evaluation) -> list[Figure]:
-    """Bars for every rule, rewards as spread and against KL, as far as they were measured."""
+    """Charts of what was measured: bars for every rule, histograms of rewards, gain against KL."""
     figures = []
     for i, rule in enumerate(evaluation.rules):
         items = [
@@ -141,7 +141,7 @@ def _figures(evaluation: Evaluation) -> list[Figure]:
 
 
 def _trade(evaluation: Evaluation) -> list[Figure]:
-    """What was gained against what it cost, in KL; the reference stands at 0."""
+    """The gain of each model against its KL to the reference, which is at 0."""
     figures = []
     for rule in evaluation.rules[:1]:
         label = f"right ({rule.name})" if rule.is_share else rule.name
@@ -166,7 +166,7 @@ def _against_kl(
     name = "trade-reward" if label == "reward" and not percent else "trade-rule"
     svg = charts.scatter(points, x_label="KL, nats", y_label=label, percent=percent, name=name)
     title = f"{label[:1].upper()}{label[1:]} against KL"
-    return [Figure(title, "Up is gained, to the right is moved", svg)]
+    return [Figure(title, "Higher is better; further right is further from the reference", svg)]
 
 
 def _flat(forest: Sequence[Node]) -> list[Node]:
@@ -194,7 +194,7 @@ def _section(node: Node, root: Path, index: int) -> Section:
 
 
 def _summary(run: Run, curves: Sequence[Curve]) -> str:
-    """The first metric of its panels, on held-out rows if it can be, and how long it took."""
+    """The first metric of its panels, on held-out rows if possible, and the duration."""
     panels = STAGES[run.stage].panels if run.stage in STAGES else ()
     held_out = [key for panel in panels for key, _ in panel.keys if key.startswith("eval_")]
     judged = next((key for key in held_out if isinstance(run.metrics.get(key), int | float)), "")
@@ -240,7 +240,7 @@ def _duration(started: float, ended: float | None) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A setting as a person would write it."""
+    """A setting as a user would write it."""
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     if isinstance(value, list):

@@ -12,12 +12,12 @@ from alignment.report.headline import Cell, headline, verdict
 
 
 def render_table(evaluation: Evaluation, *, width: int = 100, color: bool = False) -> str:
-    """Draw one line a measure and one column a model: value, 95 % interval, change.
+    """Format one line per measure and one column per model: value, 95 % interval and change.
 
-    Measures go down, for there are many of them and few models: 80 columns hold three models.
+    Measures are rows because there are many of them and few models: 80 columns fit three models.
 
     Args:
-        evaluation: What `evaluate` returned.
+        evaluation: The evaluation to show.
         width: Columns of the terminal.
         color: Whether to use ANSI colours.
     """

@@ -25,9 +25,7 @@ def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None
     """
     for key, text in _texts(values):
         if "\0" in text:
-            raise ConfigError(
-                f"{place_of(source(key))}{key}: contains a NUL character", "remove it"
-            )
+            raise ConfigError(f"{place_of(source(key))}{key}: contains a NUL byte", "remove it")
     for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
         fault = find_fault_of_name(values.get(key))
         if fault is None and key in _HUB_NAMES and values.get(key) is not None:

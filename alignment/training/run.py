@@ -1,4 +1,4 @@
-"""The one way to run a stage: settings, checks, folder, record, training."""
+"""Run a stage: settings, checks, folder, record and training."""
 
 import importlib
 import logging
@@ -25,8 +25,8 @@ from alignment.training.job import Job, open_job, recorded
 def main(stage: str, argv: list[str]) -> None:
     """Run a stage from its command line, as `align`, `python -m alignment` and recipes/*.py do.
 
-    Ends the process with 2 after a user's mistake, told in one or two lines, with 1 where training
-    cannot go on, with 128 and the signal's number after a signal.
+    Exits with 2 after a user error, which is printed in one or two lines, with 1 if training cannot
+    continue, and with 128 + signal after a signal.
     """
     guard_output()
     try:
@@ -39,7 +39,7 @@ def main(stage: str, argv: list[str]) -> None:
         if is_main():
             click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
         sys.exit(128 + interruption.number)
-    except Exception:  # a bug: told here, since W&B's own hook would print it, keys and all
+    except Exception:  # a bug: printed here, because W&B's hook would print secrets
         # the ranks of one run write to one terminal
         tell_exception(*sys.exc_info(), prefix=f"[rank{rank()}]: " if count() > 1 else "")
         sys.exit(1)
@@ -49,7 +49,7 @@ def run_stage(stage: str, argv: list[str]) -> None:
     """Resolve the settings, check what they name, then train.
 
     Raises:
-        AlignError: anything that the user can mend.
+        AlignError: An error that the user can fix.
     """
     from alignment.settings.help import print_help
 
@@ -83,7 +83,7 @@ def _run(stage: str, job: Job) -> None:
 
 @contextmanager
 def _tracked(job: Job) -> Iterator[None]:
-    """Finish the trackers however the run ends, after its record is written."""
+    """Finish the trackers after the record is written, also if the run fails."""
     exit_code = 1
     try:
         yield
@@ -93,7 +93,7 @@ def _tracked(job: Job) -> Iterator[None]:
 
 
 def _quieten() -> None:
-    """No keys for trackers to read, no fork warnings, one format of log lines."""
+    """Hide secrets from trackers, silence fork warnings, and set the format of log lines."""
     sys.argv[:] = redact_words(sys.argv)  # W&B sends the command line along
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     ignore_old_words_of_others()
