@@ -11,8 +11,6 @@ from data_tools.checks import CHECKS, SEVERITIES
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
 from data_tools.convert.output import json_line, table, written_whole
 from data_tools.formats import Pairing, Unusable, row_error
-from data_tools.sets.leak import CONTAMINATED, leaks
-from data_tools.stats.measure import stats
 from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
 
 if TYPE_CHECKING:
@@ -77,6 +75,7 @@ def print_report(report: Report) -> None:
 def run_stats(sources: Sequence[str], options: Options) -> str:
     """Measure sources, write the files that the options name, and return the table."""
     from data_tools.stats.charts import overview, write_page
+    from data_tools.stats.measure import stats
 
     found = stats(
         sources,
@@ -111,6 +110,8 @@ def run_leak(
     train: Path, evaluations: Sequence[Path], options: Options
 ) -> tuple[str, frozenset[str]]:
     """Find leaks; returns the table and the codes that were found."""
+    from data_tools.sets.leak import CONTAMINATED, leaks
+
     found = leaks(train, evaluations, near=options["near"], ngram=options["ngram"])
     if options["report"]:
         with written_whole(options["report"]) as out:
