@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from alignment.disk import sync, write_text
+from alignment.disk import disk_errors_in_words, sync, write_text
 from alignment.errors import ConfigError
 
 ROWS, ABOUT = "rows.arrow", "about.json"
@@ -87,7 +87,13 @@ def only_writer(key: str) -> Iterator[None]:
             f"name another folder: {FOLDER}=FOLDER",
         ) from error
     with lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:  # some network file systems have no locks
+            raise ConfigError(
+                f"{folder}: files cannot be locked there: {error.strerror}",
+                f"name a folder on a local disk: {FOLDER}=FOLDER",
+            ) from error
         yield
 
 
@@ -100,9 +106,10 @@ def new_entry(key: str) -> Iterator[Path]:
     folder = cache_folder() / f".{key}.{os.getpid()}.tmp"
     for left in cache_folder().glob(f".{key}.*.tmp"):  # of a writer that was killed
         shutil.rmtree(left, ignore_errors=True)
-    folder.mkdir()
     try:
-        yield folder
+        with disk_errors_in_words(folder.parent):
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
