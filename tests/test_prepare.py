@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from hub import SHA, serve_hub
 from support import REPOSITORY, prepare_rows, write_jsonl
 
 from alignment.data import cache
@@ -45,11 +46,11 @@ def prepared(model: Path, data: Path, *flags: str) -> Prepared:
     return rows.by_role["train"]
 
 
-def start(action: str, model: Path, data: str) -> "subprocess.Popen[str]":
+def start(action: str, model: Path, data: str, **more: str) -> "subprocess.Popen[str]":
     words = ["--model_name_or_path", str(model), "--train_data", data, "--use_cpu"]
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tests/prepare_and_watch.py"), action, "sft", *words],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **more},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -194,6 +195,22 @@ def test_a_bound_that_is_no_number_is_one_message(
     monkeypatch.setenv(cache.LIMIT, "many")
     with pytest.raises(ConfigError, match="ALIGN_CACHE_GB: 'many' is no number"):
         prepared(tiny_dir, data)
+
+
+def test_a_hub_data_set_is_found_by_its_commit(
+    folder: Path, tiny_dir: Path, tmp_path: Path
+) -> None:
+    place = tmp_path / "hub" / "datasets" / "owner" / "set"
+    place.mkdir(parents=True)
+    write_jsonl(place / "train.jsonl", ROWS)
+    home = {"HF_HOME": str(tmp_path / "home")}
+    with serve_hub(tmp_path / "hub") as endpoint:
+        online = {"HF_ENDPOINT": endpoint, "HF_HUB_OFFLINE": "0", "HF_DATASETS_OFFLINE": "0"}
+        one = finish(start("once", tiny_dir, "owner/set", **home, **online))
+    other = finish(start("once", tiny_dir, "owner/set", **home))
+    assert one == other
+    (entry,) = cache.entries()
+    assert entry.about["sources"][0]["digest"] == f"hub:owner/set@{SHA}"
 
 
 def test_a_failed_pass_leaves_nothing(folder: Path, tiny_dir: Path, tmp_path: Path) -> None:
