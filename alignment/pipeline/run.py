@@ -65,9 +65,7 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
     for number, plan in enumerate(plans, 1):
         click.echo(f"[{number}/{len(plans)}] {plan.step.name}: {plan.action} ({plan.reason})")
         if plan.action == "skip" and previous_runs(plan.step.folder):
-            with locked(
-                plan.step.folder
-            ):  # the last run may have been killed before it deleted them
+            with locked(plan.step.folder):  # a killed run may have left them
                 delete_previous_runs(plan.step.folder)
         if plan.action not in ("run", "resume"):
             continue
