@@ -394,7 +394,11 @@ def test_the_readme_lists_every_code_with_its_severity_and_meaning() -> None:
     [
         ([], 2, ""),
         (["--pairing", "all-pairs"], 4, "2 pairs not counted: both answers have the same score"),
-        (["--pairing", "all-pairs", "--max-pairs", "1"], 2, "4 pairs not counted: the prompt has more pairs"),
+        (
+            ["--pairing", "all-pairs", "--max-pairs", "1"],
+            2,
+            "4 pairs not counted: the prompt has more",
+        ),
         (["--pairing", "adjacent"], 2, "2 pairs not counted: both answers have the same score"),
         (["--min-margin", "2.5"], 1, "1 pairs not counted: the scores are closer than"),
     ],
