@@ -1,4 +1,4 @@
-"""The `align` command: finds what was asked for and hands over; imports nothing heavy."""
+"""The `align` command: finds the subcommand and runs it; imports nothing heavy."""
 
 import importlib
 import shutil
@@ -23,7 +23,7 @@ _SECTIONS = {
 
 
 class Align(click.Group):
-    """Commands in sections, `data` imported when it is asked for."""
+    """Commands in sections; `data` is imported only when it is used."""
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         """Find a command; the data tools are a group of their own, and `reject` needs a model."""
@@ -86,10 +86,10 @@ for _stage in STAGES.values():
 
 @main.command("run", short_help="Run a pipeline, skipping what is up to date")
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--dry-run", is_flag=True, help="Print what would run, as commands to paste.")
+@click.option("--dry-run", is_flag=True, help="Print the commands that would run.")
 @click.option("--only", multiple=True, metavar="STAGE", help="Run only this stage (repeatable).")
 @click.option("--from", "start", metavar="STAGE", help="Run this stage and those after it.")
-@click.option("--force", is_flag=True, help="Run also what is up to date.")
+@click.option("--force", is_flag=True, help="Also run stages that are up to date.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="STAGE.KEY=VALUE", help="Override a key."
 )
@@ -101,7 +101,7 @@ def run_command(
     force: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Run the stages of a pipeline FILE in order, each in a process of its own."""
+    """Run the stages of a pipeline FILE in order, each in its own process."""
     from alignment.pipeline.file import read_pipeline
     from alignment.pipeline.run import plan_pipeline, run_pipeline
 
@@ -139,9 +139,11 @@ def runs_command(folder: Path) -> None:
 @main.command("eval", short_help="Compare models on held-out prompts, with one page")
 @click.argument("models", nargs=-1, required=True, metavar="NAME=FOLDER...")
 @click.option("--prompts", type=click.Path(path_type=Path), required=True, help="Held-out rows.")
-@click.option("--rule", "rules", multiple=True, metavar="MODULE:FUNCTION", help="Scores an answer.")
-@click.option("--reward-model", metavar="FOLDER", help="Scores the answers, decides win rates.")
-@click.option("--reference", metavar="NAME", help="The model that others are compared with.")
+@click.option(
+    "--rule", "rules", multiple=True, metavar="MODULE:FUNCTION", help="Rule that scores an answer."
+)
+@click.option("--reward-model", metavar="FOLDER", help="Reward model for scores and win rates.")
+@click.option("--reference", metavar="NAME", help="Model that the others are compared with.")
 @click.option("--runs", type=click.Path(path_type=Path), help="Runs to draw on the page.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder.")
 @click.option("--max-new-tokens", default=128, show_default=True)
@@ -161,9 +163,9 @@ def eval_command(
     output: Path,
     **how: Any,
 ) -> None:
-    """Let every model answer held-out prompts; score, compare, and write a table and a page.
+    """Answer held-out prompts with every model, score and compare the answers, write a page.
 
-    NAME=FOLDER names a model for the tables; FOLDER alone is named by its last part.
+    NAME=FOLDER names a model in the tables. The default name is the last part of FOLDER.
     """
     from alignment.evaluate import NamedModel, Options, evaluate
     from alignment.report import render_table, write_report
@@ -218,12 +220,12 @@ def init_model_command(
     click.echo(f"{preset}: made in {folder}")
 
 
-@main.command("merge", short_help="Merge a LoRA adapter into a whole model")
+@main.command("merge", short_help="Merge a LoRA adapter into its base model")
 @click.argument("adapter", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--overwrite", is_flag=True, help="Write into a FOLDER that is not empty.")
 def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
-    """Write ADAPTER and its base as one model into FOLDER, checked to answer as the two did."""
+    """Merge ADAPTER into its base, write the model to FOLDER and check that it answers the same."""
     from alignment.models.merge import merge
 
     change = merge(adapter, folder, overwrite=overwrite)
@@ -249,7 +251,7 @@ def cache_command(clear: bool) -> None:
 
 
 def entry_point() -> None:
-    """Run `align`; a user's mistake ends with 2 and without a traceback."""
+    """Run `align`; a user error exits with 2 and without a traceback."""
     guard_output()
     ignore_old_words_of_others()
     try:

@@ -1,7 +1,7 @@
-"""Files written whole, their digests, and the errors of a full or read-only disk in one line.
+"""Write files atomically, compute digests, and report errors of a full or read-only disk.
 
-Libraries report such errors in their own ways: Python with an OSError, safetensors and torch with
-errors of their own that contain the same words.
+Libraries report such errors differently: Python raises an OSError; safetensors and torch raise
+their own errors, which contain the same text.
 """
 
 import errno
@@ -15,17 +15,17 @@ from pathlib import Path
 from alignment.errors import ConfigError, TrainingError
 
 _REMEDIES = {
-    errno.ENOSPC: "free space there, or choose another output_dir; then go on with --resume",
-    errno.EDQUOT: "your quota is used up: free space, then go on with --resume",
+    errno.ENOSPC: "free space there, or choose another output_dir; then continue with --resume",
+    errno.EDQUOT: "your quota is used up: free space, then continue with --resume",
     errno.EFBIG: "a file there may not be that large (ulimit -f): raise it, then --resume",
-    errno.EROFS: "make it writable, or choose another output_dir; then go on with --resume",
-    errno.EACCES: "make it writable, or choose another output_dir; then go on with --resume",
-    errno.EPERM: "make it writable, or choose another output_dir; then go on with --resume",
-    errno.EIO: "the disk itself fails: look at dmesg; then go on with --resume",
+    errno.EROFS: "make it writable, or choose another output_dir; then continue with --resume",
+    errno.EACCES: "make it writable, or choose another output_dir; then continue with --resume",
+    errno.EPERM: "make it writable, or choose another output_dir; then continue with --resume",
+    errno.EIO: "the disk itself fails: look at dmesg; then continue with --resume",
 }
-#: Bytes and number of the pieces of a large file that its digest sees.
+#: Size and number of the pieces of a large file that its digest covers.
 _PIECE, _PIECES = 1 << 18, 64
-#: Words of torch's errors if it cannot write its zip archive; they have no errno.
+#: Texts of torch's errors if it cannot write its zip archive; they have no errno.
 _TORCH = ("PytorchStreamWriter", "inline_container", "iostream error", "basic_ios::clear")
 
 

@@ -99,8 +99,8 @@ def tell_exception(
     prefix: str = "",
 ) -> None:
     """Print a traceback to stderr without secrets, with a prefix before each line."""
-    told = redact_text("".join(traceback.format_exception(kind, error, trace)))
-    sys.stderr.write(indent(told, prefix))
+    text = redact_text("".join(traceback.format_exception(kind, error, trace)))
+    sys.stderr.write(indent(text, prefix))
     sys.stderr.flush()
 
 

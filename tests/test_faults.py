@@ -142,7 +142,7 @@ def test_a_signal_leaves_a_whole_checkpoint(
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == code, told[-2000:]
-    assert "go on with --resume" in told
+    assert "continue with --resume" in told
     (saved,) = (tmp_path / "out").glob("checkpoint-*")
     assert find_fault(saved) is None
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "interrupted"

@@ -137,7 +137,7 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     assert process.returncode == 130, told
     assert "sft: skip (up to date)" in told
     assert "dpo: resume (running)" in told
-    assert "go on with --resume" in told
+    assert "continue with --resume" in told
     assert json.loads((dpo / "run.json").read_text())["status"] == "interrupted"
 
     process = start(root)

@@ -185,7 +185,7 @@ def test_too_little_memory_is_told_before_step_1(tmp_path: Path, tiny_dir: Path)
     assert done.returncode == 2
     assert told == [
         "error: out of memory before step 1: 24 rows of up to 421 tokens (pairs.jsonl rows 2, 3, "
-        "5, 6, 8, ...) need more than this device has",
+        "5, 6, 8, ...) need more memory than this device has",
         "  set per_device_train_batch_size 12 with gradient_accumulation_steps 2, "
         "activation_checkpointing, a smaller max_length or auto_find_batch_size",
     ]

@@ -1,4 +1,4 @@
-"""The longest batch of a run, through forward and backward once.
+"""Find the longest batch of a run, and run forward and backward on it once.
 
 Shapes: B rows of a batch, R rows of a rollout, P prompt tokens, T response tokens, L tokens so far.
 """
@@ -16,7 +16,7 @@ from alignment.models.renamed import cache_word
 Lengths: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 _CHUNK = 10_000
-#: More rows than these are not named.
+#: The maximum number of rows to name.
 _NAMED = 5
 
 
@@ -30,7 +30,7 @@ class LongestBatch(Protocol):
     tokens: int
 
     def describe(self, size: int) -> str:
-        """Say in words what a batch of ``size`` rows holds."""
+        """Describe the content of a batch of ``size`` rows."""
 
     def run(self, trainer: Any, size: int) -> None:
         """Send ``size`` rows per device through forward and backward."""
@@ -39,7 +39,7 @@ class LongestBatch(Protocol):
 class LongestRows:
     """The longest rows of the training data, as the trainer collates them.
 
-    Every process takes the same ones.
+    Every process uses the same rows.
     """
 
     def __init__(self, trainer: Any, loader: Any, *, unit: str) -> None:
@@ -120,7 +120,7 @@ class LongestResponses:
             cache = found[word]
             trainer.model(**second, **{word: cache}, use_cache=True, logits_to_keep=1)
         layers = [_bytes_that_grow(layer, width + 1) for layer in cache.layers]
-        # What is still to come; and each new token copies the cache of one layer after the other.
+        # The cache still grows, and each new token copies the cache of one layer at a time.
         more = (sum(layers) * self.new_tokens + max(layers) * self.tokens) / (width + 1)
         torch.empty(int(more), dtype=torch.uint8, device=mask.device)
 

@@ -34,7 +34,7 @@ _DDP = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What the longest batch needed; bytes of memory only if there is a GPU."""
+    """The needs of the longest batch; bytes of memory only if there is a GPU."""
 
     batch: str
     tokens: int
@@ -44,7 +44,7 @@ class Tried:
 
 
 class _Smaller(Exception):
-    """Training has to start again with batches of this size."""
+    """Raised to start training again with batches of this size."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -54,7 +54,7 @@ class _Smaller(Exception):
 def train(
     trainer: Any, run: Run, *, folder: Path, checkpoint: str | None, finds: bool, tries: bool
 ) -> Any:
-    """Train, after the longest batch was tried.
+    """Try the longest batch, then train.
 
     Args:
         trainer: The trainer of any stage.
@@ -69,8 +69,8 @@ def train(
         What `trainer.train` returns.
 
     Raises:
-        ConfigError: the longest batch does not fit.
-        TrainingError: memory ran out all the same, in a later step.
+        ConfigError: The longest batch does not fit.
+        TrainingError: A later step ran out of memory.
     """
     if tries:
         # Before all other callbacks: if training has to start again, none of them has started.
@@ -95,7 +95,7 @@ def train(
 
 
 class Preflight(TrainerCallback):
-    """Tries the longest batch at the start of training, when all else is in memory."""
+    """Tries the longest batch at the start of training, when everything else is in memory."""
 
     def __init__(self, trainer: Any, run: Run, *, finds: bool) -> None:
         self.trainer = trainer
@@ -110,7 +110,7 @@ class Preflight(TrainerCallback):
         """Try the longest batch, and smaller ones if they may be used.
 
         Raises:
-            ConfigError: none of them fits.
+            ConfigError: None of them fits.
         """
         if self.is_done or 0 < state.max_steps <= state.global_step:
             return
@@ -132,7 +132,7 @@ class Preflight(TrainerCallback):
         if not self.stage.samples:
             return LongestRows(self.trainer, loader, unit=self._unit(len(loader.dataset)))
         longest = [0]
-        if is_main():  # which counted the rows; those over the limit were refused or left out
+        if is_main():  # it counted the rows; those over the limit were rejected or left out
             counted = self.run.checks["train"]
             longest = [min(counted["longest"], counted["limit"] or counted["longest"])]
         batch = LongestResponses(self.trainer, prompt_tokens=broadcast_object_list(longest)[0])
@@ -145,7 +145,7 @@ class Preflight(TrainerCallback):
         return batch
 
     def _largest(self, batch: LongestBatch) -> int:
-        """The largest size that fits, of those that may be used."""
+        """The largest of the allowed sizes that fits."""
         args = self.trainer.args
         size: int = args.per_device_train_batch_size
         while True:
@@ -211,7 +211,7 @@ class Preflight(TrainerCallback):
         if smaller is not None and not self.finds:
             ways.append("auto_find_batch_size")
         return ConfigError(
-            f"{self._where()}: {batch.describe(size)} need more than this device has"
+            f"{self._where()}: {batch.describe(size)} need more memory than this device has"
             f"{_describe_peak(args)}",
             f"set {', '.join(ways[:-1])} or {ways[-1]}" if len(ways) > 1 else f"set {ways[0]}",
         )
@@ -220,7 +220,7 @@ class Preflight(TrainerCallback):
         return f"out of memory before step {self.trainer.state.global_step + 1}"
 
     def _unit(self, count: int) -> str:
-        """What rows are called: by their file if they are its rows one by one."""
+        """How messages name a row: by its file if the rows are those of one file in order."""
         if self.stage.shuffles_rows(vars(self.trainer.args)):
             return "shuffled row"
         sources = self.run.inputs.get("train", [])
@@ -250,7 +250,7 @@ def _reason_to_skip(trainer: Any) -> str | None:
 
 
 def _use_size(trainer: Any, size: int) -> None:
-    """Make everything on a trainer that depends on the batch what it would have been."""
+    """Reset everything on a trainer that depends on the batch size."""
     keep_effective_batch(trainer.args, size)
     trainer._train_batch_size = trainer.args.train_batch_size
     if trainer.neftune_noise_alpha is not None:
@@ -264,7 +264,7 @@ def _record_sizes(run: Run, folder: Path, args: TrainingArguments) -> None:
 
 
 def _out_of_memory_later(trainer: Any, run: Run, folder: Path, *, finds: bool) -> TrainingError:
-    """Memory ran out in a step after the trial, so what comes next has to be smaller."""
+    """The error for a step that ran out of memory although the longest batch had fit."""
     args, smaller = trainer.args, next_smaller(trainer.args.per_device_train_batch_size)
     where = f"step {trainer.state.global_step + 1}: out of memory{_describe_peak(args)}"
     resumes = STAGES[run.stage].resumes_with_other_batch
@@ -274,9 +274,9 @@ def _out_of_memory_later(trainer: Any, run: Run, folder: Path, *, finds: bool) -
         change = _describe_change(args, smaller)
         keep_effective_batch(args, smaller)
         _record_sizes(run, folder, args)
-        return TrainingError(where, f"go on with --resume, which uses {change}")
+        return TrainingError(where, f"continue with --resume, which uses {change}")
     sizes = " ".join(f"--{key} {value}" for key, value in sizes_after(args, smaller).items())
-    how = "go on with --resume --resume_anyway" if resumes else "start again with --overwrite"
+    how = "continue with --resume --resume_anyway" if resumes else "start again with --overwrite"
     return TrainingError(where, f"{how} {sizes}")
 
 
@@ -288,7 +288,7 @@ def _describe_change(args: Any, size: int) -> str:
 
 
 def _memory(args: Any) -> tuple[int, int] | tuple[()]:
-    """The peak of memory since it was reset and what the device has, in bytes; GPUs only."""
+    """The peak memory since the last reset and the memory of the device; GPUs only."""
     if args.device.type != "cuda":
         return ()
     total = torch.cuda.get_device_properties(args.device).total_memory

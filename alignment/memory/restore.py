@@ -1,4 +1,4 @@
-"""Work on a trainer that is undone: a run with it before step 1 ends in the same bits as without.
+"""Undo work on a trainer, so that a run after it has bit-identical results.
 
 Shapes: N numbers of a parameter.
 """
@@ -17,15 +17,15 @@ from accelerate.optimizer import AcceleratedOptimizer  # type: ignore[import-unt
 from torch import Tensor, nn
 from transformers import TrainingArguments
 
-#: What counters are made of; a forward leaves every other attribute of a module alone.
+#: The types of counters; a forward changes no other attribute of a module.
 _SIMPLE = (bool, int, float, str, type(None))
 
 
 class LocalAccelerator:
-    """An accelerator that takes the numbers of this process for those of all processes.
+    """An accelerator that treats this process as the only one.
 
-    A process that runs out of memory never comes to where the others wait for it, so nobody may
-    wait while a batch is tried.
+    A process that runs out of memory never reaches the point at which the others wait for it, so no
+    process may wait while a batch is tried.
     """
 
     def __init__(self, accelerator: Any) -> None:
@@ -49,11 +49,11 @@ class LocalAccelerator:
 
 @contextmanager
 def undone(trainer: Any) -> Iterator[Any]:
-    """Lend a copy of a trainer for forward and backward passes, then undo what they changed.
+    """Yield a copy of a trainer for forward and backward passes, then undo their changes.
 
-    Counters, settings and metrics change on the copy alone. The model is the trainer's own: its
-    buffers, the counters of its modules and the random states are put back. Its gradients are gone
-    afterwards, as they are between two steps.
+    Counters, settings and metrics change only on the copy. The model is shared: its buffers, the
+    counters of its modules and the random states are restored. Its gradients are deleted, as they
+    are between two steps.
     """
     model: nn.Module = trainer.model
     modules = [(module, dict(module.named_buffers(recurse=False))) for module in model.modules()]
@@ -78,7 +78,7 @@ def undone(trainer: Any) -> Iterator[Any]:
 
 
 class RandomStates:
-    """The random states of python, numpy and torch, as they were when this was made."""
+    """The random states of Python, numpy and torch at the time of creation."""
 
     def __init__(self, args: TrainingArguments) -> None:
         self.python, self.numpy = random.getstate(), np.random.get_state()
@@ -90,7 +90,7 @@ class RandomStates:
             self.devices = {number: self.module.get_rng_state(number) for number in used}
 
     def put_back(self) -> None:
-        """Make all that is drawn from here on what it would have been."""
+        """Restore the random states."""
         random.setstate(self.python)
         np.random.set_state(self.numpy)
         torch.set_rng_state(self.torch)

@@ -23,14 +23,14 @@ def run_child(words: Sequence[str]) -> int:
         if process is not None:
             process.send_signal(_HANDED_ON[signal.Signals(number)])
 
-    former = {number: signal.signal(number, hand_on) for number in _HANDED_ON}
+    previous = {number: signal.signal(number, hand_on) for number in _HANDED_ON}
     try:
         process = subprocess.Popen(words, preexec_fn=_end_with_parent())
         for number in list(came):
             hand_on(number, None)
         code = process.wait()
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
     if came:
         return 128 + came[0]

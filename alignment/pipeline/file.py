@@ -93,7 +93,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
 @dataclass(frozen=True, slots=True)
 class _StepReader:
     where: str
-    beside: Path
+    folder: Path
     earlier: tuple[str, ...]
 
     def read(self, name: str, body: Any, folder: Path) -> Step:
@@ -124,7 +124,7 @@ class _StepReader:
         names = config if isinstance(config, list) else [config]
         if any("\0" in str(name) for name in names):
             raise ConfigError(f"{self.where}: config: contains a NUL byte", "remove it")
-        paths = [self.beside / str(name) for name in names]
+        paths = [self.folder / str(name) for name in names]
         for path in paths:
             if not path.is_file():
                 raise ConfigError(f"{self.where}: config: {path}: no such file", "name a recipe")

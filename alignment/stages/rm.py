@@ -17,7 +17,7 @@ STAGE = Stage(
     config="trl:RewardConfig",
     roles=("model",),
     keys=help_keys("max_length", "center_rewards_coefficient", "as_chat"),
-    help={"center_rewards_coefficient": "pull the mean reward to zero"},
+    help={"center_rewards_coefficient": "keep the mean reward near zero"},
     rules=(),
     losses=(),
     answer_losses=(),
@@ -34,17 +34,17 @@ STAGE = Stage(
     unmatched_passes=0,
     resumes_with_other_batch=True,
     panels=(
-        panel("accuracy", "Accuracy", "Share of pairs ranked as people ranked them", 0.5),
-        panel("loss", "Loss", "log 2 is what random guesses get", math.log(2)),
+        panel("accuracy", "Accuracy", "Share of pairs ranked as in the data", 0.5),
+        panel("loss", "Loss", "Random guesses give log 2", math.log(2)),
         panel("margin", "Margin", "Reward of chosen minus rejected", 0.0),
     ),
 )
-#: Enough answers to know a mean and a deviation to a few per cent.
+#: Enough answers to estimate a mean and a deviation within a few per cent.
 _STATS_PAIRS = 512
 
 
 def run(job: "Job") -> None:
-    """Train on pairs, then measure the scores of chosen answers, by which PPO normalises."""
+    """Train on pairs, then measure the scores of chosen answers, with which PPO normalises."""
     from alignment.models.policy import load_reward_policy
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedRewardTrainer

@@ -37,7 +37,7 @@ def main(stage: str, argv: list[str]) -> None:
         sys.exit(1 if isinstance(error, TrainingError) else 2)
     except Interrupted as interruption:
         if is_main():
-            click.echo(f"{stage}: {interruption}; go on with --resume", err=True)
+            click.echo(f"{stage}: {interruption}; continue with --resume", err=True)
         sys.exit(128 + interruption.number)
     except Exception:  # a bug: printed here, because W&B's hook would print secrets
         # the ranks of one run write to one terminal
