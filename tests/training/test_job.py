@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from support import write_jsonl
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, TrainingError
 from alignment.runs.record import load_run
 from alignment.training.job import last_logged
 from alignment.training.run import run_stage
@@ -71,6 +71,19 @@ def test_a_checkpoint_of_the_last_step_only_has_to_be_saved(
     run_stage("sft", [*words, "--resume"])
     assert "no step is left" in caplog.text
     assert model.read_bytes() == weights
+
+
+def test_a_run_that_fails_names_the_run_that_it_was_to_replace(
+    tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_stage("sft", sft(tmp_path, tiny_dir))
+    assert "previous run" not in capsys.readouterr().err
+    with pytest.raises(TrainingError):
+        run_stage("sft", sft(tmp_path, tiny_dir, "--overwrite", "--learning_rate", "1e39"))
+    line = f"the previous run is unchanged, in {tmp_path / 'out.previous-1'}\n"
+    assert line in capsys.readouterr().err
+    run_stage("sft", sft(tmp_path, tiny_dir, "--overwrite"))
+    assert "previous run" not in capsys.readouterr().err
 
 
 def test_the_last_value_of_each_metric_without_where_it_was_logged() -> None:
