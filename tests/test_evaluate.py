@@ -213,7 +213,7 @@ def test_mistakes_are_found_without_torch(tmp_path: Path) -> None:
 
 def test_a_prompt_too_long_for_the_model_is_named(tiny_dir: Path, tmp_path: Path) -> None:
     rows = [{"prompt": "Say hello."}, {"prompt": "Say hello. " * 200}]
-    with pytest.raises(DataError, match=r"prompt 2: .* exceed the 512"):
+    with pytest.raises(DataError, match=r"prompt 2: .* exceed the maximum length of .*, 512"):
         evaluate(
             [NamedModel("a", str(tiny_dir))],
             prompts=write_jsonl(tmp_path / "long.jsonl", rows),

@@ -51,7 +51,7 @@ def test_set_overrides_come_last(tmp_path: Path) -> None:
          "did you mean"),
         ("  sft: [sft.yaml]\n", (), "not a mapping", "write sft:"),
         ("  ../sft: {stage: sft}\n", (), "cannot leave the folder", "use a plain word"),
-        (GOOD, ("ppo.beta",), "not STAGE.KEY=VALUE", "as in"),
+        (GOOD, ("ppo.beta",), "not STAGE.KEY=VALUE", "for example"),
         (GOOD, ("gentl.beta=1",), "no stage 'gentl'", "did you mean 'gentle'?"),
     ],
 )  # fmt: skip
