@@ -11,8 +11,18 @@ Fact = tuple[int, ...]
 LANGUAGES = ("zh", "en")
 DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 MONTHS = (
-    *("January", "February", "March", "April", "May", "June", "July", "August"),
-    *("September", "October", "November", "December"),
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
 )
 UNITS = (
     # from, to (Chinese), from, to (English), and how many of the second make one of the first
