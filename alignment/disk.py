@@ -139,7 +139,7 @@ def digest_pieces(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step, so that nobody ever reads half of it."""
+    """Replace a file atomically, so that a reader never sees half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("w", encoding="utf-8") as file:

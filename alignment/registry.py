@@ -142,11 +142,11 @@ class _Stages(Mapping[str, Stage]):
 
     @cached_property
     def _found(self) -> dict[str, Stage]:
-        """Every module of the folder must define a stage of its own name.
+        """Import the modules of the folder; each must define the stage of its name.
 
         Raises:
-            AttributeError: a module defines no ``STAGE``.
-            ValueError: a stage has another name than its module.
+            AttributeError: A module does not define ``STAGE``.
+            ValueError: The name of a stage differs from that of its module.
         """
         folder = Path(__file__).parent / "stages"
         stages: list[Stage] = []
@@ -164,7 +164,7 @@ STAGES: Mapping[str, Stage] = _Stages()
 
 
 def help_keys(*own: str) -> tuple[str, ...]:
-    """The keys that ``--help`` shows: those of every stage around a stage's own."""
+    """The keys that ``--help`` shows: a stage's own keys among those of every stage."""
     return (
         "model_name_or_path",
         "train_data",

@@ -110,7 +110,7 @@ class LongestResponses:
         from alignment.ppo.adapters import keeping_activations
 
         if trainer.use_vllm or trainer.args.use_transformers_continuous_batching:
-            return  # their caches have a size of their own, set before
+            return  # their caches have a fixed size, set before
         rows, width, word = self.rollout_size, self.prompt_tokens, cache_word()
         mask = torch.ones((rows, width + 1), dtype=torch.long, device=trainer.args.device)
         with torch.no_grad(), keeping_activations(trainer.model):

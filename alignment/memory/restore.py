@@ -142,7 +142,7 @@ def state_bytes(optimizer: Any, *, like: Tensor) -> float:
 
 
 def _copy_of(trainer: Any) -> Any:
-    """A trainer with counters, settings and metrics of its own that waits for no other process."""
+    """A copy of a trainer with its own counters, settings and metrics that does not synchronise."""
     lent = copy.copy(trainer)
     lent.args, lent.state = copy.copy(trainer.args), copy.copy(trainer.state)
     lent.accelerator = LocalAccelerator(trainer.accelerator)
