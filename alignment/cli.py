@@ -186,14 +186,14 @@ def eval_command(
     click.echo(f"page: {page}")
 
 
-@main.command("report", short_help="Draw one page from runs and an evaluation")
+@main.command("report", short_help="Write one page from runs and an evaluation")
 @click.argument("runs", type=click.Path(path_type=Path))
 @click.option(
     "--eval", "evaluation", type=click.Path(path_type=Path), help="Folder of `align eval`."
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The page; RUNS/report.html.")
 def report_command(runs: Path, evaluation: Path | None, output: Path | None) -> None:
-    """Draw the page of the runs under RUNS: lineage, curves, settings, and an evaluation."""
+    """Write the page of the runs under RUNS: lineage, curves, settings and an evaluation."""
     from alignment.evaluate import load_evaluation
     from alignment.report import write_report
 

@@ -6,7 +6,7 @@ question the rest of the program has, and `run(job)`, which builds a trainer on
 TRL and the trainer within `run`: help, pipelines and plans read `STAGE` without them.
 
 The stage then has its command, its place in pipelines, plans and reports, and its row in the tests
-of all stages. Beside the module it needs a door (`recipes/<stage>.py`), a recipe, and its lines in
-the READMEs; a new kind of row also needs a shape in `data_tools.shapes` and its columns in
+of all stages. It also needs a script (`recipes/<stage>.py`), a recipe, and lines in the READMEs;
+a new kind of row also needs a format in `data_tools.shapes` and its columns in
 `alignment.data.columns`.
 """

@@ -30,8 +30,8 @@ STAGE = Stage(
     help={
         "reward_model": "run of rm, folder, hub name, module:function, file.py:function or URL",
         "num_ppo_epochs": "passes over each rollout",
-        "max_completion_length": "largest number of tokens in an answer",
-        "temperature": "of the sampled answers",
+        "max_completion_length": "maximum number of tokens in an answer",
+        "temperature": "sampling temperature of the answers",
     },
     rules=(
         *bounds(
@@ -76,19 +76,23 @@ STAGE = Stage(
     # a checkpoint within a rollout counts micro-batches of the size that it was saved with
     resumes_with_other_batch=False,
     panels=(
-        Panel("Score", (("objective/score", "score"),), "By the reward model; rises"),
-        Panel("KL to the reference", (("objective/kl", "KL"),), "Nats; rises and levels off", 0.0),
-        Panel("Entropy", (("policy/entropy", "entropy"),), "A fall to zero is collapse"),
+        Panel("Score", (("objective/score", "score"),), "Mean score by the reward model; rises"),
+        Panel(
+            "KL to the reference", (("objective/kl", "KL"),), "In nats; rises, then levels off", 0.0
+        ),
+        Panel("Entropy", (("policy/entropy", "entropy"),), "A fall to zero means collapse"),
         Panel(
             "Explained variance",
             (("critic/explained_variance", "critic"),),
-            "Of the returns, by the critic; 1 is perfect",
+            "Of the returns by the critic; 1 is perfect",
             0.0,
         ),
         Panel(
-            "Clip fraction", (("policy/clip_fraction", "policy"),), "Above 0.3 steps are too big"
+            "Clip fraction",
+            (("policy/clip_fraction", "policy"),),
+            "Above 0.3, the steps are too large",
         ),
-        Panel("Approximate KL", (("policy/approx_kl", "policy"),), "Of one update"),
+        Panel("Approximate KL", (("policy/approx_kl", "policy"),), "KL of one update"),
         Panel("Response length", (("response/length", "tokens"),), "Tokens"),
         Panel("Ended by EOS", (("response/eos_rate", "share"),), "Share of responses"),
     ),
