@@ -265,7 +265,7 @@ def test_where_not_even_one_row_fits_it_is_told(tmp_path: Path, tiny_dir: Path) 
     assert done.returncode == 2
     assert told == [
         "error: out of memory before step 1: 1 row of up to 501 tokens (data.jsonl row 1) need "
-        "more than this device has",
+        "more memory than this device has",
         "  set activation_checkpointing, use_peft or a smaller max_length",
     ]
 

@@ -139,7 +139,7 @@ class Preflight(TrainerCallback):
         if not self._fits(batch.sample, accumulates=False)[0]:
             raise ConfigError(
                 f"{self._where()}: sampling {batch.describe_rollout()} at once needs "
-                f"more than this device has{_describe_peak(self.trainer.args)}",
+                f"more memory than this device has{_describe_peak(self.trainer.args)}",
                 "set a smaller steps_per_generation or max_completion_length, or use_vllm",
             )
         return batch
