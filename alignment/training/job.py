@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 class Job:
     """What a stage function gets: settings, rows, record and folder of a run.
 
-    ``resumes`` is true if the folder holds a run to go on with, ``finished`` if that is complete.
+    ``resumes`` is true if the folder holds a run to continue, ``finished`` if that run is complete.
     """
 
     settings: Settings
@@ -217,7 +217,7 @@ def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -
     if found:
         raise ConfigError(
             f"output_dir: {folder}: cannot resume another run: {found}",
-            "undo these changes, go on with --resume_anyway, or start again with --overwrite",
+            "undo these changes, continue with --resume_anyway, or start again with --overwrite",
         )
 
 
