@@ -5,6 +5,7 @@ tokenizer: the light one that prepares rows, and transformers' own that the trai
 """
 
 import difflib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -114,7 +115,10 @@ def _with_end_of_turn(found: TokenizerChanges, tokenizer: ModelTokenizer) -> Tok
     if not end or end == found.eos:
         return found
     note = f"end of turn: {end} is now the EOS token; the tokenizer of the model has {found.eos}"
-    return TokenizerChanges(found.template, end, found.added, note)
+    template = found.template
+    if "eos_token" in template:  # Phi-3 writes it after the last turn: the text must not change
+        template = f"{{% set eos_token = {json.dumps(found.eos)} %}}{template}"
+    return TokenizerChanges(template, end, found.added, note)
 
 
 def _named_template(
