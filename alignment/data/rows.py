@@ -19,12 +19,13 @@ from alignment.data.columns import LEFT_OUT, Limits
 from alignment.data.counts import Counts, count_rows, describe, describe_loss, refuse, warnings
 from alignment.data.prepare import Prepared, Request, described_drops, prepare
 from alignment.data.sources import check_sources, data_paths
+from alignment.errors import ConfigError
 from alignment.models.chat_template import (
     TokenizerChanges,
     light_tokenizer,
     tokenizer_changes,
 )
-from alignment.models.folders import load_config, weights_place
+from alignment.models.folders import adapter_base, load_config, tokenizer_home, weights_place
 from alignment.registry import Stage
 from alignment.runs import MODEL_CONFIG, Source
 from data_tools.rendering import ModelTokenizer, Renderer
@@ -93,6 +94,7 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
     check_sources(values)  # a name that is wrong is reported before the tokenizer is read
     start = start or read_start(values)
     changes = tokenizer_changes(stage, values, start.tokenizer)
+    _check_added(values, changes)
     request = request_of(stage, values, start, changes)
     prepared = {role: prepare(given, request) for role, given in paths.items()}
     vocabulary = None if changes.added else start.vocabulary  # TRL resizes the embeddings
@@ -118,6 +120,27 @@ def request_of(
     )
 
 
+def _check_added(values: Mapping[str, Any], changes: TokenizerChanges) -> None:
+    """See that the embeddings of added tokens can be trained.
+
+    Raises:
+        ConfigError: LoRA is to train them, and input and output embeddings are one matrix.
+    """
+    if not (changes.added and values["use_peft"]):
+        return
+    config = load_config(
+        str(values["model_name_or_path"]),
+        revision=values["model_revision"],
+        trust_remote_code=values["trust_remote_code"],
+    )
+    if config.get_text_config().tie_word_embeddings:
+        raise ConfigError(
+            f"chat_template_path: {values['chat_template_path']}: its tokens are new to the model, "
+            "and TRL cannot train them with LoRA if input and output embeddings are tied",
+            "train without use_peft, or take a template whose tokens the model has",
+        )
+
+
 def read_start(values: Mapping[str, Any]) -> Start:
     """Read the tokenizer and the sizes of the model that a stage starts from.
 
@@ -127,7 +150,11 @@ def read_start(values: Mapping[str, Any]) -> Start:
     tokenizer = light_tokenizer(values)
     config = _config(values)
     text = config.get("text_config") or config
-    return Start(tokenizer, text.get("max_position_embeddings"), text.get("vocab_size"))
+    vocabulary, path = text.get("vocab_size"), str(values["model_name_or_path"])
+    if vocabulary and adapter_base(path) is not None and tokenizer_home(path) == path:
+        # the base gets embeddings for the tokens that came with the adapter
+        vocabulary = max(vocabulary, tokenizer.encoder.get_vocab_size())
+    return Start(tokenizer, text.get("max_position_embeddings"), vocabulary)
 
 
 def _config(values: Mapping[str, Any]) -> dict[str, Any]:

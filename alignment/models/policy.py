@@ -48,13 +48,16 @@ def load_causal_model(
     )
     if adapter_base(path) is None:
         return model
-    if (Path(path) / TOKENIZER_CONFIG).is_file():
-        # The stage that wrote the adapter may have added tokens, which the base has no rows for.
-        trusts = bool(options.get("trust_remote_code"))
-        size = len(load_tokenizer(path, trust_remote_code=trusts))
-        if size > model.get_input_embeddings().weight.size(0):
-            model.resize_token_embeddings(size)
+    _embed_added_tokens(model, path, trust_remote_code=bool(options.get("trust_remote_code")))
     return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
+
+
+def _embed_added_tokens(base: Any, path: str, *, trust_remote_code: bool) -> None:
+    """Give a base embeddings for the tokens that the stage which wrote an adapter added."""
+    if (Path(path) / TOKENIZER_CONFIG).is_file():
+        size = len(load_tokenizer(path, trust_remote_code=trust_remote_code))
+        if size > base.get_input_embeddings().weight.size(0):
+            base.resize_token_embeddings(size)
 
 
 def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
@@ -92,6 +95,7 @@ def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     place = weights_place(path, options.pop("revision"))
     set_seed(args.seed)  # the score head is random
     base: Any = new_classifier(place.path, revision=place.revision, **options)
+    _embed_added_tokens(base, path, trust_remote_code=bool(args.trust_remote_code))
     config = copy.deepcopy(config)
     config.task_type, config.inference_mode = "SEQ_CLS", False
     config.modules_to_save = ["score"]

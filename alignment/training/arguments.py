@@ -1,5 +1,6 @@
 """What every TRL trainer takes, loaded in one order: tokenizer, rows, model."""
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ def trainer_arguments(
         revision=model.model_revision,
         trust_remote_code=args.trust_remote_code,
     )
+    # TRL adds the tokens of chat_template_path itself, so that LoRA trains their embeddings
+    for_trainer = copy.deepcopy(tokenizer) if job.rows.changes.added else tokenizer
     job.rows.changes.make(tokenizer)
     found = from_transformers(tokenizer)
     if found.key != job.rows.renderer.tokenizer.key:
@@ -42,7 +45,7 @@ def trainer_arguments(
         "args": args,
         "train_dataset": train,
         "eval_dataset": held_out,
-        "processing_class": tokenizer,
+        "processing_class": for_trainer,
         "quantization_config": get_quantization_config(model),
         "callbacks": job.callbacks(),
     }

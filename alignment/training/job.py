@@ -87,6 +87,8 @@ class Job:
         from alignment.models.end_tokens import set_end_tokens
         from alignment.training.guard import Complete, Guard
 
+        tokenizer: Any = trainer.processing_class
+        self.rows.changes.make(tokenizer)  # TRL takes the end token of chat_template_path
         set_end_tokens(trainer)
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
         checkpoint = self.checkpoint()
