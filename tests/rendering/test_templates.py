@@ -4,11 +4,11 @@ from functools import cache
 from typing import Any
 
 import pytest
-from chat_cases import CASES, Turn, conversations, make_case_tokenizer, tag
+from chat_cases import CASES, TRL_TEMPLATES, Turn, conversations, make_case_tokenizer, tag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_tools.formats import Record
+from data_tools.formats import Record, Unusable
 from data_tools.rendering.render import Renderer
 from data_tools.rendering.tokenizer import from_transformers
 
@@ -72,3 +72,32 @@ def test_the_token_that_ends_a_turn_is_known(name: str) -> None:
     template = both(name)[1].template
     assert template is not None
     assert template.end_of_turn == CASES[name].end
+
+
+TRL_NAMES = sorted(path.stem for path in TRL_TEMPLATES.glob("*.jinja"))
+#: Their templates read content as a list of parts and show no text.
+VISION = ("idefics3", "llava_next", "smolvlm")
+CHAT: list[Turn] = [
+    {"role": "user", "content": "First question?"},
+    {"role": "assistant", "content": "First answer."},
+    {"role": "user", "content": "Second question?"},
+    {"role": "assistant", "content": "Second answer."},
+]
+
+
+@pytest.mark.parametrize("name", TRL_NAMES)
+def test_a_template_that_trl_knows_is_masked_or_refused(name: str) -> None:
+    theirs = make_case_tokenizer(CASES["chatml"])
+    theirs.chat_template = (TRL_TEMPLATES / f"{name}.jinja").read_text("utf-8")
+    renderer = Renderer(from_transformers(theirs))
+    record = Record(kind="sft", messages=CHAT)
+    if name.removesuffix("_training") in VISION:
+        with pytest.raises(Unusable, match=r"the chat template (drops|refuses)"):
+            renderer.sequences(record)
+        return
+    spoken = renderer.sequences(record)["messages"]
+    assert spoken.text == theirs.apply_chat_template(CHAT, tokenize=False)
+    assert len(spoken.loss) == 2
+    for (start, end), turn in zip(spoken.loss, CHAT[1::2], strict=True):
+        assert turn["content"] in spoken.text[start:end]
+        assert "question" not in spoken.text[start:end]
