@@ -4,14 +4,15 @@ The tiny tokenizer spends about a token a byte; a row counts as long or short by
 """
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support import prepare_rows, write_jsonl
+from support import make_tokenizer, prepare_rows, write_jsonl
 
-from alignment.data.rows import select_rows
+from alignment.data.rows import check_rows, select_rows
 from alignment.errors import ConfigError, DataError
 from alignment.models.tokenizer import load_tokenizer
 from alignment.settings.resolve import build, resolve
@@ -127,6 +128,28 @@ def test_conversations_are_counted_as_they_are_rendered(tmp_path: Path, tiny_dir
     run_stage("sft", words(tmp_path, tiny_dir, rows, "--max_length", "64"))
     found = checks(tmp_path)["train"]
     assert (found["rows"], found["kept"], found["cut"], found["no_loss"]) == (3, 2, 2, 1)
+
+
+@pytest.mark.parametrize(
+    ("more", "share"),
+    [([], "assistant 50%"), (["--loss_on", "all"], "assistant 50%")],
+    ids=["assistant", "all"],
+)
+def test_the_share_of_tokens_with_loss_is_one_line_by_role(
+    more: list[str], share: str, tmp_path: Path, tiny_dir: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ask: dict[str, Any] = {"role": "user", "content": "say"}
+    reply: dict[str, Any] = {"role": "assistant", "content": "one two"}
+    turns = [ask, {**reply, "weight": 0}, ask, reply]
+    data = write_jsonl(tmp_path / "chats.jsonl", [{"messages": turns}] * 4)
+    check_rows(*prepare_rows("sft", tiny_dir, [data], *more))
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "carry loss" in line]
+    text = str(make_tokenizer().apply_chat_template(turns, tokenize=False))
+    total = 4 * len(make_tokenizer()(text)["input_ids"])
+    assert re.fullmatch(rf"train: \d+% of {total} tokens carry loss \(.*\)", line)
+    assert share in line
+    other = "100%" if more else "0%"
+    assert f"template {other}, user {other}" in line
 
 
 @pytest.mark.parametrize(

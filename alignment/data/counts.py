@@ -109,7 +109,9 @@ def describe_loss(by_role: Mapping[str, int], learned: int, *, everything: bool)
     total = sum(by_role.values())
     shares = []
     for role, number in sorted(by_role.items()):
-        carrying = number if everything else learned if role in ("assistant", "text") else 0
+        carrying = number if everything else 0
+        if role in ("assistant", "text"):  # all that carries none is in turns of weight 0
+            carrying = number - (total - learned) if everything else learned
         if number > 0:
             shares.append(f"{role} {min(carrying, number) / number:.0%}")
     return f"{learned / max(total, 1):.0%} of {total:,} tokens carry loss ({', '.join(shares)})"

@@ -211,7 +211,8 @@ class Renderer:
                 spans[len(turns) - 1] = spans[len(turns) - 1][0], len(text)
         parts = _parts(text, turns, spans)
         if self.loss_on == "all":
-            return Spoken(text, ((0, len(text)),), begins, parts)
+            silent = [spans[i] for i in sorted(spans) if not carries_loss(turns[i])]
+            return Spoken(text, _without(silent, len(text)), begins, parts)
         learned = [i for i in spans if carries_loss(turns[i])]
         if self.loss_on == "last":
             learned = [i for i in learned if i == max(spans)]
@@ -239,6 +240,12 @@ class Renderer:
     def _ended(self, text: str) -> str:
         eos = self.tokenizer.eos
         return text if text.endswith(eos) else text + eos
+
+
+def _without(silent: Sequence[Span], length: int) -> tuple[Span, ...]:
+    """A text of some length without some spans of it, given in order."""
+    edges = [0, *(edge for span in silent for edge in span), length]
+    return tuple(span for span in zip(edges[::2], edges[1::2], strict=True) if span[0] < span[1])
 
 
 def _given(record: Record | None) -> dict[str, Any]:

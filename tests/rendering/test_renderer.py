@@ -117,6 +117,9 @@ def test_a_turn_may_carry_no_loss(key: dict[str, Any], loss_on: Any) -> None:
         for turns in (first, last)
     ]
     assert found[0] == ["Hello!<|im_end|>"]
+    everything = renderer(loss_on="all").sequences(Record(kind="sft", messages=first))["messages"]
+    assert "四。<|im_end|>" not in "".join(learned(everything))
+    assert len("".join(learned(everything))) == len(everything.text) - len("四。<|im_end|>")
     assert found[1] == ([] if loss_on == "last" else ["四。<|im_end|>"])
     kept = [*TURNS[:4], {**TURNS[4], "weight": 1, "loss": None}]
     assert learned(ours.sequences(Record(kind="sft", messages=kept))["messages"])[-1:] == [
