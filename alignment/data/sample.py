@@ -55,7 +55,7 @@ def sample_stage(stage: Stage, values: Mapping[str, Any], start: Start, count: i
         [limits.tokens or 0 if limits.is_over(length) else length for length in kept],
         len(found),
         round(used * len(kept) / len(found)),
-        replace(start, tokenizer=request.renderer.tokenizer),
+        replace(start, tokenizer=request.renderer.tokenizer, vocabulary=limits.vocabulary),
     )
 
 

@@ -11,7 +11,10 @@ from support import make_tokenizer, prepare_rows, write_jsonl
 from transformers import AutoTokenizer, LlamaForCausalLM
 
 from alignment.data.load import load_datasets
+from alignment.data.rows import prepare_stage, read_start
+from alignment.data.sample import sample_stage
 from alignment.errors import ConfigError
+from alignment.registry import STAGES
 from alignment.runs.files import ADAPTER_CONFIG, CHAT_TEMPLATE, MODEL_CONFIG, TOKENIZER_CONFIG
 from alignment.training.run import main, run_stage
 
@@ -186,6 +189,21 @@ def test_a_template_with_tokens_of_its_own_adds_them_to_the_model(model: Path, o
     assert saved.convert_tokens_to_ids("<|turn|>") < config["vocab_size"]
     assert saved.eos_token_id in config["eos_token_id"]
     assert texts(out, CHATS[:1]) == ["user:q<|turn|>assistant:a<|turn|>"]
+
+
+@pytest.mark.parametrize("kind", ["rows", "sample"])
+def test_what_follows_a_stage_that_adds_tokens_reads_rows_with_them(
+    kind: str, model: Path, other: Path
+) -> None:
+    data = write_jsonl(model.parent / "rows.jsonl", CHATS)
+    rows, values = prepare_rows("sft", model, [data], "--chat_template_path", str(other))
+    start = rows.start
+    if kind == "sample":
+        start = sample_stage(rows.stage, values, read_start(values), 4).start
+    _, values = prepare_rows("sft", model, [data])
+    after = prepare_stage(STAGES["sft"], values, start)
+    assert after.renderer.tokenizer.eos == "<|turn|>"
+    assert after.by_role["train"].entry.about["rows"] == len(CHATS)
 
 
 @pytest.mark.filterwarnings("ignore:Setting `save_embedding_layers` to `True`:UserWarning")
