@@ -18,11 +18,11 @@ from alignment.models.folders import (
     adapter_base,
     check_reward_model,
     load_config,
-    max_positions,
     read_adapter,
     tokenizer_place,
     weights_place,
 )
+from alignment.models.limits import max_positions
 from alignment.models.merge import merge
 from alignment.models.policy import load_causal_model, load_policy, load_reward_policy
 from alignment.models.tokenizer import has_chat_template, load_tokenizer

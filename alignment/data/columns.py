@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.registry import Stage
-from data_tools.formats import Unusable
 from data_tools.rendering import Tokens
 from data_tools.shapes import Served
 
@@ -92,9 +91,8 @@ def encode(stage: Stage, served: Served, sides: Sequence[Tokens], limits: Limits
     Raises:
         Unusable: If the model has no embedding for one of its tokens; `no_embedding`.
     """
-    if limits.vocabulary is not None:
-        for side in sides:
-            _check_vocabulary(side, limits.vocabulary)
+    for side in sides:
+        side.check_embeddings(limits.vocabulary)
     return COLUMNS[stage.kind](stage, served, sides, limits)
 
 
@@ -193,15 +191,3 @@ def _common(ids: Ids, others: Ids, limit: int) -> int:
         return limit
     pairs: Iterator[tuple[int, tuple[int, int]]] = enumerate(zip(ids, others, strict=False))
     return next(i for i, (one, other) in pairs if one != other)
-
-
-def _check_vocabulary(side: Tokens, vocabulary: int) -> None:
-    largest = max(side.ids, default=0)
-    if largest >= vocabulary:
-        at = side.ids.index(largest)
-        raise Unusable(
-            "no_embedding",
-            f"the tokenizer makes {side.encoding.tokens[at]!r} token {largest}, and the model has "
-            f"{vocabulary} embeddings",
-            "use the model's own tokenizer, or resize its embeddings first",
-        )

@@ -62,8 +62,12 @@ def count_rows(
     *,
     limit: int | None,
     positions: int | None = None,
+    splits: bool = False,
 ) -> Counts:
-    """Count the fates of rows, `(N,)`, and find the longest, `(N,)` tokens."""
+    """Count the fates of rows, `(N,)`, and find the longest, `(N,)` tokens.
+
+    If packing splits rows, they are read in blocks of `limit` tokens.
+    """
 
     def number(fate: Fate) -> int:
         return int(np.count_nonzero(fates & fate))
@@ -71,6 +75,8 @@ def count_rows(
     kept = (fates & LEFT_OUT) == 0
     too_long = np.flatnonzero(fates & Fate.TOO_LONG)
     used = lengths if limit is None else np.minimum(lengths, limit)
+    if splits and limit is not None:
+        used = np.full_like(lengths, min(limit, int(lengths.sum())))
     return Counts(
         limit=limit,
         rows=len(fates),
@@ -117,14 +123,27 @@ def describe_loss(by_role: Mapping[str, int], learned: int, *, everything: bool)
     return f"{learned / max(total, 1):.0%} of {total:,} tokens carry loss ({', '.join(shares)})"
 
 
-def refuse(stage: Stage, name: str, counts: Counts, *, values: Mapping[str, Any]) -> None:
+def refuse(
+    stage: Stage,
+    name: str,
+    counts: Counts,
+    *,
+    values: Mapping[str, Any],
+    positions: int | None = None,
+) -> None:
     """Stop if training could only waste time.
 
     Raises:
-        DataError: nothing is left to learn from, or a prompt leaves no room for an answer and
-            ``on_bad_row`` is raise.
+        DataError: nothing is left to learn from, a row is longer than what the model can read, or
+            a prompt leaves no room for an answer and ``on_bad_row`` is raise.
     """
     drops = values["on_bad_row"] == "drop"
+    if counts.beyond_positions:
+        raise DataError(
+            f"{name} data: {counts.beyond_positions:,} of {counts.rows:,} rows have more tokens "
+            f"than the model has positions ({positions:,}); the longest has {counts.longest:,}",
+            f"set max_length: {positions}, or scale the model's positions in its config.json",
+        )
     if stage.long_rows == "refuse" and counts.too_long and not drops:
         raise DataError(
             f"{name} data: {counts.too_long} of {counts.rows} prompts leave no room for "
@@ -147,7 +166,7 @@ def refuse(stage: Stage, name: str, counts: Counts, *, values: Mapping[str, Any]
 
 
 def warnings(stage: Stage, name: str, counts: Counts) -> Iterator[str]:
-    """Lines about rows that are lost, or longer than the model can place."""
+    """Lines about rows that are lost."""
     over = counts.cut + counts.too_long
     if over > _MANY * counts.rows:
         what = "left out" if counts.too_long else "cut"
@@ -157,9 +176,4 @@ def warnings(stage: Stage, name: str, counts: Counts) -> Iterator[str]:
         yield (
             f"warning: {over / counts.rows:.1%} of the {name} rows are {what} at {limit}; the "
             f"longest has {counts.longest} tokens"
-        )
-    if counts.beyond_positions:
-        yield (
-            f"warning: {counts.beyond_positions:,} {name} rows have more tokens than the model has "
-            "positions; lower max_length"
         )

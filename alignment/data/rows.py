@@ -25,7 +25,8 @@ from alignment.models.chat_template import (
     light_tokenizer,
     tokenizer_changes,
 )
-from alignment.models.folders import adapter_base, load_config, tokenizer_home, weights_place
+from alignment.models.folders import load_config, weights_place
+from alignment.models.limits import embeddings_in, positions_in
 from alignment.registry import Stage
 from alignment.runs import MODEL_CONFIG, Source
 from data_tools.rendering import ModelTokenizer, Renderer
@@ -150,11 +151,8 @@ def read_start(values: Mapping[str, Any]) -> Start:
     tokenizer = light_tokenizer(values)
     config = _config(values)
     text = config.get("text_config") or config
-    vocabulary, path = text.get("vocab_size"), str(values["model_name_or_path"])
-    if vocabulary and adapter_base(path) is not None and tokenizer_home(path) == path:
-        # the base gets embeddings for the tokens that came with the adapter
-        vocabulary = max(vocabulary, tokenizer.encoder.get_vocab_size())
-    return Start(tokenizer, text.get("max_position_embeddings"), vocabulary)
+    path, tokens = str(values["model_name_or_path"]), tokenizer.encoder.get_vocab_size()
+    return Start(tokenizer, positions_in(text), embeddings_in(text, path, tokens=tokens))
 
 
 def _config(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,6 +243,7 @@ def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
             read_column(prepared.entry.rows, LENGTH)[selection.chosen],
             limit=rows.request.limits.tokens,
             positions=None if rows.stage.samples else rows.start.positions,
+            splits=rows.request.limits.splits,
         )
         name = {"train": "train", "eval": "held out"}[role]
         found[role] = counts
@@ -254,7 +253,7 @@ def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
             click.echo(
                 f"{name}: {describe_loss(prepared.tokens, prepared.learned, everything=everything)}"
             )
-        refuse(rows.stage, name, counts, values=values)
+        refuse(rows.stage, name, counts, values=values, positions=rows.start.positions)
         for line in (
             *warnings(rows.stage, name, counts),
             *_left_out(rows, name, prepared, selection),

@@ -4,6 +4,7 @@ Shapes: B rows of a batch, P longest prompt in it, T longest response.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,22 +39,44 @@ class Sampling:
 
 
 def encode_prompts(
-    tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Prompt], *, name: str
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Prompt],
+    *,
+    name: str,
+    embeddings: int | None = None,
 ) -> list[list[int]]:
     """Token ids of each prompt: messages through the chat template, strings as they are.
 
+    Args:
+        tokenizer: The model's.
+        prompts: Messages or strings.
+        name: The model, in messages of errors.
+        embeddings: How many token ids the model can read; None: not known.
+
     Raises:
         ConfigError: A prompt has messages and the tokenizer of model `name` has no chat template.
-        DataError: The chat template rejects a prompt; the message counts prompts from 1.
+        DataError: The chat template rejects a prompt, or the model has no embedding for one of its
+            tokens; the message counts prompts from 1.
     """
     renderer = Renderer(from_transformers(tokenizer), as_chat=False)
     spoken = []
     for row, prompt in enumerate(prompts, start=1):
-        try:
+        with _named(row, name):
             spoken.append(renderer.prompt(prompt))
-        except Unusable as error:
-            raise DataError(f"prompt {row}: model {name!r}: {error.reason}", error.remedy) from None
-    return [tokens.ids for tokens in renderer.encode(spoken)]
+    found = renderer.encode(spoken)
+    for row, tokens in enumerate(found, start=1):
+        with _named(row, name):
+            tokens.check_embeddings(embeddings)
+    return [tokens.ids for tokens in found]
+
+
+@contextmanager
+def _named(row: int, model: str) -> Iterator[None]:
+    """Name the prompt and the model in what makes a prompt unusable."""
+    try:
+        yield
+    except Unusable as error:
+        raise DataError(f"prompt {row}: model {model!r}: {error.reason}", error.remedy) from None
 
 
 def check_context(

@@ -22,8 +22,9 @@ from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
-from alignment.models.folders import load_config, max_positions
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import load_config
+from alignment.models.limits import embedding_count, max_positions
+from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
 
@@ -32,7 +33,7 @@ Advance = Callable[[int], None]
 
 def measure(plan: Plan) -> Evaluation:
     """Execute a checked plan."""
-    tokenizers = {model.name: load_tokenizer(model.path) for model in plan.models}
+    tokenizers = {model.name: load_padding_tokenizer(model.path) for model in plan.models}
     encoded = {model.name: _encode(model, tokenizers[model.name], plan) for model in plan.models}
     with counting_progress() as progress:
         measured = _answers(plan, tokenizers, encoded, progress)
@@ -62,7 +63,8 @@ def measure(plan: Plan) -> Evaluation:
 
 
 def _encode(model: NamedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[list[int]]:
-    ids = generation.encode_prompts(tokenizer, plan.prompts, name=model.name)
+    embeddings = embedding_count(model.path, tokens=len(tokenizer))
+    ids = generation.encode_prompts(tokenizer, plan.prompts, name=model.name, embeddings=embeddings)
     context = max_positions(load_config(model.path))
     generation.check_context(ids, plan.options.max_new_tokens, context=context, name=model.name)
     return ids
@@ -128,7 +130,7 @@ def _with_rewards(
 ) -> dict[str, Measured]:
     if plan.reward_model is None:
         return measured
-    tokenizer = load_tokenizer(plan.models[0].path)
+    tokenizer = load_padding_tokenizer(plan.models[0].path)
     scorer = load_scorer(plan.reward_model, policy_tokenizer=tokenizer)
     scorer.batch_size = plan.options.batch_size
     found = {}

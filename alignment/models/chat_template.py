@@ -55,6 +55,8 @@ class TokenizerChanges:
         tokenizer.add_tokens(list(self.added))
         if self.eos and tokenizer.eos_token != self.eos:
             tokenizer.eos_token = self.eos
+        if tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.eos_token
 
 
 def light_tokenizer(values: Mapping[str, Any]) -> ModelTokenizer:

@@ -2,14 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from alignment.errors import ConfigError
 from alignment.runs import (
     ADAPTER_CONFIG,
     MODEL_CONFIG,
     TOKENIZER_CONFIG,
-    Run,
     checkpoints,
     holds_weights,
     load_run,
@@ -160,12 +159,6 @@ def load_config(
     return config
 
 
-def max_positions(config: "PreTrainedConfig") -> int | None:
-    """The longest text in tokens that a model can read; None if its config does not say."""
-    positions = config.get_text_config().to_dict().get("max_position_embeddings")
-    return None if positions is None else int(positions)
-
-
 def hub_commit(name: str) -> str | None:
     """The commit of a hub model that was loaded; None for a folder.
 
@@ -190,14 +183,3 @@ def _is_on_hub(name: str) -> bool:
         return not constants.HF_HUB_OFFLINE and file_exists(name, MODEL_CONFIG)
     except (HFValidationError, HfHubHTTPError, OSError):
         return False
-
-
-def prompt_budget(run: Run, args: Any) -> int | None:
-    """The tokens of a prompt of ppo that leave room for a response within the model's positions."""
-    config = load_config(
-        run.parents["model"].path,
-        revision=run.settings.get("model_revision", {"value": DEFAULT_REVISION})["value"],
-        trust_remote_code=args.trust_remote_code,
-    )
-    positions = max_positions(config)
-    return None if positions is None else positions - int(args.max_completion_length)

@@ -7,6 +7,7 @@ import torch
 
 from alignment.errors import ConfigError
 from alignment.models.classifier import load_adapter_classifier
+from alignment.models.end_tokens import set_end_tokens
 from alignment.models.folders import read_adapter
 from alignment.models.policy import load_causal_model
 from alignment.models.tokenizer import load_tokenizer
@@ -43,6 +44,7 @@ def merge(folder: Path, output_dir: Path, *, overwrite: bool = False) -> float:
             f"{folder}: merging changes the logits by {change:.3g} of their size",
             "merge into a base of higher precision",
         )
+    set_end_tokens(merged, tokenizer)  # the adapter was trained with this tokenizer, not its base
     merged.save_pretrained(output_dir)
     tokenizer.save_pretrained(output_dir)
     return change

@@ -44,6 +44,24 @@ def load_tokenizer(
     return tokenizer
 
 
+def load_padding_tokenizer(
+    path: str, *, trust_remote_code: bool = False
+) -> "PreTrainedTokenizerBase":
+    """Load the tokenizer of a model that reads batches as it is: without a token to pad, it cannot.
+
+    Raises:
+        ConfigError: There is none, it names neither a padding nor an EOS token, or the hub cannot
+            be reached.
+    """
+    tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+    if tokenizer.pad_token is None:
+        raise ConfigError(
+            f"{path}: the tokenizer has no pad token and no end token, so batches cannot be padded",
+            f"set eos_token in its {TOKENIZER_CONFIG}",
+        )
+    return tokenizer
+
+
 def has_chat_template(path: str) -> bool:
     """Whether the tokenizer of a model has a chat template, from its files if it is in a folder."""
     home = tokenizer_home(path)

@@ -8,6 +8,7 @@ from datasets import Dataset
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
+from alignment.models.limits import max_positions
 from data_tools.rendering import Renderer, from_transformers
 
 #: More bytes than what a chat template adds around a message or two.
@@ -51,7 +52,7 @@ class Prompts:
             raise DataError(
                 f"the rows have no column `prompt` (they have {', '.join(dataset.column_names)})"
             )
-        limit = model.config.get_text_config().to_dict().get("max_position_embeddings")
+        limit = max_positions(model.config)
         if limit is None:
             return
         budget = limit - max_completion_length

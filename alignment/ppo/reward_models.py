@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from trl.models import prepare_deepspeed
 
 from alignment.errors import DataError
-from alignment.models.folders import max_positions
+from alignment.models.limits import max_positions
 from alignment.ppo.adapters import active_adapter, add_saved_adapter, evaluating
 from alignment.ppo.reward_functions import Reward, ScoreStats, check_scores
 from data_tools.formats.record import Record, Unusable
@@ -52,6 +52,7 @@ class ModelReward(Reward):
         self.stats = stats
         self.batch_size = batch_size
         self.max_length = _UNLIMITED
+        self.vocabulary: int | None = None
         self.device = torch.device("cpu")
         self._has_warned = False
         self.model: nn.Module | None = None
@@ -68,7 +69,12 @@ class ModelReward(Reward):
     def _take(self, classifier: PreTrainedModel) -> None:
         classifier.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self._classifier = classifier.eval().requires_grad_(False)
-        self.max_length = max_positions(classifier.config) or _UNLIMITED
+        self._limit(classifier.config)
+
+    def _limit(self, config: PreTrainedConfig) -> None:
+        """Take from a model's config how long a text and which token ids it can read."""
+        self.max_length = max_positions(config) or _UNLIMITED
+        self.vocabulary = config.get_text_config().vocab_size
 
     def place(self, accelerator: Any) -> None:
         """Move the model to the device, or wrap it in DeepSpeed or FSDP as TRL does."""
@@ -108,9 +114,11 @@ class ModelReward(Reward):
     def _token_ids(self, prompt: Any, completion: Any) -> list[int]:
         try:
             spoken = self._renderer.answer(Record("sft"), prompt, completion)
+            (tokens,) = self._renderer.encode([spoken])
+            tokens.check_embeddings(self.vocabulary)
         except Unusable as error:
             raise DataError(f"reward {self.__name__}: {error.reason}", error.remedy) from error
-        ids = self._renderer.encode([spoken])[0].ids
+        ids = tokens.ids
         if len(ids) > self.max_length and not self._has_warned:
             self._has_warned = True
             logger.warning(
@@ -173,7 +181,7 @@ class AdapterReward(ModelReward):
         head = nn.Linear(weight.size(1), 1, bias=bias is not None)
         head.load_state_dict({"weight": weight} | ({} if bias is None else {"bias": bias}))
         head.requires_grad_(False)
-        self.max_length = max_positions(config) or _UNLIMITED
+        self._limit(config)
         self._shared = (model, name, head)
         logger.info("reward %s shares the policy's base", self.__name__)
         return True

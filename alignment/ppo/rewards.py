@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from alignment.errors import ConfigError
 from alignment.models.classifier import check_classifier, load_classifier
 from alignment.models.folders import adapter_base
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats
 from alignment.ppo.reward_http import HttpReward
 from alignment.ppo.reward_models import AdapterReward, ModelReward
@@ -89,7 +89,7 @@ def load_reward_model(
     folder = Path(path)
     try:
         check_classifier(path, trust_remote_code=trust_remote_code)
-        tokenizer = load_tokenizer(path, trust_remote_code=trust_remote_code)
+        tokenizer = load_padding_tokenizer(path, trust_remote_code=trust_remote_code)
         keys: dict[str, Any] = {
             "name": folder.name,
             "chat_template": tokenizer.chat_template or policy_tokenizer.chat_template,

@@ -17,8 +17,9 @@ from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
-from alignment.models.folders import hub_commit, load_config, max_positions
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import hub_commit, load_config
+from alignment.models.limits import embedding_count, max_positions
+from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
 from alignment.reject.output import Account, write_output
@@ -48,9 +49,14 @@ def work(plan: Plan) -> Account | None:
     """
     with _together() as wait:
         plan = _identified(plan)
-        tokenizer = load_tokenizer(plan.model)
+        tokenizer = load_padding_tokenizer(plan.model)
         asked = [_asked(item.prompt, as_chat=plan.as_chat) for item in plan.items]
-        prompt_ids = encode_prompts(tokenizer, asked, name=plan.model)
+        prompt_ids = encode_prompts(
+            tokenizer,
+            asked,
+            name=plan.model,
+            embeddings=embedding_count(plan.model, tokens=len(tokenizer)),
+        )
         batches = _plan_batches(plan, prompt_ids)
         if rank() == 0:
             _make_room(plan)

@@ -89,7 +89,7 @@ class Job:
 
         tokenizer: Any = trainer.processing_class
         self.rows.changes.make(tokenizer)  # TRL takes the end token of chat_template_path
-        set_end_tokens(trainer)
+        set_end_tokens(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
         checkpoint = self.checkpoint()
         with disk_errors_in_words(self.folder), guard.watching(trainer):

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from tokenizers import Encoding
 
 from alignment.errors import ConfigError
-from data_tools.formats import Message, Record, Text, as_messages
+from data_tools.formats import Message, Record, Text, Unusable, as_messages
 from data_tools.rendering.conversation import ChatTemplate, Span, carries_loss, check_reserved
 from data_tools.rendering.tokenizer import ModelTokenizer
 
@@ -73,6 +73,22 @@ class Tokens(NamedTuple):
         for first, last in self.loss:
             found[first:last] = [True] * (last - first)
         return found[start:]
+
+    def check_embeddings(self, count: int | None) -> None:
+        """See that a model with `count` embeddings has one for each token; None: unknown.
+
+        Raises:
+            Unusable: If it has not; `no_embedding`.
+        """
+        largest = max(self.ids, default=0)
+        if count is not None and largest >= count:
+            token = self.encoding.tokens[self.ids.index(largest)]
+            raise Unusable(
+                "no_embedding",
+                f"the tokenizer makes {token!r} token {largest}, and the model has {count} "
+                "embeddings",
+                "use the model's own tokenizer, or resize its embeddings first",
+            )
 
 
 class Renderer:
