@@ -226,6 +226,9 @@ def init_model_command(
 @click.option("--overwrite", is_flag=True, help="Write into a FOLDER that is not empty.")
 def merge_command(adapter: Path, folder: Path, overwrite: bool) -> None:
     """Merge ADAPTER into its base, write the model to FOLDER and check that it answers the same."""
+    from alignment.models.imports import import_heavy
+
+    import_heavy("alignment.models.merge")
     from alignment.models.merge import merge
 
     change = merge(adapter, folder, overwrite=overwrite)

@@ -15,6 +15,7 @@ from alignment.evaluate.records import (
     load_evaluation,
     save_evaluation,
 )
+from alignment.models.imports import import_heavy
 
 __all__ = [
     "Answer",
@@ -68,6 +69,7 @@ def evaluate(
         reference=reference,
         options=options or Options(),
     )
+    import_heavy("alignment.evaluate.measure")
     from alignment.evaluate.measure import measure  # imports torch, so only after all checks
 
     evaluation = measure(plan)

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from alignment.errors import ConfigError
+from alignment.models.imports import import_heavy
 
 
 class _Command(click.Command):
@@ -67,6 +68,7 @@ def plan(
         plans = read_request(argv, stage=stage, overrides=overrides, options=options)
         if given["device"] is None and any(found.launch.gpus > 1 for found in plans):
             machine = describe_machine(**{**given, "device": "gpu"})
+        import_heavy("alignment.plan.report")
         from alignment.plan.report import report_stage  # loads torch, mistakes are found without
         from alignment.plan.table import as_text, as_values
 

@@ -13,6 +13,7 @@ import click
 
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError
+from alignment.models.imports import import_heavy
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
@@ -75,6 +76,7 @@ def _run(stage: str, job: Job) -> None:
         return
     _quieten()
     with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
+        import_heavy("alignment.training.trainers")
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
         delete_previous_runs(job.folder)
