@@ -15,7 +15,6 @@ from alignment.evaluate.records import (
     load_evaluation,
     save_evaluation,
 )
-from alignment.models.imports import import_heavy
 
 __all__ = [
     "Answer",
@@ -69,6 +68,8 @@ def evaluate(
         reference=reference,
         options=options or Options(),
     )
+    from alignment.models.imports import import_heavy
+
     import_heavy("alignment.evaluate.measure")
     from alignment.evaluate.measure import measure  # imports torch, so only after all checks
 

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from alignment.errors import ConfigError
-from alignment.models.imports import import_heavy
 
 
 class _Command(click.Command):
@@ -68,6 +67,8 @@ def plan(
         plans = read_request(argv, stage=stage, overrides=overrides, options=options)
         if given["device"] is None and any(found.launch.gpus > 1 for found in plans):
             machine = describe_machine(**{**given, "device": "gpu"})
+        from alignment.models.imports import import_heavy
+
         import_heavy("alignment.plan.report")
         from alignment.plan.report import report_stage  # loads torch, mistakes are found without
         from alignment.plan.table import as_text, as_values

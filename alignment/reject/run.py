@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from alignment.models.imports import import_heavy
 from alignment.processes import is_main
 from alignment.reject.output import Account
 from alignment.reject.plan import Options, make_plan
@@ -56,6 +55,8 @@ def reject(
                 return None
             plan.parts.delete()  # an earlier run may have been killed just before this step
             return plan.finished
+        from alignment.models.imports import import_heavy
+
         import_heavy("alignment.reject.work")
         from alignment.reject.work import work  # imports torch, so only after all checks
 
