@@ -1,25 +1,29 @@
 """The `align data` commands. Each imports what it needs when it runs, to keep `--help` fast."""
 
 import contextlib
-import functools
 import gc
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from alignment.errors import AlignError, DataError
+from data_tools.options import (
+    FILE,
+    alone,
+    encoding_option,
+    fail_on,
+    model_options,
+    needed,
+    pairing_options,
+)
 
 if TYPE_CHECKING:
     from data_tools.convert.output import Summary
 
-FILE = click.Path(path_type=Path)
-# written out again here, since the table in formats/pairing.py is too slow to import for help;
-# a test compares the two
-POLICIES = ("best-vs-worst", "all-pairs", "adjacent", "best-vs-rest", "best-vs-random")
 FORMAT_HELP = "Format of all rows. Default: detected for each row."
-Command: TypeAlias = Callable[..., None]
+OUTPUT_HELP = "The file to write: .jsonl, .json, .parquet, .csv or .tsv; - for standard output."
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
 
 
@@ -47,82 +51,6 @@ def _rarely_collected() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
-def _pairing_options(policy: str, most: int) -> Callable[[Command], Command]:
-    """Add the options by which ranked and scored answers become pairs."""
-    options = (
-        click.option(
-            "--pairing",
-            type=click.Choice(POLICIES),
-            default=policy,
-            show_default=True,
-            help="How ranked or scored answers become pairs.",
-        ),
-        click.option(
-            "--max-pairs",
-            type=click.IntRange(1),
-            default=most,
-            show_default=True,
-            help="Most pairs per prompt with all-pairs.",
-        ),
-        click.option("--min-margin", type=float, default=0.0, help="Least difference of scores."),
-        click.option(
-            "--seed", type=int, default=0, show_default=True, help="Random seed of best-vs-random."
-        ),
-    )
-    return lambda command: functools.reduce(
-        lambda made, option: option(made), reversed(options), command
-    )
-
-
-def _known_codes(_ctx: click.Context, _option: click.Parameter, names: tuple[str, ...]) -> Any:
-    """Reject unknown codes before the work starts, not after it."""
-    from data_tools.checks import known
-
-    known(names)
-    return names
-
-
-_fail_on = click.option(
-    "--fail-on",
-    multiple=True,
-    callback=_known_codes,
-    help="Also fail on this code, or from this severity on: warn, info. Repeatable.",
-)
-
-
-def _given(name: str) -> bool:
-    """Whether the user gave an option of the running command."""
-    source = click.get_current_context().get_parameter_source(name)
-    return source is click.core.ParameterSource.COMMANDLINE
-
-
-def _needed(option: str, other: str) -> None:
-    """Reject an option that has no effect without another one.
-
-    Raises:
-        click.UsageError: If it is given without the other.
-    """
-    if _given(option) and not _given(other):
-        raise click.UsageError(f"{_spelt(option)} has no effect without {_spelt(other)}")
-
-
-def _alone(option: str, options: Iterable[str], allowed: set[str]) -> None:
-    """Reject options that another one makes useless.
-
-    Raises:
-        click.UsageError: If any but those in `allowed` is given.
-    """
-    for name in options:
-        if name not in allowed and _given(name):
-            raise click.UsageError(
-                f"{_spelt(name)} has no effect with {_spelt(option)}: leave it out"
-            )
-
-
-def _spelt(option: str) -> str:
-    return f"--{option.replace('_', '-')}"
-
-
 def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
     """Exit with 1 and print the codes that fail, if there are any."""
     from data_tools.checks import failing
@@ -132,35 +60,6 @@ def _exit_on(found: Iterable[str], fail_on: tuple[str, ...]) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _model_options(what: str) -> Callable[[Command], Command]:
-    """The options that decide which tokens a row becomes, and which of them carry loss."""
-    options = (
-        click.option("--tokenizer", type=FILE, help=what),
-        click.option(
-            "--max-length",
-            type=click.IntRange(1),
-            default=1024,
-            show_default=True,
-            help="In tokens.",
-        ),
-        click.option(
-            "--as-chat/--plain",
-            default=None,
-            help="Text as chat messages. Default: as in training, if there is a template.",
-        ),
-        click.option(
-            "--loss-on",
-            type=click.Choice(["assistant", "last", "all"]),
-            default="assistant",
-            show_default=True,
-            help="Which turns carry loss, as the key loss_on of the stages.",
-        ),
-    )
-    return lambda command: functools.reduce(
-        lambda made, option: option(made), reversed(options), command
-    )
-
-
 @click.group(cls=DataGroup, context_settings={"help_option_names": ["-h", "--help"]})
 def data() -> None:
     """Convert, check, measure and split preference data."""
@@ -168,8 +67,9 @@ def data() -> None:
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("-o", "--output", type=FILE, required=True, help="The JSON lines file to write.")
+@click.option("-o", "--output", type=FILE, required=True, help=OUTPUT_HELP)
 @click.option("--format", default="", help=FORMAT_HELP)
+@encoding_option
 @click.option(
     "--to",
     type=click.Choice(SHAPES),
@@ -177,7 +77,7 @@ def data() -> None:
     show_default=True,
     help="Shape of the output; auto keeps all of the first record.",
 )
-@_pairing_options("best-vs-worst", 16)
+@pairing_options("best-vs-worst", 16)
 @click.option(
     "--on-error",
     type=click.Choice(["fail", "drop"]),
@@ -205,18 +105,22 @@ def data() -> None:
     "--decode-backslash-n", is_flag=True, help="Turn literal \\n into newlines, huozi only."
 )
 def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
-    """Convert SOURCES (files, folders, hub names) of any known format into one shape."""
+    """Convert SOURCES (files, folders, hub names, - for standard input) into one shape."""
     from data_tools.convert.repairs import Repairs
     from data_tools.convert.run import convert
     from data_tools.convert.writer import Conversion
     from data_tools.formats import Pairing
 
-    _needed("defect", "preset")
+    needed("defect", "preset")
     if options["preset"]:
         from data_tools.convert.chatlm import merge
 
-        _alone("preset", options, {"preset", "defect"})
-        _report(merge(sources, output, defects=frozenset(options["defect"])))
+        alone("preset", options, {"preset", "defect", "encoding"})
+        _report(
+            merge(
+                sources, output, defects=frozenset(options["defect"]), encoding=options["encoding"]
+            )
+        )
         return
     pairing = Pairing(
         options["pairing"], options["max_pairs"], options["min_margin"], options["seed"]
@@ -228,6 +132,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
         drop=options["on_error"] == "drop",
         merge_splits=options["merge_splits"],
         num_proc=options["num_proc"],
+        encoding=options["encoding"],
     )
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]
@@ -242,7 +147,8 @@ def _report(summaries: "list[Summary]") -> None:
         DataError: If no row was written.
     """
     for summary in summaries:
-        click.echo(str(summary))
+        # standard output is for the rows, if they go there
+        click.echo(str(summary), err=str(summary.output) == "-")
     if not any(summary.rows_out for summary in summaries):
         rows = sum(summary.rows_in for summary in summaries)
         message = f"{summaries[0].output}: none of {rows:,} rows was written"
@@ -252,18 +158,19 @@ def _report(summaries: "list[Summary]") -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
-@_pairing_options("all-pairs", 1000)
-@_model_options("Folder of a model; adds the truncation checks.")
-@_fail_on
+@encoding_option
+@pairing_options("all-pairs", 1000)
+@model_options("Folder of a model; adds the truncation checks.")
+@fail_on
 @click.option("--report", type=FILE, help="Write the whole report as JSON.")
 @click.option("--findings", type=FILE, help="Write all findings as JSON lines.")
 def validate(sources: tuple[str, ...], **options: Any) -> None:
     """Check SOURCES; exit with 1 on errors, or on what --fail-on names."""
     from data_tools.report import print_report, run_validate
 
-    _needed("max_length", "tokenizer")
-    _needed("as_chat", "tokenizer")
-    _needed("loss_on", "tokenizer")
+    needed("max_length", "tokenizer")
+    needed("as_chat", "tokenizer")
+    needed("loss_on", "tokenizer")
     report = run_validate(sources, options)
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
@@ -272,17 +179,18 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("--format", default="", help=FORMAT_HELP)
-@_pairing_options("best-vs-worst", 16)
-@_model_options("Folder of a model; adds lengths in tokens.")
+@encoding_option
+@pairing_options("best-vs-worst", 16)
+@model_options("Folder of a model; adds lengths in tokens.")
 @click.option("--page", type=FILE, help="Write a page with charts as one HTML file.")
 @click.option("--report", type=FILE, help="Write the numbers as JSON.")
 def stats(sources: tuple[str, ...], **options: Any) -> None:
     """Show lengths, length bias, margins, languages, repeats and truncation of SOURCES."""
     from data_tools.report import run_stats
 
-    _needed("max_length", "tokenizer")
-    _needed("as_chat", "tokenizer")
-    _needed("loss_on", "tokenizer")
+    needed("max_length", "tokenizer")
+    needed("as_chat", "tokenizer")
+    needed("loss_on", "tokenizer")
     click.echo(run_stats(sources, options))
 
 
@@ -301,11 +209,12 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 )
 @click.option("--test", type=float, default=0.0, help="Share of test. Default: none.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
-def split(source: Path, output: Path, evaluation: float, test: float, seed: int) -> None:
+@encoding_option
+def split(source: Path, output: Path, evaluation: float, test: float, **options: Any) -> None:
     """Split SOURCE so that no prompt is in two parts."""
     from data_tools.sets.curate import split
 
-    parts = split(source, output, evaluation=evaluation, test=test, seed=seed)
+    parts = split(source, output, evaluation=evaluation, test=test, **options)
     for side, summary in parts.items():
         share = summary.rows_out / max(summary.rows_in, 1)
         click.echo(f"{side:<6} {summary.rows_out:>9,} rows  {share:6.1%}  {summary.output}")
@@ -327,11 +236,13 @@ def split(source: Path, output: Path, evaluation: float, test: float, seed: int)
     show_default=True,
     help="What is compared.",
 )
-def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None:
+@encoding_option
+def dedup(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     """Keep the first of rows of SOURCES that are equal, or nearly equal."""
     from data_tools.sets.curate import dedup
 
-    click.echo(str(dedup(sources, output, near=near, by=by)))
+    summary = dedup(sources, output, **options)
+    click.echo(str(summary), err=str(output) == "-")
 
 
 @data.command()
@@ -351,7 +262,8 @@ def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str) -> None
     show_default=True,
     help="Words in an n-gram; 0 to skip.",
 )
-@_fail_on
+@fail_on
+@encoding_option
 @click.option("--report", type=FILE, help="Write all leaked rows as JSON lines.")
 def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
     """Find rows of EVALUATIONS that TRAIN contains; exit with 1 if it has one of their prompts.
@@ -371,13 +283,14 @@ def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
     "--row", type=click.IntRange(1), default=1, show_default=True, help="Number of the row."
 )
 @click.option("--format", default="", help=FORMAT_HELP)
-@_model_options("Folder of a model. Default: plain text.")
+@encoding_option
+@model_options("Folder of a model. Default: plain text.")
 def show(source: Path, row: int, **options: Any) -> None:
     """Show a row as the model sees it: tokens, which carry loss, where it is cut off."""
     from data_tools.report import run_show
 
-    _needed("max_length", "tokenizer")
-    _needed("as_chat", "tokenizer")
-    _needed("loss_on", "tokenizer")
+    needed("max_length", "tokenizer")
+    needed("as_chat", "tokenizer")
+    needed("loss_on", "tokenizer")
     for line in run_show(source, row, options):
         click.echo(line)

@@ -27,6 +27,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
     report = validate(
         sources,
         format=options["format"] or None,
+        encoding=options["encoding"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -37,8 +38,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
     if options["findings"]:
         with written_whole(options["findings"]) as out:
             for one in found:
-                place = {"source": one.source, "row": one.row}
-                out.write(json_line({**place, **one.finding._asdict()}))
+                out.write(json_line(one.as_json()))
     return report
 
 
@@ -46,18 +46,18 @@ def print_report(report: Report) -> None:
     """Print the codes, worst first, with examples; then length bias, refusals and licences."""
     rows, records = sum(report.rows.values()), sum(report.records.values())
     click.echo(f"{rows:,} rows, {records:,} records in {len(report.inputs)} file(s)")
+    for source, encoding in report.encodings.items():
+        click.echo(f"encoding: {encoding} of {Path(source).name}")
     totals = report.totals
     for severity in reversed(SEVERITIES):
         for code in sorted(code for code in totals if CHECKS[code].severity == severity):
             name = click.style(f"{severity:<5}", fg=COLOURS[severity])
-            # rows without a record have findings too, so a code may be more frequent than records
-            share = f"{totals[code] / records:6.1%}" if totals[code] <= records else "      "
+            share = f"{report.share(code):6.1%}"
             click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
             for one in report.examples[code]:
-                row = f"row {one.row}" if one.row else "whole file"
+                where = one.where._replace(source=Path(one.where.source).name)
                 details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
-                found = f"{Path(one.source).name}, {row}{': ' if details else ''}{details}"
-                click.echo(f"        {found}")
+                click.echo(f"        {where}{': ' if details else ''}{details}")
     for source, bias in report.bias.items():
         if bias["pairs"]:
             low, high = bias["interval"]
@@ -80,6 +80,7 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
     found = stats(
         sources,
         format=options["format"] or None,
+        encoding=options["encoding"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -112,7 +113,13 @@ def run_leak(
     """Find leaks; returns the table and the codes that were found."""
     from data_tools.sets.leak import CONTAMINATED, leaks
 
-    found = leaks(train, evaluations, near=options["near"], ngram=options["ngram"])
+    found = leaks(
+        train,
+        evaluations,
+        near=options["near"],
+        ngram=options["ngram"],
+        encoding=options["encoding"],
+    )
     if options["report"]:
         with written_whole(options["report"]) as out:
             for leak in found.found:
@@ -140,7 +147,9 @@ def run_leak(
 
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     """Yield the lines that show a row."""
-    example = example_at(source, number, format=options["format"] or None)
+    example = example_at(
+        source, number, format=options["format"] or None, encoding=options["encoding"]
+    )
     record = example.record
     if isinstance(record, Exception):
         raise record

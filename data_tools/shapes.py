@@ -67,6 +67,7 @@ def serve(
     *,
     kind: str,
     format: str | None = None,
+    encoding: str | None = None,
     on_error: OnError | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Served]:
@@ -79,6 +80,7 @@ def serve(
         path: A data file, or a folder of one kind of file.
         kind: text, sft, preference, unpaired or prompt.
         format: A name of data_tools.formats; without it the format of every row is detected.
+        encoding: The encoding of text files; without it that of each is detected.
         on_error: Receives every row that cannot be used; without it the first one raises.
         watch: Receives what is read, for progress.
 
@@ -88,7 +90,7 @@ def serve(
     shape = SHAPES[kind]
     before: Adapter | None = None
     count = 0
-    for example in examples(path, format=format, on_error=on_error, watch=watch):
+    for example in examples(path, format=format, encoding=encoding, on_error=on_error, watch=watch):
         count += 1
         try:
             record = _serving(example, shape, before)

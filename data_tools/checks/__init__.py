@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from alignment.errors import ConfigError
+from data_tools.reading import place
 
 SEVERITIES = ("info", "warn", "error")
 
@@ -21,10 +22,23 @@ class Check(NamedTuple):
 
 
 class Where(NamedTuple):
-    """A row of a source."""
+    """A row of a source; row 0 stands for the whole source.
+
+    Attributes:
+        line: The line on which the row starts, or on which its error is; None if it has none.
+        column: The column of an error of the parser.
+    """
 
     source: str
     row: int
+    line: int | None = None
+    column: int | None = None
+
+    def __str__(self) -> str:
+        if not self.row:
+            return f"{self.source}: whole file"
+        found = place(self.source, self.row, self.line, self.column)
+        return found if self.line is None else f"{found} (row {self.row})"
 
 
 class Finding(NamedTuple):

@@ -37,7 +37,7 @@ class SetChecks:
         prompt = prompt_key(record)
         earlier = self.first.setdefault(prompt, where)
         if earlier != where and record.kind != "text":
-            place = f"first in {earlier.source}, row {earlier.row}"
+            place = f"first in {earlier}"
             yield Finding("duplicate_prompt", "prompt", place)
             if earlier.source != where.source and _apart(earlier.source, where.source):
                 yield Finding("leak_exact", "prompt", place)

@@ -24,7 +24,19 @@ from data_tools.formats import (
     pairs_of,
     passed_over,
 )
-from data_tools.reading import SLOW, RowError, Watch, data_files, is_hub_name, licences_of, progress
+from data_tools.reading import (
+    SLOW,
+    UTF_8,
+    Row,
+    RowError,
+    Watch,
+    data_files,
+    is_hub_name,
+    licences_of,
+    look,
+    open_raw,
+    progress,
+)
 
 if TYPE_CHECKING:
     from data_tools.rendering import Renderer
@@ -35,11 +47,14 @@ NAMES = 100
 
 
 class Located(NamedTuple):
-    """A finding and its row; row 0 stands for the whole source."""
+    """A finding and its row."""
 
-    source: str
-    row: int
+    where: Where
     finding: Finding
+
+    def as_json(self) -> dict[str, Any]:
+        """Return place, code and what was found, as reports and lists of findings have it."""
+        return {**self.where._asdict(), **self.finding._asdict()}
 
 
 @dataclass
@@ -50,6 +65,8 @@ class Report:
         rows: Rows that were read, by source.
         records: Pairs and other records that were checked, by source.
         counts: Records with a flaw, by source and code.
+        rows_with: Rows with such a record, by source and code.
+        encodings: The encodings of sources that are not UTF-8.
         examples: The first findings of each code.
         inputs: The sha256 and size of each file.
         bias: The shares of longer chosen answers, by source.
@@ -60,16 +77,23 @@ class Report:
     rows: Counter[str] = field(default_factory=Counter)
     records: Counter[str] = field(default_factory=Counter)
     counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rows_with: Counter[tuple[str, str]] = field(default_factory=Counter)
+    encodings: dict[str, str] = field(default_factory=dict)
     examples: dict[str, list[Located]] = field(default_factory=lambda: defaultdict(list))
     inputs: dict[str, dict[str, Any]] = field(default_factory=dict)
     bias: dict[str, dict[str, Any]] = field(default_factory=dict)
     shortcuts: dict[str, dict[str, Any]] = field(default_factory=dict)
     licences: dict[str, list[str]] = field(default_factory=dict)
+    _last: dict[tuple[str, str], int] = field(default_factory=dict)
 
     def add(self, located: Located) -> None:
         """Count a finding, and keep it if it is among the first of its code."""
-        code = located.finding.code
-        self.counts[located.source, code] += 1
+        code, (source, row, *_) = located.finding.code, located.where
+        self.counts[source, code] += 1
+        # the records of a row come one after another
+        if row and self._last.get((source, code)) != row:
+            self._last[source, code] = row
+            self.rows_with[source, code] += 1
         if len(self.examples[code]) < EXAMPLES:
             self.examples[code].append(located)
 
@@ -80,6 +104,11 @@ class Report:
         for (_, code), count in self.counts.items():
             totals[code] += count
         return totals
+
+    def share(self, code: str) -> float:
+        """Return the share of all rows, also of those without a record, that have a flaw."""
+        found = sum(count for (_, name), count in self.rows_with.items() if name == code)
+        return found / max(sum(self.rows.values()), 1)
 
     def failed(self, fail_on: Iterable[str]) -> list[str]:
         """Return the codes that fail the run; see `checks.failing`.
@@ -95,6 +124,7 @@ class Report:
             "inputs": self.inputs,
             "rows": dict(self.rows),
             "records": dict(self.records),
+            "encodings": self.encodings,
             "length_bias": self.bias,
             "shortcuts": self.shortcuts,
             "licences": self.licences,
@@ -104,20 +134,13 @@ class Report:
                     "severity": CHECKS[code].severity,
                     "source": source,
                     "count": count,
+                    "rows": self.rows_with[source, code],
                     "meaning": CHECKS[code].meaning,
                 }
                 for (source, code), count in sorted(self.counts.items())
             ],
             "examples": {
-                code: [
-                    {
-                        "source": e.source,
-                        "row": e.row,
-                        "part": e.finding.part,
-                        "found": e.finding.found,
-                    }
-                    for e in located
-                ]
+                code: [one.as_json() for one in located]
                 for code, located in sorted(self.examples.items())
             },
         }
@@ -127,6 +150,7 @@ def validate(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
+    encoding: str | None = None,
     model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing = ALL_PAIRS,
@@ -137,6 +161,7 @@ def validate(
     Args:
         sources: Files and folders; repeats and contradictions are found across all of them.
         format: The format of all rows; without it the format of each is detected.
+        encoding: The encoding of all text files; without it that of each is detected.
         model: A tokenizer and template; adds the truncation checks.
         max_length: The length of the truncation checks, in tokens.
         pairing: Which pairs of a ranking are checked, and the least margin of a pair.
@@ -144,8 +169,8 @@ def validate(
     """
     report = Report()
 
-    def add(source: str, row: int, finding: Finding) -> None:
-        located = Located(source, row, _safe(finding))
+    def add(where: Where, finding: Finding) -> None:
+        located = Located(where, _safe(finding))
         report.add(located)
         if each:
             each(located)
@@ -155,8 +180,10 @@ def validate(
     with progress(files, worth=SLOW) as watch:
         for file in files:
             report.inputs[str(file)] = _fingerprint(file)
+            if not is_hub_name(file) and (found := look(file, encoding).encoding) != UTF_8:
+                report.encodings[str(file)] = str(found)
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
-            for example in _read(file, format, report, add, watch):
+            for example in _read(file, format, encoding, report, add, watch):
                 whole.note(example)
                 # a user who names the format has asked for what it reads, prompts included
                 if not format:
@@ -166,11 +193,11 @@ def validate(
                     _one(example, record, across, whole, add)
             whole.finish(report, add)
     for where, finding in across.finish():
-        add(where.source, where.row, finding)
+        add(where, finding)
     return report
 
 
-Add = Callable[[str, int, Finding], None]
+Add = Callable[[Where, Finding], None]
 
 
 class _Whole:
@@ -203,14 +230,14 @@ class _Whole:
         together = [*self.shortcuts.findings()]
         if self.cut:
             for where, finding in self.cut.finish():
-                add(where.source, where.row, finding)
+                add(where, finding)
             together += self.cut.findings()
         if biased := self.bias.finding():
             together.append(biased)
         licences = licences_of(self.source, sorted(self.names))
         together += [Finding("licence", "", str(one)) for one in licences if one.restricted]
         for finding in together:
-            add(self.source, 0, finding)
+            add(Where(self.source, 0), finding)
         report.bias[self.source] = self.bias.as_json()
         report.shortcuts[self.source] = self.shortcuts.as_json()
         report.licences[self.source] = [str(one) for one in licences]
@@ -219,7 +246,7 @@ class _Whole:
 def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add: Add) -> None:
     """Run all checks of one record; each code is reported once."""
     row = example.row
-    where = Where(row.source, row.number)
+    where = where_of(row)
     codes = set()
     special = whole.cut.renderer.tokenizer.special_texts if whole.cut else ()
     for finding in (
@@ -230,13 +257,18 @@ def _one(example: Example, record: Record, across: SetChecks, whole: _Whole, add
         # a code is counted once per record, whatever the number of its turns
         if finding.code not in codes:
             codes.add(finding.code)
-            add(where.source, where.row, finding)
+            add(where, finding)
     for place, finding in whole.add(where, record, row.data):
-        add(place.source, place.row, finding)
+        add(place, finding)
 
 
 def _read(
-    file: Path, format: str | None, report: Report, add: Add, watch: Watch | None
+    file: Path,
+    format: str | None,
+    encoding: str | None,
+    report: Report,
+    add: Add,
+    watch: Watch | None,
 ) -> Iterator[Example]:
     """Read the examples of a file; rows that cannot be parsed become findings."""
 
@@ -244,10 +276,13 @@ def _read(
         if isinstance(error, RowError):
             report.rows[error.source] += 1
             code = error.code if error.code in CHECKS else "schema"
-            add(error.source, error.row, Finding(code, "", error.reason))
+            where = Where(error.source, error.row, error.line, error.column)
+            add(where, Finding(code, "", error.reason))
 
     last = 0
-    for example in examples(file, format=format, on_error=unreadable, watch=watch):
+    for example in examples(
+        file, format=format, encoding=encoding, on_error=unreadable, watch=watch
+    ):
         if example.row.number != last:
             last = example.row.number
             report.rows[example.row.source] += 1
@@ -270,14 +305,19 @@ def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:
         # the codes of readers are finer than those of reports
         if code not in CHECKS:
             code = "schema" if code in HARD else "unusable"
-        add(example.row.source, example.row.number, Finding(code, "", record.reason))
+        add(where_of(example.row), Finding(code, "", record.reason))
         return []
     if not is_paired(record, pairing):
         return [record]
     pairs, dropped = pairs_of(record, pairing)
     for why in dropped:
-        add(example.row.source, example.row.number, Finding(why.code, "", why.reason))
+        add(where_of(example.row), Finding(why.code, "", why.reason))
     return pairs
+
+
+def where_of(row: Row) -> Where:
+    """Return the place of a row."""
+    return Where(row.source, row.number, row.line)
 
 
 def _safe(finding: Finding) -> Finding:
@@ -287,8 +327,8 @@ def _safe(finding: Finding) -> Finding:
 def _fingerprint(file: Path) -> dict[str, Any]:
     if is_hub_name(file):
         return {"hub": str(file)}
-    with file.open("rb") as stream:
-        return {
-            "sha256": hashlib.file_digest(stream, "sha256").hexdigest(),
-            "bytes": file.stat().st_size,
-        }
+    digest = hashlib.sha256()
+    with open_raw(file) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return {"sha256": digest.hexdigest(), "bytes": stream.tell()}

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from alignment.errors import ConfigError, DataError
-from data_tools.convert.output import Summary, dropped_path, json_line, named_for, written_whole
+from data_tools.convert.output import (
+    Summary,
+    dropped_path,
+    json_line,
+    named_for,
+    written_rows,
+    written_whole,
+)
 from data_tools.formats import Record, Unusable, adapted, group_id, is_sentinel, row_error, text
 from data_tools.reading import Fault, Row, RowError, data_files, read_rows, split_of
 
@@ -56,7 +63,11 @@ class Rejected:
 
 
 def merge(
-    sources: Iterable[str | Path], output: Path, *, defects: frozenset[str] = frozenset()
+    sources: Iterable[str | Path],
+    output: Path,
+    *,
+    defects: frozenset[str] = frozenset(),
+    encoding: str | None = None,
 ) -> list[Summary]:
     """Merge sources by ChatLM's rules; test files get an output of their own.
 
@@ -67,6 +78,7 @@ def merge(
         sources: Files, folders and hub names.
         output: The output file; that of the test files is named after it.
         defects: Names in DEFECTS, or `all`.
+        encoding: The encoding of text files; without it that of each is detected.
 
     Raises:
         ConfigError: If a defect is unknown, or all sources hold generated answers.
@@ -78,7 +90,7 @@ def merge(
         raise ConfigError(f"--defect {unknown[0]}: no such defect", f"known: {', '.join(DEFECTS)}")
     files = [file for source in sources for file in data_files(source)]
     rejected = Rejected()
-    answers = [file for file in files if _collect(file, rejected)]
+    answers = [file for file in files if _collect(file, rejected, encoding)]
     parts: dict[str, list[Path]] = defaultdict(list)
     for file in files:
         if file not in answers:
@@ -92,17 +104,25 @@ def merge(
     # the main output ("") comes last, since its summary counts the answers that are left
     for split in sorted(parts, reverse=True):
         last = split == min(parts)
-        made[split] = _merge(parts[split], named_for(output, split), defects, rejected, last=last)
+        made[split] = _merge(
+            parts[split], named_for(output, split), defects, rejected, last=last, encoding=encoding
+        )
     return [made[split] for split in sorted(made)]
 
 
 def _merge(
-    files: list[Path], output: Path, defects: frozenset[str], rejected: Rejected, *, last: bool
+    files: list[Path],
+    output: Path,
+    defects: frozenset[str],
+    rejected: Rejected,
+    *,
+    last: bool,
+    encoding: str | None,
 ) -> Summary:
     summary = Summary(output, "pairs, by the rules of ChatLM-mini-Chinese")
-    with written_whole(output) as out, written_whole(dropped_path(output)) as lost:
+    with written_rows(output) as out, written_whole(dropped_path(output)) as lost:
         for file in files:
-            for row in read_rows(file):
+            for row in read_rows(file, encoding=encoding):
                 summary.rows_in += 1
                 _row(row, summary, defects, rejected, out, lost)
         if last:
@@ -148,7 +168,7 @@ def _row(
 
 def _drop(row: Row, code: str, summary: Summary, lost: IO[bytes]) -> None:
     summary.dropped[code] += 1
-    lost.write(json_line({"source": row.source, "row": row.number, "code": code, "reason": code}))
+    lost.write(json_line(RowError.of(row, Fault(code, code=code)).as_json()))
 
 
 def _why_dropped(pair: Pair, defects: frozenset[str]) -> str:
@@ -204,9 +224,9 @@ def _plain_pair(row: Row) -> tuple[str, Pair]:
     return "huozi" if key == "reject" else "pair", pair
 
 
-def _collect(file: Path, rejected: Rejected) -> bool:
+def _collect(file: Path, rejected: Rejected, encoding: str | None) -> bool:
     """Collect the answers of a file of `{prompt, rejected}` rows; False if it has other rows."""
-    for number, row in enumerate(read_rows(file)):
+    for number, row in enumerate(read_rows(file, encoding=encoding)):
         data = row.data
         is_answer = "chosen" not in data and {"prompt", "rejected"} <= set(data)
         if not is_answer:

@@ -1,20 +1,28 @@
-"""Writes output files, each complete or not at all, and counts their rows."""
+"""Writes output files, each complete or not at all, of the kind that the name asks for."""
 
 import contextlib
+import csv
+import gzip
 import io
 import json
 import os
+import shutil
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
+import zstandard
 
-from data_tools.reading import licences_of
+from alignment.errors import ConfigError
+from data_tools.reading import bare_suffix, licences_of, parse_json
 
+STDOUT = Path("-")
+SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst"})
 BEHIND = 8 << 20
 """Bytes of a file that may stay in memory before they are dropped from the page cache."""
 
@@ -33,6 +41,7 @@ class Summary:
         repaired: Rows that were changed, by repair.
         halved: Pairs of which `--to sft` wrote only the chosen side.
         unified: Rows of text that were written as messages, because others are conversations.
+        encodings: The encodings of sources that are not UTF-8.
     """
 
     output: Path
@@ -44,6 +53,7 @@ class Summary:
     repaired: Counter[str] = field(default_factory=Counter)
     halved: int = 0
     unified: int = 0
+    encodings: dict[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         lines = [f"{self.output} ({self.shape})"]
@@ -51,6 +61,7 @@ class Summary:
             f"  read     {count:>9,}  {source}: {name}"
             for (source, name), count in sorted(self.formats.items())
         ]
+        lines += [f"  encoding {name} of {source}" for source, name in self.encodings.items()]
         lines += [
             f"  licence  {licence} of {source}"
             for source in sorted({source for source, _ in self.formats})
@@ -72,13 +83,22 @@ class Summary:
 
 def dropped_path(output: Path) -> Path:
     """Return the file that lists the rows which an output lacks."""
-    return output.with_name(output.name.removesuffix(".jsonl") + ".dropped.jsonl")
+    name = "stdout" if output == STDOUT else output.name.removesuffix(".jsonl")
+    return output.with_name(f"{name}.dropped.jsonl")
 
 
 def named_for(output: Path, split: str) -> Path:
-    """Return the output file for one split: `pairs.train.jsonl`."""
-    stem = output.name.removesuffix(".jsonl")
-    return output.with_name(f"{stem}.{split}.jsonl" if split else output.name)
+    """Return the output file for one split: `pairs.train.jsonl`.
+
+    Raises:
+        ConfigError: If the output is standard output, which is one file.
+    """
+    if not split:
+        return output
+    if output == STDOUT:
+        raise ConfigError("-o -: the sources have several splits", "name a file, or --merge-splits")
+    suffix = "".join(part for part in output.suffixes[-2:] if part in SUFFIXES) or ".jsonl"
+    return output.with_name(f"{output.name.removesuffix(suffix)}.{split}{suffix}")
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -138,3 +158,183 @@ def json_line(value: Any) -> bytes:
     # orjson refuses integers beyond 64 bits; few rows have them, so the slow way is only for those
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.encode() + b"\n"
+
+
+ARROW_BATCH = 1000
+OTHERS = frozenset({".arrow", ".txt", ".xlsx", ".xls", ".zip", ".yaml", ".pkl"})
+"""Kinds of files that nothing here writes; any other name is that of a JSON lines file."""
+Rewrite = Callable[[Path, IO[bytes]], None]
+
+
+def check_output(path: Path) -> None:
+    """See that rows can be written to a file of this name.
+
+    Raises:
+        ConfigError: If it is a folder, or its name asks for another kind of file.
+    """
+    if path.is_dir():
+        raise ConfigError(f"-o {path}: this is a folder", "name a file in it")
+    suffix = bare_suffix(path)
+    if suffix in OTHERS or (suffix == ".parquet" and path.suffix != ".parquet"):
+        kinds = ".jsonl, .json, .csv, .tsv (each also with .gz or .zst) or .parquet"
+        raise ConfigError(f"-o {path}: {path.suffix} files are not written", f"wanted {kinds}")
+
+
+@contextlib.contextmanager
+def written_rows(path: Path) -> Iterator[IO[bytes]]:
+    """Open an output for JSON lines; it gets its name, and its kind, when the block ends well.
+
+    Args:
+        path: `.jsonl`, `.json`, `.csv`, `.tsv` or `.parquet`, the first four also with `.gz` or
+            `.zst`; `-` is standard output.
+    """
+    check_output(path)
+    rewrite = REWRITES.get(bare_suffix(path))
+    if path != STDOUT and rewrite is None and path.suffix not in PACKERS:
+        with written_whole(path) as stream:
+            yield stream
+        return
+    folder = None if path == STDOUT else path.parent
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".rows.") as temporary:
+        rows = Path(temporary) / "rows.jsonl"
+        with rows.open("wb") as stream:
+            yield stream
+        if path == STDOUT:
+            with rows.open("rb") as finished:
+                shutil.copyfileobj(finished, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        with written_whole(path) as out, _packed(path, out) as plain:
+            (rewrite or _copied)(rows, plain)
+
+
+@contextlib.contextmanager
+def _packed(path: Path, out: IO[bytes]) -> Iterator[Any]:
+    """Compress what is written, if the name says so."""
+    pack = PACKERS.get(path.suffix)
+    if pack is None:
+        yield out
+        return
+    with pack(out) as stream:
+        yield stream
+
+
+# without a time stamp: the same rows give the same bytes
+PACKERS: dict[str, Callable[[IO[bytes]], Any]] = {
+    ".gz": lambda out: gzip.GzipFile(filename="", fileobj=out, mode="wb", mtime=0),
+    ".zst": lambda out: zstandard.ZstdCompressor().stream_writer(out, closefd=False),
+}
+
+
+def _copied(rows: Path, out: IO[bytes]) -> None:
+    with rows.open("rb") as stream:
+        shutil.copyfileobj(stream, out)
+
+
+def _read(rows: Path) -> Iterator[dict[str, Any]]:
+    with rows.open("rb") as stream:
+        for line in stream:
+            yield parse_json(line)
+
+
+def _array(rows: Path, out: IO[bytes]) -> None:
+    with rows.open("rb") as stream:
+        for i, line in enumerate(stream):
+            out.write((b",\n" if i else b"[\n") + line.rstrip(b"\n"))
+        out.write(b"\n]\n")
+
+
+def _csv(delimiter: str) -> Rewrite:
+    def rewrite(rows: Path, out: IO[bytes]) -> None:
+        names = list(dict.fromkeys(name for row in _read(rows) for name in row))
+        text = io.TextIOWrapper(out, "utf-8", newline="")
+        writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
+        writer.writerow(names)
+        writer.writerows([_cell(row.get(name)) for name in names] for row in _read(rows))
+        text.detach()
+
+    return rewrite
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else orjson.dumps(value).decode()
+
+
+def _parquet(rows: Path, out: IO[bytes]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types: dict[str, Any] = {}
+    for row in _read(rows):
+        for name, value in row.items():
+            found = _type(value)
+            before = types.setdefault(name, found)
+            if before != found and found is not None:
+                types[name] = found if before is None else _common(before, found)
+    schema = pa.schema([(name, pa.string() if t is None else t) for name, t in types.items()])
+    with pq.ParquetWriter(out, schema) as writer:
+        for batch in _batches(_read(rows)):
+            columns = [
+                [_value(row.get(field.name), field.type) for row in batch] for field in schema
+            ]
+            arrays = [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def _type(value: Any) -> Any:
+    """Return the Arrow type of a value; None for null. What has no plain type is JSON text."""
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if isinstance(value, bool):
+        return pa.bool_()
+    if isinstance(value, int) and abs(value) < 2**63:
+        return pa.int64()
+    if isinstance(value, float):
+        return pa.float64()
+    if isinstance(value, list) and value and all(_is_plain_turn(one) for one in value):
+        return pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    return pa.string()
+
+
+def _is_plain_turn(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and list(value) == ["role", "content"]
+        and all(isinstance(text, str) for text in value.values())
+    )
+
+
+def _common(one: Any, other: Any) -> Any:
+    """Return a type that holds the values of two: numbers, or else JSON text."""
+    import pyarrow as pa
+
+    return pa.float64() if {one, other} == {pa.int64(), pa.float64()} else pa.string()
+
+
+def _value(value: Any, kind: Any) -> Any:
+    return _cell(value) if str(kind) == "string" and value is not None else value
+
+
+def _batches(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    batch: list[dict[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == ARROW_BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+REWRITES: dict[str, Rewrite] = {
+    ".json": _array,
+    ".csv": _csv(","),
+    ".tsv": _csv("\t"),
+    ".parquet": _parquet,
+}

@@ -13,20 +13,30 @@ from typing import NamedTuple
 import orjson
 
 from alignment.errors import AlignError, ConfigError
-from data_tools.convert.output import Summary, dropped_path, named_for, written_whole
+from data_tools.convert.output import (
+    STDOUT,
+    Summary,
+    check_output,
+    dropped_path,
+    named_for,
+    written_rows,
+    written_whole,
+)
 from data_tools.convert.repairs import Repairs
 from data_tools.convert.writer import Conversion, RecordWriter
 from data_tools.formats import adapted_batches, by_name, examples
 from data_tools.reading import (
+    UTF_8,
     Batch,
     FileKind,
     Watch,
     array_pieces,
     data_files,
-    file_kind,
     is_hub_name,
     line_batches,
     line_pieces,
+    look,
+    newlines,
     numbered,
     open_plain,
     parse_piece,
@@ -58,8 +68,9 @@ def convert(
 
 def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
     """Write one output file and its list of dropped rows, in several processes if that works."""
+    check_output(output)
     for file in files:
-        if file.resolve() == output.resolve():
+        if output != STDOUT and file.resolve() == output.resolve():
             raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
     if conversion.num_proc > 1:
         try:
@@ -73,9 +84,10 @@ def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: R
 
 def _written(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
     ledger = dropped_path(output)
-    with progress(files) as watch, written_whole(output) as out, written_whole(ledger) as lost:
+    with progress(files) as watch, written_rows(output) as out, written_whole(ledger) as lost:
         writer = RecordWriter(Summary(output), conversion, out, lost)
         for file in files:
+            _note_encoding(file, conversion, writer.summary)
             if conversion.num_proc > 1:
                 convert_in_parallel(file, writer, repairs, watch)
             else:
@@ -83,6 +95,7 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
                     examples(
                         file,
                         format=conversion.format or None,
+                        encoding=conversion.encoding,
                         on_error=writer.unreadable,
                         repair=repairs if repairs else None,
                         watch=watch,
@@ -95,6 +108,15 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
     return writer.summary
 
 
+def _note_encoding(file: Path, conversion: Conversion, summary: Summary) -> None:
+    """Keep the encoding of a file for the summary, if it is not simply UTF-8."""
+    if is_hub_name(file):
+        return
+    found = look(file, conversion.encoding).encoding
+    if found != UTF_8:
+        summary.encodings[str(file)] = str(found)
+
+
 LARGER = 16
 """How much larger the pieces for workers are: each is sent through a pipe and back."""
 
@@ -104,10 +126,14 @@ class NotParallel(Exception):
 
 
 class Piece(NamedTuple):
-    """Whole rows of a file as bytes; the last piece of an array includes its bracket."""
+    """Whole rows of a file as bytes, and the line on which they begin.
+
+    The last piece of an array includes its bracket.
+    """
 
     raw: bytes
     last: bool
+    line: int
 
 
 class Done(NamedTuple):
@@ -132,14 +158,16 @@ def convert_in_parallel(
     Raises:
         NotParallel: If it needs one process, or has bad data.
     """
-    kind = "csv" if is_hub_name(file) else file_kind(file)
+    if is_hub_name(file):
+        raise NotParallel
+    kind, found = look(file, writer.conversion.encoding)
     if kind not in ("array", "lines"):
         raise NotParallel
     with ExitStack() as stack:
-        stream = stack.enter_context(open_plain(file, watch))
+        stream = stack.enter_context(open_plain(file, watch, encoding=found.name))
         cut_into = array_pieces if kind == "array" else line_pieces
         cut = cut_into(stream, times=LARGER)
-        pieces = (Piece(raw, last) for raw, last in cut)
+        pieces = _located(cut)
         # rows are numbered over the whole file, so each piece needs the count of those before it
         start = 0
         if not writer.shape:  # the first record decides the shape of all rows
@@ -147,7 +175,7 @@ def convert_in_parallel(
             parsed = _parsed(first, kind)
             if parsed is None:
                 raise NotParallel
-            _worker_take(parsed, kind, str(file), 0, writer, repairs)
+            _worker_take(parsed, str(file), 0, writer, repairs)
             if not writer.summary.shape:  # there was no record
                 raise NotParallel
             start = sum(len(batch.values) for batch in parsed)
@@ -155,6 +183,14 @@ def convert_in_parallel(
         workers = [_started(job, stack) for _ in range(writer.conversion.num_proc)]
         for done in _in_order(pieces, workers, start):
             _merge(done, writer, repairs)
+
+
+def _located(cut: Iterator[tuple[bytes, bool]]) -> Iterator[Piece]:
+    """Yield pieces with the lines on which they begin."""
+    line = 1
+    for raw, last in cut:
+        yield Piece(raw, last, line)
+        line += newlines(raw)
 
 
 class _Job(NamedTuple):
@@ -229,7 +265,7 @@ def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
     # no worker may decide the shape: its first record need not be the first of the file
     writer.settle(job.shape)
     try:
-        _worker_take(parsed, job.kind, job.source, start, writer, repairs)
+        _worker_take(parsed, job.source, start, writer, repairs)
     except (AlignError, NotParallel):
         return None
     # likes and dislikes of one prompt may be in different pieces
@@ -243,7 +279,6 @@ def _done(parsed: list[Batch], start: int, job: _Job) -> Done | None:
 
 def _worker_take(
     parsed: list[Batch],
-    kind: FileKind,
     source: str,
     start: int,
     writer: RecordWriter,
@@ -255,7 +290,7 @@ def _worker_take(
         NotParallel: If rows must be joined, since the cut may be between them.
     """
     forced = by_name(writer.conversion.format) if writer.conversion.format else None
-    rows = numbered(parsed, kind, source, writer.unreadable, start=start)
+    rows = numbered(parsed, source, writer.unreadable, start=start)
     for found in adapted_batches(rows, forced=forced, repair=repairs if repairs else None):
         if any(example.adapter and example.adapter.gather for example in found):
             raise NotParallel
@@ -278,8 +313,8 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
 def _parsed(piece: Piece, kind: FileKind) -> list[Batch] | None:
     """Parse a piece; None if the cut is inside a row or the text is not JSON."""
     if kind == "lines":
-        return list(line_batches(io.BytesIO(piece.raw)))
+        return list(line_batches(io.BytesIO(piece.raw), line=piece.line))
     try:
-        return [parse_piece(piece.raw, last=piece.last)]
+        return [parse_piece(piece.raw, last=piece.last, line=piece.line)]
     except orjson.JSONDecodeError:
         return None

@@ -42,6 +42,7 @@ class Conversion:
         drop: Whether rows that cannot be used are dropped and counted, instead of ending the run.
         merge_splits: Whether train and test files of a source go to one output.
         num_proc: The number of processes; more than one pays for large JSON files.
+        encoding: The encoding of all text files; None to detect that of each.
     """
 
     format: str = ""
@@ -50,6 +51,7 @@ class Conversion:
     drop: bool = False
     merge_splits: bool = False
     num_proc: int = 1
+    encoding: str | None = None
 
 
 class RecordWriter:
@@ -223,19 +225,18 @@ class RecordWriter:
         if not self.conversion.drop or not isinstance(error, RowError):
             raise error
         self.summary.rows_in += 1
-        self._lose(error.source, error.row, error.code, error.reason)
+        self._lose(error)
 
     def _drop(self, row: Row, code: str, reason: str, remedy: str = "") -> None:
         # a row of the wrong kind is an error, a known defect of good data is only counted
+        error = RowError.of(row, Fault(reason, remedy, code=code))
         if code in HARD and not self.conversion.drop:
-            raise RowError.of(row, Fault(reason, remedy, code=code))
-        self._lose(row.source, row.number, code, reason)
+            raise error
+        self._lose(error)
 
-    def _lose(self, source: str, number: int, code: str, reason: str) -> None:
-        self.summary.dropped[code] += 1
-        self.lost.write(
-            json_line({"source": source, "row": number, "code": code, "reason": reason})
-        )
+    def _lose(self, error: RowError) -> None:
+        self.summary.dropped[error.code] += 1
+        self.lost.write(json_line(error.as_json()))
 
     def _unify(self) -> None:
         """Rewrite text rows as messages: a column of two types cannot be loaded as Arrow."""

@@ -135,7 +135,7 @@ def _mean_rating(annotations: Data) -> float | None:
 def _joined(rows: list[Row]) -> Row:
     first = rows[0]
     data = {"prompt": first.data.get("prompt"), "rows": [row.data for row in rows]}
-    return Row(first.source, first.number, first.line, data)
+    return Row(first.source, first.number, first.start, data)
 
 
 FORMATS = (

@@ -43,6 +43,7 @@ def examples(
     path: str | Path,
     *,
     format: str | None = None,
+    encoding: str | None = None,
     on_error: OnError | None = None,
     repair: Repair | None = None,
     watch: Watch | None = None,
@@ -52,6 +53,7 @@ def examples(
     Args:
         path: A file or a folder.
         format: The name of the format of all rows; without it the format of each is detected.
+        encoding: The encoding of all text files; without it that of each is detected.
         on_error: Called with the error of each row that cannot be parsed; without it the first
             one raises.
         repair: Makes a repaired copy of a row before it is adapted.
@@ -62,12 +64,17 @@ def examples(
         ConfigError: If there is no such format.
     """
     forced = by_name(format) if format else None
-    files = (read_batches(file, on_error=on_error, watch=watch) for file in data_files(path))
+    files = (
+        read_batches(file, encoding=encoding, on_error=on_error, watch=watch)
+        for file in data_files(path)
+    )
     found = (adapted_batches(batches, forced=forced, repair=repair) for batches in files)
     yield from _flat(_flat(found))
 
 
-def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row, Record]]:
+def sound_rows(
+    files: Iterable[Path], watch: Watch | None, *, encoding: str | None = None
+) -> Iterator[tuple[Row, Record]]:
     """Read rows with the first record of each, also if a row gives several.
 
     Raises:
@@ -75,7 +82,7 @@ def sound_rows(files: Iterable[Path], watch: Watch | None) -> Iterator[tuple[Row
     """
     last: tuple[str, int] | None = None
     for file in files:
-        for example in examples(file, watch=watch):
+        for example in examples(file, encoding=encoding, watch=watch):
             here = (example.row.source, example.row.number)
             if here == last:
                 continue

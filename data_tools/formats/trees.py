@@ -37,7 +37,7 @@ def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
         node = {**row.data, "replies": []}
         nodes[str(node.get("message_id"))] = node
         if node.get("parent_id") is None:
-            roots.append(Row(row.source, row.number, row.line, {"prompt": node}))
+            roots.append(Row(row.source, row.number, row.start, {"prompt": node}))
     for node in nodes.values():
         parent = nodes.get(str(node.get("parent_id")))
         # an orphan or a message that is its own parent is in no tree

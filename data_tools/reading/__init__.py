@@ -1,30 +1,37 @@
 """Reads files, folders and hub data sets as rows that know their place."""
 
 from data_tools.reading.bar import SLOW, progress
+from data_tools.reading.encodings import UTF_8, checked_encoding
 from data_tools.reading.files import (
+    KIND_NAMES,
     FileKind,
     data_files,
     file_kind,
+    look,
     numbered,
-    open_plain,
     read_batches,
     read_rows,
-    split_of,
 )
+from data_tools.reading.folders import bare_suffix, split_of
 from data_tools.reading.hub import hub_revision, hub_splits, is_hub_name
 from data_tools.reading.json_rows import (
     Batch,
     array_pieces,
     line_batches,
     line_pieces,
+    newlines,
     parse_json,
     parse_piece,
 )
 from data_tools.reading.licences import licences_of
-from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch
+from data_tools.reading.opening import STDIN, open_plain, open_raw
+from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place
 
 __all__ = [
+    "KIND_NAMES",
     "SLOW",
+    "STDIN",
+    "UTF_8",
     "Batch",
     "Fault",
     "FileKind",
@@ -33,6 +40,8 @@ __all__ = [
     "RowError",
     "Watch",
     "array_pieces",
+    "bare_suffix",
+    "checked_encoding",
     "data_files",
     "file_kind",
     "hub_revision",
@@ -41,10 +50,14 @@ __all__ = [
     "licences_of",
     "line_batches",
     "line_pieces",
+    "look",
+    "newlines",
     "numbered",
     "open_plain",
+    "open_raw",
     "parse_json",
     "parse_piece",
+    "place",
     "progress",
     "read_batches",
     "read_rows",

@@ -1,60 +1,94 @@
-"""Streams rows from JSON arrays, JSON lines, CSV, TSV and Parquet, plain or compressed.
+"""Streams rows from JSON, CSV, TSV, text, Parquet, Arrow and Excel, plain or compressed.
 
-The first bytes of a file decide what it is; the name counts only for CSV and TSV, which have no
-bytes of their own.
+The first bytes of a file decide what it is; the name counts only for CSV, TSV and plain text, which
+have no bytes of their own.
 """
 
-import gzip
-import io
 import itertools
 import re
-import tempfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Literal, NamedTuple, TypeAlias
 
+import orjson
 import zstandard
 
 from alignment.errors import DataError
+from data_tools.reading.encodings import UTF_8, Encoding, find_encoding
+from data_tools.reading.folders import SUFFIXES, bare_suffix, folder_files
 from data_tools.reading.hub import hub_rows, hub_splits, is_hub_name
-from data_tools.reading.json_rows import Batch, array_batches, line_batches
-from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place
-from data_tools.reading.tables import csv_rows, parquet_rows
+from data_tools.reading.json_rows import Batch, MemberLines, array_batches, line_batches
+from data_tools.reading.opening import STDIN, open_plain, seekable
+from data_tools.reading.rows import Fault, Lines, OnError, Parsed, Row, RowError, Watch
 
-FileKind: TypeAlias = Literal["array", "lines", "csv", "tsv", "parquet"]
+FileKind: TypeAlias = Literal[
+    "array", "lines", "document", "csv", "tsv", "text", "parquet", "arrow", "excel"
+]
 
 KIND_NAMES: dict[FileKind, str] = {
     "array": "JSON array",
     "lines": "JSON lines",
+    "document": "JSON document",
     "csv": "CSV",
     "tsv": "TSV",
+    "text": "plain text",
     "parquet": "Parquet",
+    "arrow": "Arrow",
+    "excel": "Excel",
 }
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-GZIP, ZSTD, PARQUET = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PAR1"
-BUFFER = 1 << 16
-SPLIT = re.compile(r"(?:^|[-_.:])(train|test|validation|valid|dev|eval)(?:[-_.]|$)", re.IGNORECASE)
+BY_SUFFIX: dict[str, FileKind] = {".csv": "csv", ".tsv": "tsv", ".txt": "text"}
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+HEAD, FIRST_LINE = 1 << 12, 1 << 24
+MAGIC: tuple[tuple[bytes, FileKind], ...] = (
+    (b"PAR1", "parquet"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow"),
+)
 NO_DATA = (
     (re.compile(rb"version https://git-lfs"), "a git-lfs pointer", "run `git lfs pull` first"),
     (re.compile(rb"(?i)<(!doctype|html|\?xml)"), "a web page", "download the file itself"),
-    (re.compile(rb"\xff\xfe|\xfe\xff"), "UTF-16 text", "save it as UTF-8"),
     (re.compile(rb"PK\x03\x04"), "a zip archive", "unpack it first"),
+    (re.compile(rb"\xd0\xcf\x11\xe0"), "an old Excel file", "save it as .xlsx or CSV"),
+    (re.compile(rb"BZh|\xfd7zXZ|Rar!|7z\xbc\xaf"), "a packed file", "unpack it first"),
+    (re.compile(rb"//|/\*"), "a comment", "remove such lines: grep -v '^ *//' FILE > rows.jsonl"),
 )
 
 
+class Look(NamedTuple):
+    """What the first bytes of a file show.
+
+    Attributes:
+        kind: What kind of data it holds.
+        encoding: That of its text; UTF-8 for data that is no text.
+    """
+
+    kind: FileKind
+    encoding: Encoding
+
+
 def read_rows(
-    path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
+    path: str | Path,
+    *,
+    encoding: str | None = None,
+    on_error: OnError | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Row]:
     """Stream the rows of a file, or of all files of a folder in the order of their names.
 
     See `read_batches` for arguments and errors.
     """
-    return itertools.chain.from_iterable(read_batches(path, on_error=on_error, watch=watch))
+    return itertools.chain.from_iterable(
+        read_batches(path, encoding=encoding, on_error=on_error, watch=watch)
+    )
 
 
 def read_batches(
-    path: str | Path, *, on_error: OnError | None = None, watch: Watch | None = None
+    path: str | Path,
+    *,
+    encoding: str | None = None,
+    on_error: OnError | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[list[Row]]:
     """Stream rows in the batches in which they are parsed; a bad row ends a batch.
 
@@ -62,7 +96,8 @@ def read_batches(
     the number of rows after the break is unknown.
 
     Args:
-        path: A file, a folder whose files are all of one kind, or a hub name.
+        path: A file, a folder whose files are all of one kind, a hub name, or `-`.
+        encoding: That of all text files; without it the encoding of each is detected.
         on_error: Called with the error of each bad row; without it the first one raises.
         watch: Called with the bytes of the file as they are read, for progress and digests.
 
@@ -73,7 +108,7 @@ def read_batches(
         if is_hub_name(file):
             yield from ([row] for row in hub_rows(str(file)))
         else:
-            yield from _file_rows(file, on_error, watch)
+            yield from _file_rows(file, encoding, on_error, watch)
 
 
 def data_files(path: str | Path) -> list[Path]:
@@ -85,17 +120,21 @@ def data_files(path: str | Path) -> list[Path]:
     if is_hub_name(path):
         return [Path(name) for name in hub_splits(str(path))]
     path = Path(path)
+    if path == STDIN:
+        return [path]
     if not path.exists():
         raise DataError(f"{path}: no such file or folder", "check the path; hub names: owner/name")
     if not path.is_dir():
         return [path]
-    files = sorted(f for f in path.rglob("*") if f.is_file() and _bare_suffix(f) in SUFFIXES)
+    files = folder_files(path)
     if not files:
         raise DataError(f"{path}: no data file in this folder", f"wanted one of {_listed()}")
     # mixed folders are nearly always a mistake, such as an export next to its source
     kinds: dict[FileKind, Path] = {}
     for file in files:
-        kinds.setdefault(file_kind(file), file)
+        kind = file_kind(file)
+        # objects, each in a file of its own, may be indented or not
+        kinds.setdefault("lines" if kind == "document" else kind, file)
     if len(kinds) > 1:
         (first, one), (second, other) = sorted(kinds.items())[:2]
         raise DataError(
@@ -106,36 +145,52 @@ def data_files(path: str | Path) -> list[Path]:
     return files
 
 
-def split_of(file: Path) -> str:
-    """Return the split in the name of a file (`train`, `test`, ...), or an empty string."""
-    found = SPLIT.search(file.name.split(".parquet")[0].split(".json")[0].split(".csv")[0])
-    return found[1].lower() if found else ""
+def file_kind(path: Path, encoding: str | None = None) -> FileKind:
+    """Find out what kind of data a file holds; see `look`."""
+    return look(path, encoding).kind
 
 
-def file_kind(path: Path) -> FileKind:
-    """Find out what kind of data a file holds by its first bytes.
+def look(path: Path, encoding: str | None = None) -> Look:
+    """Find out kind and encoding of a file by its first bytes.
 
     Raises:
         DataError: If it is empty or not a data file; the message says what it looks like.
     """
     with open_plain(path) as stream:
-        head = stream.read(4096)
-    suffix = _bare_suffix(path)
-    if head.startswith(PARQUET):
-        return "parquet"
+        head = stream.read(HEAD)
+    for magic, kind in MAGIC:
+        if head.startswith(magic):
+            return Look(kind, UTF_8)
+    suffix = bare_suffix(path)
+    if suffix == ".xlsx" and head.startswith(b"PK\x03\x04"):
+        return Look("excel", UTF_8)
     # a download that went wrong often ends in .json, but holds a web page or a pointer
     for pattern, what, remedy in NO_DATA:
-        if pattern.match(head.lstrip()):
+        if pattern.match(head.lstrip()) and not (what == "a comment" and suffix in BY_SUFFIX):
             raise DataError(f"{path}:1: this is {what}, not data", remedy)
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip()
+    with open_plain(path) as stream:
+        found = find_encoding(stream, path, encoding)
+    with open_plain(path, encoding=found.name) as stream:
+        return Look(_text_kind(stream, path, suffix), found)
+
+
+def _text_kind(stream: IO[bytes], path: Path, suffix: str) -> FileKind:
+    """Find out what kind of data a text in UTF-8 holds."""
+    text = b""
+    while not text and (block := stream.readline(HEAD)):
+        text = block.removeprefix(b"\xef\xbb\xbf").lstrip()
     if not text:
         raise DataError(f"{path}:1: the file is empty", "wanted at least one row")
     # a CSV file may begin with any character, also with [ or {
     if suffix in (".csv", ".tsv"):
-        return "csv" if suffix == ".csv" else "tsv"
+        return BY_SUFFIX[suffix]
+    if suffix == ".txt":
+        return "lines" if _is_object(text) else "text"
     if text.startswith(b"["):
         return "array"
-    if text.startswith(b"{") or suffix in (".jsonl", ".ndjson", ".json"):
+    if text.startswith(b"{"):
+        return "document" if _is_document(text, stream) else "lines"
+    if suffix in JSON_SUFFIXES:
         return "lines"
     raise DataError(
         f"{path}:1:1: wanted rows, found {text[:20].decode('utf-8', 'replace')!r}",
@@ -143,29 +198,57 @@ def file_kind(path: Path) -> FileKind:
     )
 
 
-def open_plain(path: Path, watch: Watch | None = None) -> IO[bytes]:
-    """Open a file for reading bytes; gzip and zstandard are unpacked, whatever the name says."""
-    raw = _Watched(path, watch) if watch else io.FileIO(path)
-    stream: IO[bytes] = io.BufferedReader(raw, BUFFER)
-    magic = stream.read(4)
-    stream.seek(0)
-    if magic.startswith(GZIP):
-        return io.BufferedReader(_Gunzipped(stream))
-    if magic == ZSTD:
-        plain = zstandard.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-        return io.BufferedReader(plain)
-    return stream
+def _is_object(line: bytes) -> bool:
+    """Whether a line is a row of JSON, so that a text file holds JSON lines."""
+    try:
+        return isinstance(orjson.loads(line), dict)
+    except orjson.JSONDecodeError:
+        return False
 
 
-def _file_rows(path: Path, on_error: OnError | None, watch: Watch | None) -> Iterator[list[Row]]:
+def _is_document(line: bytes, stream: IO[bytes]) -> bool:
+    """Whether a text that begins with an object is no JSON lines, by its first line."""
+    if not line.endswith(b"\n"):
+        line += stream.readline(FIRST_LINE)
+    try:
+        value = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        # joined objects on one line, or an object that goes on; else a line is damaged
+        joined = error.msg.startswith("unexpected content after document")
+        return (
+            joined and line[: error.pos].endswith(b"}") and line[error.pos :].startswith(b"{")
+        ) or (error.msg.startswith("unexpected end") and line.rstrip()[-1:] in b"{[,:")
+    from data_tools.reading.json_documents import is_wrapper
+
+    return is_wrapper(value) and not stream.read(HEAD).strip()
+
+
+def _file_rows(
+    path: Path, encoding: str | None, on_error: OnError | None, watch: Watch | None
+) -> Iterator[list[Row]]:
     """Yield the rows of one file; errors of its compression become DataError."""
     source = str(path)
     try:
-        kind = file_kind(path)
-        with open_plain(path, watch) as stream:
-            yield from numbered(_any(_parsed(kind, stream), source), kind, source, on_error)
+        kind, found = look(path, encoding)
+        with open_plain(path, watch, encoding=found.name) as stream:
+            parsed = _any(_parsed(kind, stream, source), source)
+            if found.name != UTF_8.name:
+                parsed = _with_encoding(parsed, found.name)
+            yield from numbered(parsed, source, on_error)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
+
+
+def _with_encoding(parsed: Iterable[Batch], encoding: str) -> Iterator[Batch]:
+    """Name the encoding in the Faults of text that cannot be decoded."""
+    for lines, values in parsed:
+        yield Batch(lines, [_renamed(value, encoding) for value in values])
+
+
+def _renamed(value: object, encoding: str) -> object:
+    if isinstance(value, Fault) and value.reason.startswith("not UTF-8"):
+        return Fault(f"a character is not {encoding}", "choose another --encoding", value.column)
+    return value
 
 
 def _any(parsed: Iterable[Batch], source: str) -> Iterator[Batch]:
@@ -184,7 +267,6 @@ def _any(parsed: Iterable[Batch], source: str) -> Iterator[Batch]:
 
 def numbered(
     parsed: Iterable[Batch],
-    kind: FileKind,
     source: str,
     on_error: OnError | None,
     *,
@@ -194,32 +276,36 @@ def numbered(
 
     Args:
         parsed: Batches in the order of the file.
-        kind: Rows of an array have no line of their own, all others do.
         source: The name of the file.
         on_error: Called with the error of each bad row; without it the first one raises.
         start: How many rows come before the first batch.
     """
-    number, lined = start, kind != "array"
+    number = start
     for lines, values in parsed:
+        starts: Iterable[int | Lines | None] = ()
+        if isinstance(lines, MemberLines):
+            lines.first = number + 1
+            starts = itertools.repeat(lines)
+        else:
+            starts = lines
         if set(map(type, values)) == {dict}:
-            named = lines if lined else itertools.repeat(None)
             numbers = itertools.count(number + 1)
             # the common case, without a loop in Python
-            yield list(map(Row, itertools.repeat(source), numbers, named, values))
+            yield list(map(Row, itertools.repeat(source), numbers, starts, values))
             number += len(values)
             continue
         rows: list[Row] = []
-        for line, value in zip(lines, values, strict=False):  # lines may be endless
+        for at, value in zip(starts, values, strict=False):  # starts may be endless
             number += 1
             if type(value) is dict:
-                rows.append(Row(source, number, line if lined else None, value))
+                rows.append(Row(source, number, at, value))
                 continue
             if rows:
                 yield rows
                 rows = []
             fault = value if isinstance(value, Fault) else _not_an_object(value)
-            where = place(source, number, line, fault.column)
-            error = RowError(where, fault, source=source, row=number)
+            line = at if at is None or isinstance(at, int) else at.of(number)
+            error = RowError(source, number, line, fault)
             if on_error is None:
                 raise error
             on_error(error)
@@ -227,64 +313,32 @@ def numbered(
             yield rows
 
 
-def _parsed(kind: FileKind, stream: IO[bytes]) -> Iterator[Batch]:
+def _parsed(kind: FileKind, stream: IO[bytes], source: str) -> Iterator[Batch]:
     """Parse a stream with the reader for this kind of file."""
     if kind == "array":
         return array_batches(stream)
     if kind == "lines":
         return line_batches(stream)
-    if kind == "parquet":
-        return (Batch.of([parsed]) for parsed in parquet_rows(_seekable(stream)))
-    delimiter = "," if kind == "csv" else "\t"
-    return (Batch.of([parsed]) for parsed in csv_rows(stream, delimiter=delimiter))
+    from data_tools.reading.binary import arrow_rows, excel_rows, parquet_rows
+    from data_tools.reading.json_documents import document_rows
+    from data_tools.reading.tables import csv_rows, text_rows
 
-
-class _Watched(io.FileIO):
-    """A file that reports the bytes that are read from it."""
-
-    def __init__(self, path: Path, watch: Watch) -> None:
-        super().__init__(path)
-        self._watch = watch
-
-    def readinto(self, buffer: Any) -> int | None:
-        count = super().readinto(buffer)
-        self._watch(memoryview(buffer)[: count or 0])
-        return count
-
-
-class _Gunzipped(gzip.GzipFile):
-    """A gzip stream that closes the file below it, which GzipFile leaves open."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        super().__init__(fileobj=stream)
-        self._stream = stream
-
-    def close(self) -> None:
-        super().close()
-        self._stream.close()
-
-
-def _seekable(stream: IO[bytes]) -> IO[bytes]:
-    """Return a stream that can seek, as Parquet needs: a temporary copy if it is compressed."""
-    if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
-        return stream
-    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the reader
-    while block := stream.read(1 << 20):
-        copy.write(block)
-    copy.seek(0)
-    return copy
+    readers: dict[FileKind, Callable[[IO[bytes]], Iterator[Parsed]]] = {
+        "document": document_rows,
+        "csv": lambda stream: csv_rows(stream, delimiter=","),
+        "tsv": lambda stream: csv_rows(stream, delimiter="\t"),
+        "text": text_rows,
+        "parquet": lambda stream: parquet_rows(seekable(stream)),
+        "arrow": lambda stream: arrow_rows(seekable(stream)),
+        "excel": lambda stream: excel_rows(seekable(stream), source),
+    }
+    return (Batch.of([parsed]) for parsed in readers[kind](stream))
 
 
 def _not_an_object(value: object) -> Fault:
     names = {list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     found = names.get(type(value), "a number")
     return Fault(f"this row is {found}, wanted an object with named fields", code="row_type")
-
-
-def _bare_suffix(path: Path) -> str:
-    """The suffix that names the content: `.jsonl` of `a.jsonl.gz`."""
-    bare = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
-    return bare.suffix.lower()
 
 
 def _listed() -> str:

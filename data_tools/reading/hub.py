@@ -13,7 +13,18 @@ NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
 def is_hub_name(path: str | Path) -> bool:
     """Whether a source looks like a name on the hub, and not like a file that is missing."""
     name = str(path)
-    suffixes = (".json", ".jsonl", ".csv", ".tsv", ".parquet", ".gz", ".zst", ".txt")
+    suffixes = (
+        ".json",
+        ".jsonl",
+        ".csv",
+        ".tsv",
+        ".parquet",
+        ".arrow",
+        ".xlsx",
+        ".gz",
+        ".zst",
+        ".txt",
+    )
     return bool(NAME.fullmatch(name)) and not name.endswith(suffixes) and not Path(name).exists()
 
 

@@ -14,18 +14,58 @@ from typing import IO, Any, NamedTuple
 
 import orjson
 
-from data_tools.reading.rows import Fault, Parsed
+from data_tools.reading.json_keys import KEY_END, TOO_DEEP, repeated_keys
+from data_tools.reading.rows import LARGEST_ROW, NAME_ENCODING, Fault, Parsed
+
+
+class MemberLines:
+    """The lines of the members of a piece of an array, found when one of them is asked for.
+
+    Args:
+        raw: The piece, which begins with white space or a member.
+        line: The line on which the piece begins.
+
+    Attributes:
+        first: The number of the first row of the piece.
+    """
+
+    def __init__(self, raw: bytes, line: int) -> None:
+        self._raw, self._line = raw, line
+        self._lines: list[int] = []
+        self.first = 1
+
+    def of(self, number: int) -> int | None:
+        """Return the line on which a row of the piece starts."""
+        if not self._lines:
+            self._lines = list(self._found())
+        at = number - self.first
+        return self._lines[at] if at < len(self._lines) else None
+
+    def _found(self) -> Iterator[int]:
+        text = self._raw.decode("utf-8", "surrogateescape")
+        decode = json.JSONDecoder(strict=False).raw_decode
+        line, seen = self._line, 0
+        at = NO_VALUE.match(text).end()  # type: ignore[union-attr]  # it matches anything
+        while at < len(text) and text[at] != "]":
+            line, seen = line + text.count("\n", seen, at), at
+            yield line
+            try:
+                at = decode(text, at)[1]
+            except (ValueError, RecursionError):
+                return
+            at = NO_VALUE.match(text, at).end()  # type: ignore[union-attr]
 
 
 class Batch(NamedTuple):
     """Rows that were parsed together.
 
     Attributes:
-        lines: The line number of each row, or None; may be longer than `values`.
+        lines: The line number of each row, or None; may be longer than `values`, or find lines
+            when they are asked for.
         values: Each row, or its Fault.
     """
 
-    lines: Iterable[int | None]
+    lines: "Iterable[int | None] | MemberLines"
     values: list[Any]
 
     @classmethod
@@ -35,6 +75,7 @@ class Batch(NamedTuple):
         return cls([line for line, _ in pairs], [value for _, value in pairs])
 
 
+NO_VALUE = re.compile(r"[\s,]*")
 PIECE = 1 << 16
 """Bytes parsed at once. More would leave the CPU cache before their rows are used."""
 UNFINISHED = "unexpected end of data"
@@ -43,31 +84,36 @@ REACH = 256
 FIRST_KEY = re.compile(rb'\s*\[\s*\{\s*("(?:[^"\\]|\\.)*")')
 BEFORE_KEY = re.compile(rb"\}\s*,\s*(?=\{\s*\Z)")
 BEFORE_MEMBER = re.compile(rb"\}\s*,\s*\Z")
-KEY_END = re.compile(rb'"\s*:()')
-"""Has an empty group, so that `findall` counts matches without copying them."""
-ESCAPED_END = re.compile(rb'\\"\s*:')
-BACKSLASH = ord("\\")
 BOM = b"\xef\xbb\xbf"
+COMMENTS = "remove such lines: grep -v '^ *//' FILE > rows.jsonl"
 ZEROS = bytes.maketrans(b"123456789", b"000000000")
 LONG = b"0" * 19
 """An integer of fewer digits fits into 64 bits."""
 EXACT_TYPES = frozenset({str, int, bool, type(None)})
-TOO_DEEP = Fault("nested too deep to be checked")
+LARGEST_ARRAY = 4 * LARGEST_ROW
+"""Bytes of an array in which no end of a row is found; all of them must be in memory."""
 
 
-def line_batches(stream: IO[bytes]) -> Iterator[Batch]:
-    """Read one row per line; blank lines are skipped, a BOM and CRLF are accepted."""
-    line = 1
-    while lines := stream.readlines(PIECE):
+def line_batches(stream: IO[bytes], *, line: int = 1) -> Iterator[Batch]:
+    """Read one row per line; blank lines are skipped, a BOM and CRLF are accepted.
+
+    Args:
+        stream: The text.
+        line: The number of its first line.
+    """
+    for raw, _ in line_pieces(stream):
         if line == 1:
-            lines[0] = lines[0].removeprefix(BOM)
+            raw = raw.removeprefix(BOM)
+        lines = raw.split(b"\n")
+        if not lines[-1]:  # after the end of the last line
+            lines.pop()
         try:
             values = [orjson.loads(text) for text in lines]
             if _any_inexact(values, lines):
                 values = [_reparsed(text) for text in lines]
         except orjson.JSONDecodeError:  # one of them is blank or wrong
             numbered = enumerate(lines, start=line)
-            yield Batch.of((at, _parse_line(text)) for at, text in numbered if not text.isspace())
+            yield Batch.of((at, _parse_line(text)) for at, text in numbered if text.strip())
         else:
             yield Batch(itertools.count(line), list(map(_without_repeated_keys, lines, values)))
         line += len(lines)
@@ -131,25 +177,27 @@ def _without_repeated_keys(text: bytes, value: Any) -> Any:
     """Return the value of one line, or a Fault if it has a key twice."""
     if type(value) is not dict or len(KEY_END.findall(text)) == len(value):
         return value
-    return _repeated_keys(text, [value]).get(0, value)
+    return repeated_keys(text, [value]).get(0, value)
 
 
 def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
     """Read the members of one large array; a bad one becomes a Fault with its line."""
-    line, pending = 1, b""
+    line, before, pending = 1, b"", b""
     for raw, last in array_pieces(stream):
         pending = pending + raw if pending else raw
         try:
-            yield parse_piece(pending, last=last)
+            yield parse_piece(pending, last=last, line=line)
         except orjson.JSONDecodeError as error:
             if not last and error.msg.startswith(UNFINISHED):
                 continue  # the cut was inside a row: add the next piece
-            yield Batch.of(_rescue(pending, line, last=last))
-        line += _newlines(pending)
+            yield Batch.of(_rescue(before + pending, line, last=last))
+        line += newlines(pending)
+        # so that columns count from the start of a line, also if a piece begins inside it
+        before = b" " * len(pending[pending.rfind(b"\n") + 1 :])
         pending = b""
 
 
-def _newlines(raw: bytes) -> int:
+def newlines(raw: bytes) -> int:
     """Count the line ends: `find` jumps from one to the next, `count` looks at every byte."""
     count, at = 0, raw.find(b"\n")
     while at >= 0:
@@ -179,6 +227,11 @@ def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, 
     buffer = buffer.replace(b"[", b" ", 1)
     seen = 0
     while more := stream.read(max(size, len(buffer))):
+        if len(buffer) > LARGEST_ARRAY:
+            raise OSError(
+                f"no row ends within {LARGEST_ARRAY >> 20} MiB; "
+                "one object per line needs less memory: jq -c '.[]' FILE"
+            )
         end = _last_cut(buffer, key, before, seen)
         if end:
             yield buffer[:end], False
@@ -201,6 +254,8 @@ def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, b
     """Cut a file into pieces of whole lines; yields as `array_pieces`."""
     buffer = b""
     while more := stream.read(max(PIECE * times, len(buffer))):
+        if len(buffer) > LARGEST_ROW:
+            raise OSError(f"a line of more than {LARGEST_ROW >> 20} MiB")
         end = more.rfind(b"\n") + 1
         if end:
             yield buffer + more[:end], False
@@ -210,8 +265,8 @@ def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, b
     yield buffer, True
 
 
-def parse_piece(raw: bytes, *, last: bool) -> Batch:
-    """Parse all rows of a piece at once.
+def parse_piece(raw: bytes, *, last: bool, line: int) -> Batch:
+    """Parse all rows of a piece, which begins on a line, at once.
 
     Raises:
         orjson.JSONDecodeError: If it has an error, or was cut inside a row.
@@ -221,9 +276,9 @@ def parse_piece(raw: bytes, *, last: bool) -> Batch:
     if _any_inexact(rows, [text]):
         exact = _reparsed(text)
         rows = [exact] * len(rows) if isinstance(exact, Fault) else exact
-    for i, fault in _repeated_keys(text, rows).items():
+    for i, fault in repeated_keys(text, rows).items():
         rows[i] = fault
-    return Batch(itertools.repeat(None), rows)
+    return Batch(MemberLines(raw, line), rows)
 
 
 def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
@@ -233,16 +288,13 @@ def fault_in(text: bytes, error: orjson.JSONDecodeError) -> Fault:
         text.decode()
     except UnicodeDecodeError as bad:
         found = f"byte 0x{text[bad.start]:02x}"
-        return Fault(f"not UTF-8: {found} (byte {bad.start + 1} of the line)", column=bad.start + 1)
+        reason = f"not UTF-8: {found} (byte {bad.start + 1} of the line)"
+        return Fault(reason, NAME_ENCODING, bad.start + 1)
     msg = error.msg.split(": line ")[0]
     near = error.doc[error.pos : error.pos + 12]
+    if text.lstrip().startswith((b"//", b"/*")):
+        return Fault("a comment, which JSON does not have", COMMENTS, error.colno)
     if msg.startswith(UNFINISHED):
-        if text.strip() == b"{":
-            return Fault(
-                "this object does not end on its line: indented JSON",
-                "wanted one object per line; `jq -c . FILE` rewrites the file so",
-                error.colno,
-            )
         return Fault("not JSON: the line breaks off", "was the file cut short?", error.colno)
     return Fault(f"not JSON: {msg}, found {near!r}", column=error.colno)
 
@@ -259,8 +311,11 @@ def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
     for end, following in [*cuts, (len(body), len(body))]:
         member = body[start:end]
         text = member.lstrip()
-        at = line + body.count(b"\n", 0, end - len(text))
-        value, offset = _member(text.rstrip())
+        begin = end - len(text)
+        at = line + body.count(b"\n", 0, begin)
+        value, offset = parse_member(text.rstrip())
+        if isinstance(value, Fault) and value.column and not offset:
+            value = value._replace(column=value.column + _column(body, begin) - 1)
         if isinstance(value, Fault) and value.code == UNFINISHED:
             if end != len(body):
                 continue  # this cut was inside the member: try the next one
@@ -269,12 +324,19 @@ def _rescue(raw: bytes, line: int, *, last: bool) -> Iterator[Parsed]:
         start = following
     if not closed and not isinstance(value, Fault):
         end_line = line + body.count(b"\n")
-        yield end_line, Fault("the array is not closed: no ]", "was the file cut short?")
+        column = _column(body, len(body))
+        yield end_line, Fault("the array is not closed: no ]", "was the file cut short?", column)
     if comma:
-        yield line + body.count(b"\n"), Fault("a comma before the ]", "delete the last comma")
+        fault = Fault("a comma before the ]", "delete the last comma", _column(body, len(body)))
+        yield line + body.count(b"\n"), fault
 
 
-def _member(text: bytes) -> tuple[Any, int]:
+def _column(text: bytes, at: int) -> int:
+    """Return the column of a place in characters, from 1."""
+    return len(text[text.rfind(b"\n", 0, at) + 1 : at].decode("utf-8", "replace")) + 1
+
+
+def parse_member(text: bytes) -> tuple[Any, int]:
     """Parse one member; returns it or its Fault, and how many lines further down the Fault is."""
     try:
         value = parse_json(text)
@@ -282,78 +344,4 @@ def _member(text: bytes) -> tuple[Any, int]:
         fault = fault_in(text, error)
         code = UNFINISHED if error.msg.startswith(UNFINISHED) else fault.code
         return fault._replace(code=code), max(error.lineno - 1, 0)
-    return _repeated_keys(text, [value]).get(0, value), 0
-
-
-def _any_repeated(text: bytes, rows: list[Any]) -> bool:
-    """Whether any row, or an object inside one, has a key twice.
-
-    Each key in the text ends in a quote before a colon. If there are only as many of those as
-    parsed keys, then no key was lost. Escaped quotes inside strings can make the number larger,
-    never smaller, so they are counted only if the numbers differ.
-    """
-    ends = len(KEY_END.findall(text))
-    flat = sum(len(row) for row in rows if type(row) is dict)
-    if ends == flat:
-        return False
-    ends -= sum(_is_escaped(text, m.start() + 1) for m in ESCAPED_END.finditer(text))
-    return ends != flat and ends != _count_keys(rows)
-
-
-def _is_escaped(text: bytes, at: int) -> bool:
-    """Whether an odd number of backslashes comes before a place."""
-    slashes = 0
-    while text[at - 1 - slashes] == BACKSLASH:
-        slashes += 1
-    return slashes % 2 == 1
-
-
-def _repeated_keys(text: bytes, rows: list[Any]) -> dict[int, Fault]:
-    """Return a Fault, by index, for each row with a key twice; parsers silently keep the last."""
-    if not _any_repeated(text, rows):
-        return {}
-    try:
-        members = json.loads(text, object_pairs_hook=_Pairs, parse_int=float)
-    except RecursionError:
-        return dict.fromkeys(range(len(rows)), TOO_DEEP)
-    found = enumerate(map(_first_repeated, members if type(members) is list else [members]))
-    return {
-        i: Fault(f"the key {key!r} appears twice", "keep one of them", code="duplicate_key")
-        for i, key in found
-        if key is not None
-    }
-
-
-class _Pairs(list[tuple[str, Any]]):
-    """An object as a list of its pairs, so that none is lost."""
-
-
-def _first_repeated(value: Any) -> str | None:
-    stack = [value]
-    while stack:
-        value = stack.pop()
-        if isinstance(value, _Pairs):
-            seen: set[str] = set()
-            for key, _ in value:
-                if key in seen:
-                    return key
-                seen.add(key)
-            stack.extend(member for _, member in value)
-        elif isinstance(value, list):
-            stack.extend(value)
-    return None
-
-
-def _count_keys(rows: list[Any]) -> int:
-    """Count the keys of all objects, nested ones too."""
-    total, stack = 0, [rows]
-    while stack:
-        for value in stack.pop():
-            kind = type(value)
-            if kind is dict:
-                total += len(value)
-                if value:
-                    stack.append(value.values())
-            elif kind is list:
-                stack.append(value)
-    return total
+    return repeated_keys(text, [value]).get(0, value), 0

@@ -1,13 +1,19 @@
 """Splits data sets by prompt and removes repeats."""
 
 import contextlib
-import dataclasses
 import random
 from collections.abc import Iterable
 from pathlib import Path
 
 from alignment.errors import ConfigError
-from data_tools.convert.output import Summary, dropped_path, json_line, written_whole
+from data_tools.convert.output import (
+    Summary,
+    dropped_path,
+    json_line,
+    named_for,
+    written_rows,
+    written_whole,
+)
 from data_tools.formats import (
     Record,
     digest,
@@ -17,12 +23,18 @@ from data_tools.formats import (
     sound_rows,
     spoken_parts,
 )
-from data_tools.reading import SLOW, Row, data_files, progress
+from data_tools.reading import SLOW, Fault, Row, RowError, data_files, progress
 from data_tools.sets.near import NearIndex
 
 
 def split(
-    source: Path, output: Path, *, evaluation: float, test: float = 0.0, seed: int = 0
+    source: Path,
+    output: Path,
+    *,
+    evaluation: float,
+    test: float = 0.0,
+    seed: int = 0,
+    encoding: str | None = None,
 ) -> dict[str, Summary]:
     """Split rows into train, eval and test, so that no prompt is in two of them.
 
@@ -35,6 +47,7 @@ def split(
         evaluation: The share of eval, from 0 to 1.
         test: The share of test; 0 for none.
         seed: The random seed.
+        encoding: The encoding of text files; without it that of each is detected.
 
     Raises:
         ConfigError: If the shares leave nothing to train on.
@@ -43,13 +56,12 @@ def split(
     if not 0 < evaluation + test < 1:
         raise ConfigError("--eval and --test must leave something to train on", "e.g. --eval 0.05")
     sides = ["train", "eval", "test"] if test else ["train", "eval"]
-    stem = output.name.removesuffix(".jsonl")
-    summaries = {side: Summary(output.with_name(f"{stem}.{side}.jsonl"), side) for side in sides}
+    summaries = {side: Summary(named_for(output, side), side) for side in sides}
     files = data_files(source)
     with contextlib.ExitStack() as stack:
         watch = stack.enter_context(progress(files, worth=SLOW))
-        out = {side: stack.enter_context(written_whole(summaries[side].output)) for side in sides}
-        for row, record in sound_rows(files, watch):
+        out = {side: stack.enter_context(written_rows(summaries[side].output)) for side in sides}
+        for row, record in sound_rows(files, watch, encoding=encoding):
             # seeded by the prompt, so that rows added later move no other row
             draw = random.Random(f"{seed}:{opening_key(record)}").random()
             side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
@@ -61,7 +73,14 @@ def split(
     return summaries
 
 
-def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str = "row") -> Summary:
+def dedup(
+    sources: Iterable[Path],
+    output: Path,
+    *,
+    near: float = 0.0,
+    by: str = "row",
+    encoding: str | None = None,
+) -> Summary:
     """Keep the first of rows that are equal after normalisation, or nearly equal.
 
     Args:
@@ -69,6 +88,7 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
         output: The rows that are kept, unchanged.
         near: The least similarity of near duplicates; 0 finds only exact ones.
         by: `row` compares prompts and answers, `prompt` only prompts.
+        encoding: The encoding of text files; without it that of each is detected.
 
     Raises:
         DataError: If a row cannot be read.
@@ -80,22 +100,21 @@ def dedup(sources: Iterable[Path], output: Path, *, near: float = 0.0, by: str =
     files = [file for source in sources for file in data_files(source)]
     with (
         progress(files, worth=SLOW) as watch,
-        written_whole(output) as out,
+        written_rows(output) as out,
         written_whole(dropped_path(output)) as lost,
     ):
-        for row, record in sound_rows(files, watch):
+        for row, record in sound_rows(files, watch, encoding=encoding):
             summary.rows_in += 1
             why = _repeat(row, _compared(record, by), seen, kept, index)
             if why is None:
                 # only the place is needed later, so that memory does not hold the data set
-                kept.append(dataclasses.replace(row, data={}))
+                kept.append(row.without_data())
                 out.write(json_line(row.data))
                 summary.rows_out += 1
                 continue
             code, reason = why
             summary.dropped[code] += 1
-            place = {"source": row.source, "row": row.number}
-            lost.write(json_line({**place, "code": code, "reason": reason}))
+            lost.write(json_line(RowError.of(row, Fault(reason, code=code)).as_json()))
     if not summary.dropped:
         dropped_path(output).unlink()
     return summary
@@ -126,5 +145,5 @@ def _repeat(
         return "duplicate", f"equal to {seen[key].where}"
     if index and (match := index.add(len(kept), text)):
         return "near_duplicate", f"{match.jaccard:.0%} similar to {kept[match.key].where}"
-    seen[key] = dataclasses.replace(row, data={})
+    seen[key] = row.without_data()
     return None

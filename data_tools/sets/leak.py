@@ -1,6 +1,5 @@
 """Finds rows of evaluation sets that a training set contains: equal, similar or in part."""
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +68,12 @@ class _Shared(NamedTuple):
 
 
 def leaks(
-    train: Path, evaluations: Sequence[Path], *, near: float = 0.8, ngram: int = GRAM
+    train: Path,
+    evaluations: Sequence[Path],
+    *,
+    near: float = 0.8,
+    ngram: int = GRAM,
+    encoding: str | None = None,
 ) -> Leaks:
     """Find evaluation prompts that the training set contains: equal, nearly equal, or in part.
 
@@ -81,6 +85,7 @@ def leaks(
         evaluations: Files or folders, whose prompts are kept in memory.
         near: The least Jaccard index of similar prompts; 0 to skip them.
         ngram: The number of words in an n-gram; 0 to skip them.
+        encoding: The encoding of all text files; without it that of each is detected.
 
     Raises:
         DataError: If a row cannot be read.
@@ -89,16 +94,17 @@ def leaks(
     sets = [file for one in evaluations for file in data_files(one)]
     with progress([*sets, *files], worth=SLOW) as watch:
         # the evaluation sets first: they are small and kept, the training set is only streamed
-        asked = [(_placed(row), _prompt_text(record)) for row, record in sound_rows(sets, watch)]
+        rows = sound_rows(sets, watch, encoding=encoding)
+        asked = [(row.without_data(), _prompt_text(record)) for row, record in rows]
         grams = GramIndex(dict(enumerate(text for _, text in asked)), ngram) if ngram else None
         found = Leaks(evaluation=len(asked), short=grams.short if grams else 0)
         exact: dict[str, Row] = {}
         alike: list[Row] = []
         index = NearIndex(near) if near else None
         shared: dict[int, _Shared] = {}
-        for row, record in sound_rows(files, watch):
+        for row, record in sound_rows(files, watch, encoding=encoding):
             found.train += 1
-            text, place = _prompt_text(record), _placed(row)
+            text, place = _prompt_text(record), row.without_data()
             if exact.setdefault(digest(text), place) is place and index:
                 index.add(len(alike), text)
                 alike.append(place)
@@ -130,10 +136,6 @@ def _note(shared: dict[int, _Shared], new: dict[int, float], place: Row) -> None
 
 def _leak(code: str, row: Row, twin: Row, similarity: float) -> Leak:
     return Leak(code, row.source, row.number, twin.source, twin.number, round(similarity, 4))
-
-
-def _placed(row: Row) -> Row:
-    return dataclasses.replace(row, data={})
 
 
 def _prompt_text(record: Record) -> str:

@@ -130,6 +130,7 @@ def stats(
     sources: Iterable[str | Path],
     *,
     format: str | None = None,
+    encoding: str | None = None,
     model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
@@ -139,6 +140,7 @@ def stats(
     Args:
         sources: Files and folders.
         format: The format of all rows; without it the format of each is detected.
+        encoding: The encoding of all text files; without it that of each is detected.
         model: A tokenizer and template; adds what `max_length` cuts.
         max_length: The length in tokens.
         pairing: Which pairs of a ranking count; without it the best against the worst.
@@ -153,6 +155,7 @@ def stats(
             _of_file(
                 SourceStats(str(file), truncation=Truncation(model, max_length) if model else None),
                 format=format,
+                encoding=encoding,
                 pairing=pairing,
                 watch=watch,
             )
@@ -169,7 +172,12 @@ def quantiles(values: list[int] | list[float]) -> dict[str, float]:
 
 
 def _of_file(
-    found: SourceStats, *, format: str | None, pairing: Pairing, watch: Watch | None
+    found: SourceStats,
+    *,
+    format: str | None,
+    encoding: str | None,
+    pairing: Pairing,
+    watch: Watch | None,
 ) -> SourceStats:
     """Read a file and fill in its statistics."""
 
@@ -178,7 +186,9 @@ def _of_file(
         found.unusable += 1
 
     last = 0
-    for example in examples(found.source, format=format, on_error=unreadable, watch=watch):
+    for example in examples(
+        found.source, format=format, encoding=encoding, on_error=unreadable, watch=watch
+    ):
         # a row that gives several records is one row
         found.rows += example.row.number != last
         last = example.row.number

@@ -36,13 +36,15 @@ class Side(NamedTuple):
     tokens: list[Token]
 
 
-def example_at(path: Path, number: int, *, format: str | None = None) -> Example:
+def example_at(
+    path: Path, number: int, *, format: str | None = None, encoding: str | None = None
+) -> Example:
     """The row with this number.
 
     Raises:
         DataError: If the file has fewer rows, or the row cannot be used.
     """
-    for example in examples(path, format=format, on_error=lambda _: None):
+    for example in examples(path, format=format, encoding=encoding, on_error=lambda _: None):
         if example.row.number == number:
             if isinstance(example.record, Unusable):
                 why = example.record

@@ -32,7 +32,7 @@ ACROSS_ROWS = {"duplicate_prompt", "prompt_mismatch"}
 
 def codes_by_row(path: Path) -> dict[int, set[str]]:
     found: dict[int, set[str]] = defaultdict(set)
-    validate([path], each=lambda located: found[located.row].add(located.finding.code))
+    validate([path], each=lambda located: found[located.where.row].add(located.finding.code))
     return found
 
 

@@ -323,7 +323,7 @@ def test_prompts_repeat_whatever_their_case_spaces_and_width(tmp_path: Path, sha
     rows = [shape(text) for text in ("How  many ABC?", "how many ａｂｃ? ", "How few ABC?")]
     report = validate([write_jsonl(tmp_path / "in.jsonl", rows)])
     assert report.totals["duplicate_prompt"] == 1
-    assert [one.row for one in report.examples["duplicate_prompt"]] == [2]
+    assert [one.where.row for one in report.examples["duplicate_prompt"]] == [2]
 
 
 def test_a_pair_of_equal_answers_contradicts_nothing(tmp_path: Path) -> None:

@@ -184,6 +184,6 @@ def test_answers_that_a_generator_cut_are_unfinished(tmp_path: Path) -> None:
     made[1]["finish_reason"] = "length"
     made[2]["finish_reason"] = "stop"
     report = validate([write_jsonl(tmp_path / "in.jsonl", made)])
-    assert [(one.row, one.finding.part) for one in report.examples["unfinished_answer"]] == [
+    assert [(one.where.row, one.finding.part) for one in report.examples["unfinished_answer"]] == [
         (2, "rejected")
     ]

@@ -171,7 +171,7 @@ def test_what_the_cut_does_to_a_whole_set(folder: Path, tmp_path: Path) -> None:
     assert report.totals["truncated"] == 60
     assert report.totals["truncated_share"] == 1
     (cut,) = report.examples["cut_one_side"]
-    assert (cut.row, cut.finding.part) == (0, "rejected")
+    assert (cut.where.row, cut.finding.part) == (0, "rejected")
     assert cut.finding.found == "rejected 60, chosen 0 times"
     whole = validate([source], model=model, max_length=4096).totals
     assert not {"truncated", "truncated_share", "cut_one_side"} & whole.keys()

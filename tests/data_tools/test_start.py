@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 import data_tools
-from data_tools.cli import POLICIES, SHAPES, data
+from data_tools.cli import SHAPES, data
 from data_tools.convert.export import EXPORTS
 from data_tools.formats.pairing import POLICIES as POLICY_TABLE
+from data_tools.options import POLICIES
 
 HEAVY = ["torch", "transformers", "trl", "datasets", "numpy", "yaml", "rich", "pyarrow", "orjson"]
 PACKAGE = Path(data_tools.__file__).parent
