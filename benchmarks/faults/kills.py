@@ -259,7 +259,7 @@ def measure(
     for number in range(2 * kills + len(MOMENTS)):
         if total["killed"] >= kills:
             break
-        moment = tuple(MOMENTS)[number % len(MOMENTS)]
+        moment = tuple(MOMENTS)[(seed + number) % len(MOMENTS)]
         name = f"{moment} {seed + number}"
         if name not in done:
             done[name] = trial(
@@ -352,9 +352,10 @@ def main() -> None:
 
 def preload() -> None:
     """Import once what every trial needs."""
-    import importlib
-
     sys.path.insert(0, str(Path(__file__).parent))
+    from alignment.models.imports import import_heavy
+
+    import_heavy("alignment.training.trainers")
     import torch
     from tqdm import tqdm
 
@@ -364,10 +365,8 @@ def preload() -> None:
     # Its own lock is a semaphore that all forks share: one killed while it holds it stops them all.
     tqdm.monitor_interval = 0
     tqdm.set_lock(threading.RLock())
-    for name in ("sft", "reward", "dpo", "kto"):
-        importlib.import_module(f"trl.trainer.{name}_trainer")
     for name in ("ppo.trainer", "ppo.rewards", "training.arguments", "memory.preflight"):
-        importlib.import_module(f"alignment.{name}")
+        import_heavy(f"alignment.{name}")
     for stage in STAGES:
         schema_of(stage)
 
