@@ -17,12 +17,13 @@ from data_tools.options import (
     model_options,
     needed,
     pairing_options,
+    read_options,
 )
 
 if TYPE_CHECKING:
     from data_tools.convert.output import Summary
+    from data_tools.formats import Columns
 
-FORMAT_HELP = "Format of all rows. Default: detected for each row."
 OUTPUT_HELP = "The file to write: .jsonl, .json, .parquet, .csv or .tsv; - for standard output."
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
 
@@ -68,8 +69,7 @@ def data() -> None:
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
 @click.option("-o", "--output", type=FILE, required=True, help=OUTPUT_HELP)
-@click.option("--format", default="", help=FORMAT_HELP)
-@encoding_option
+@read_options
 @click.option(
     "--to",
     type=click.Choice(SHAPES),
@@ -133,11 +133,20 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
         merge_splits=options["merge_splits"],
         num_proc=options["num_proc"],
         encoding=options["encoding"],
+        columns=_columns(options),
     )
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]
     )
     _report(convert(list(sources), output, conversion, repairs=repairs))
+
+
+def _columns(options: dict[str, Any]) -> "Columns | None":
+    """The columns that the user names, or None."""
+    from data_tools.formats import parse_columns
+
+    given, format = options["columns"], options["format"] or None
+    return parse_columns(given, format=format) if given else None
 
 
 def _report(summaries: "list[Summary]") -> None:
@@ -157,8 +166,7 @@ def _report(summaries: "list[Summary]") -> None:
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--format", default="", help=FORMAT_HELP)
-@encoding_option
+@read_options
 @pairing_options("all-pairs", 1000)
 @model_options("Folder of a model; adds the truncation checks.")
 @fail_on
@@ -171,15 +179,14 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
     needed("loss_on", "tokenizer")
-    report = run_validate(sources, options)
+    report = run_validate(sources, {**options, "columns": _columns(options)})
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
 
 
 @data.command()
 @click.argument("sources", nargs=-1, required=True)
-@click.option("--format", default="", help=FORMAT_HELP)
-@encoding_option
+@read_options
 @pairing_options("best-vs-worst", 16)
 @model_options("Folder of a model; adds lengths in tokens.")
 @click.option("--page", type=FILE, help="Write a page with charts as one HTML file.")
@@ -191,7 +198,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
     needed("loss_on", "tokenizer")
-    click.echo(run_stats(sources, options))
+    click.echo(run_stats(sources, {**options, "columns": _columns(options)}))
 
 
 @data.command()
@@ -282,8 +289,7 @@ def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
 @click.option(
     "--row", type=click.IntRange(1), default=1, show_default=True, help="Number of the row."
 )
-@click.option("--format", default="", help=FORMAT_HELP)
-@encoding_option
+@read_options
 @model_options("Folder of a model. Default: plain text.")
 def show(source: Path, row: int, **options: Any) -> None:
     """Show a row as the model sees it: tokens, which carry loss, where it is cut off."""
@@ -292,5 +298,5 @@ def show(source: Path, row: int, **options: Any) -> None:
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
     needed("loss_on", "tokenizer")
-    for line in run_show(source, row, options):
+    for line in run_show(source, row, {**options, "columns": _columns(options)}):
         click.echo(line)

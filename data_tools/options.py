@@ -71,6 +71,22 @@ encoding_option = click.option(
 )
 
 
+def read_options(command: Command) -> Command:
+    """Add the options that say how rows are to be read."""
+    options = (
+        click.option(
+            "--format", default="", help="Format of all rows. Default: detected for each row."
+        ),
+        click.option(
+            "--columns",
+            default="",
+            help="Which columns hold which parts: chosen=answer_good,prompt=question.",
+        ),
+        encoding_option,
+    )
+    return functools.reduce(lambda made, option: option(made), reversed(options), command)
+
+
 def _given(name: str) -> bool:
     """Whether the user gave an option of the running command."""
     source = click.get_current_context().get_parameter_source(name)

@@ -28,6 +28,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
         sources,
         format=options["format"] or None,
         encoding=options["encoding"],
+        columns=options["columns"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -66,6 +67,8 @@ def print_report(report: Report) -> None:
             shares = report.shortcuts[source]["refusals"]
             shown = f"{shares['chosen']:.1%} of chosen, {shares['rejected']:.1%} of rejected"
             click.echo(f"refusals: {shown} in {Path(source).name}")
+    for (source, name), count in sorted(report.unused.items()):
+        click.echo(f"not used: {name!r}, in {count:,} rows of {Path(source).name}")
     for source, licences in report.licences.items():
         click.echo(f"licence: {'; '.join(licences) or 'unknown'} for {Path(source).name}")
     if not totals:
@@ -81,6 +84,7 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
         sources,
         format=options["format"] or None,
         encoding=options["encoding"],
+        columns=options["columns"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -148,13 +152,19 @@ def run_leak(
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     """Yield the lines that show a row."""
     example = example_at(
-        source, number, format=options["format"] or None, encoding=options["encoding"]
+        source,
+        number,
+        format=options["format"] or None,
+        encoding=options["encoding"],
+        columns=options["columns"],
     )
     record = example.record
     if isinstance(record, Exception):
         raise record
     name = example.adapter.name if example.adapter else ""
     yield f"{example.row.where}: {name}, {record.kind}; flaws: {', '.join(flaws(record)) or 'none'}"
+    if example.unused:
+        yield f"not used: {', '.join(example.unused)}"
     model = _model(options)
     if model is None:
         for part, text in plain_parts(record):

@@ -10,6 +10,7 @@ from data_tools.formats import (
     ALIASES,
     BY_NAME,
     Adapter,
+    Columns,
     Example,
     Kind,
     Pairing,
@@ -46,10 +47,18 @@ class Shape(NamedTuple):
 
 
 class Served(NamedTuple):
-    """A record of the kind that a stage asked for, and the row that it comes from."""
+    """A record of the kind that a stage asked for, and the row that it comes from.
+
+    Attributes:
+        record: The record.
+        row: Its row.
+        unused: Columns of the row with text that no record of it holds. Of several records of a
+            row the first one has them.
+    """
 
     record: Record
     row: Row
+    unused: tuple[str, ...] = ()
 
 
 KIND_TITLES: dict[Kind, str] = {
@@ -68,6 +77,7 @@ def serve(
     kind: str,
     format: str | None = None,
     encoding: str | None = None,
+    columns: Columns | None = None,
     on_error: OnError | None = None,
     watch: Watch | None = None,
 ) -> Iterator[Served]:
@@ -81,6 +91,7 @@ def serve(
         kind: text, sft, preference, unpaired or prompt.
         format: A name of data_tools.formats; without it the format of every row is detected.
         encoding: The encoding of text files; without it that of each is detected.
+        columns: Which columns hold which parts; None: those that the formats know.
         on_error: Receives every row that cannot be used; without it the first one raises.
         watch: Receives what is read, for progress.
 
@@ -90,7 +101,9 @@ def serve(
     shape = SHAPES[kind]
     before: Adapter | None = None
     count = 0
-    for example in examples(path, format=format, encoding=encoding, on_error=on_error, watch=watch):
+    for example in examples(
+        path, format=format, encoding=encoding, columns=columns, on_error=on_error, watch=watch
+    ):
         count += 1
         try:
             record = _serving(example, shape, before)
@@ -101,8 +114,10 @@ def serve(
             on_error(error)
             continue
         before = example.adapter
+        unused = _unused(example, record, kind)
         for one in shape.records(record):
-            yield Served(one, example.row)
+            yield Served(one, example.row, unused)
+            unused = ()
     if not count and on_error is None:
         raise DataError(f"{path}: no rows", "wanted at least one")
 
@@ -120,7 +135,7 @@ def load_records(
         DataError: At the first bad row, or if the source holds no row at all.
     """
     shape = SHAPES[kind]
-    for record, row in serve(path, kind=kind, format=format, on_error=on_error):
+    for record, row, _ in serve(path, kind=kind, format=format, on_error=on_error):
         yield shape.row(record, row.data)
 
 
@@ -145,6 +160,16 @@ def _serving(example: Example, shape: Shape, before: Adapter | None) -> Record:
     return pairs[0]
 
 
+def _unused(example: Example, record: Record, kind: str) -> tuple[str, ...]:
+    """The columns with text that is not learned from; a reward function gets all of them."""
+    if kind == "prompt":
+        return ()
+    if kind == "sft" and record.kind == "preference":
+        names = [name for name in ALIASES["rejected"] if name in example.row.data]
+        return (*example.unused, *(names or ["rejected"])[:1])
+    return example.unused
+
+
 def _unlike(
     example: Example, shape: Shape, before: Adapter | None, found: Record | Unusable
 ) -> Unusable:
@@ -160,6 +185,8 @@ def _unlike(
             return Unusable("missing", f"{', '.join(lacks)}; the row has {listed(data)}")
     if isinstance(found, Unusable):
         return found
+    if example.more is not None:
+        return example.more
     looks = KIND_TITLES[found.kind]
     name = f", format {example.adapter.name!r}" if example.adapter else ""
     return Unusable(

@@ -33,7 +33,7 @@ from alignment.data.sources import digest_of, digest_source, files_of, hub_diges
 from alignment.errors import DataError
 from alignment.registry import Stage
 from alignment.runs import Source
-from data_tools.formats import Unusable, prompt_key
+from data_tools.formats import Unusable, parse_columns, prompt_key
 from data_tools.reading import Fault, RowError, file_kind, progress
 from data_tools.rendering import Renderer, Spoken, count_roles
 from data_tools.shapes import Served, serve
@@ -55,6 +55,7 @@ class Request:
     renderer: Renderer
     limits: Limits
     format: str | None = None
+    columns: str | None = None
     drops_bad_rows: bool = False
 
     @property
@@ -70,6 +71,7 @@ class Request:
             "variables": self.renderer.variables,
             "limits": asdict(self.limits),
             "format": self.format,
+            "columns": self.columns,
             "drops_bad_rows": self.drops_bad_rows,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
@@ -93,6 +95,7 @@ class Prepared:
         tokens: Tokens by the role that wrote them, before any cut.
         learned: Tokens that carry loss, before any cut.
         dropped: The first bad rows that were left out, as messages.
+        unused: For each source, rows with text in a column that nothing reads, by column.
     """
 
     entry: Entry
@@ -100,6 +103,7 @@ class Prepared:
     tokens: Mapping[str, int]
     learned: int
     dropped: tuple[str, ...]
+    unused: tuple[Mapping[str, int], ...]
 
 
 def prepare(paths: Sequence[str], request: Request) -> Prepared:
@@ -125,6 +129,7 @@ def prepare(paths: Sequence[str], request: Request) -> Prepared:
         about["tokens"],
         about["learned"],
         tuple(about["named"]),
+        tuple(one["unused"] for one in about["sources"]),
     )
 
 
@@ -174,7 +179,13 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
             raise DataError(f"{', '.join(paths)}: changed while it was read", "start again")
         about: dict[str, Any] = {
             "sources": [
-                {"path": one.path, "digest": one.digest(), "state": state, **one.counts()}
+                {
+                    "path": one.path,
+                    "digest": one.digest(),
+                    "state": state,
+                    **one.counts(),
+                    "unused": dict(one.unused),
+                }
                 for one, state in zip(readings, states, strict=True)
             ],
             "rows": writer.rows,
@@ -196,6 +207,9 @@ class _Reading:
         self.path, self.request = path, request
         self.rows = self.dropped = 0
         self.named: list[str] = []
+        self.unused: Counter[str] = Counter()
+        given = request.columns
+        self._columns = parse_columns(given, format=request.format) if given else None
         self._digests: list[str] = []
 
     def counts(self) -> dict[str, int]:
@@ -230,6 +244,7 @@ class _Reading:
     def _rendered(self) -> Iterator[tuple[Served, list[Spoken]]]:
         renderer = self.request.renderer
         for served in self._served():
+            self.unused.update(served.unused)
             try:
                 yield (
                     Served(renderer.wrapped(served.record), served.row),
@@ -257,6 +272,7 @@ class _Reading:
                     file,
                     kind=self.request.stage.kind,
                     format=self.request.format,
+                    columns=self._columns,
                     on_error=self._drop,
                     watch=watch,
                 )
@@ -301,3 +317,10 @@ def described_drops(prepared: Prepared) -> Iterable[str]:
         if source.dropped:
             total = (source.rows or 0) + source.dropped
             yield f"dropped {source.dropped} of {total} rows of {source.path}"
+
+
+def described_unused(prepared: Prepared) -> Iterable[str]:
+    """One line per source and column with text that nothing reads."""
+    for source, unused in zip(prepared.sources, prepared.unused, strict=True):
+        for name, rows in sorted(unused.items()):
+            yield f"not used: {name!r}, in {rows:,} rows of {source.path}"

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from alignment.data.arrow import FATE, GROUP, LENGTH, read_column
 from alignment.data.columns import LEFT_OUT, Limits
 from alignment.data.counts import Counts, count_rows, describe, describe_loss, refuse, warnings
-from alignment.data.prepare import Prepared, Request, described_drops, prepare
+from alignment.data.prepare import Prepared, Request, described_drops, described_unused, prepare
 from alignment.data.sources import check_sources, data_paths
 from alignment.errors import ConfigError
 from alignment.models.chat_template import (
@@ -117,6 +117,7 @@ def request_of(
         ),
         limits=_limits(stage, values, start, adds_tokens=bool(changes.added)),
         format=values["data_format"],
+        columns=values["columns"],
         drops_bad_rows=values["on_bad_row"] == "drop",
     )
 
@@ -267,6 +268,7 @@ def _about_data(rows: StageRows) -> Iterable[str]:
         yield rows.changes.note
     for prepared in rows.by_role.values():
         yield from described_drops(prepared)
+        yield from described_unused(prepared)
 
 
 def _left_out(

@@ -30,6 +30,13 @@ class DataArgs:
         default=None,
         metadata={"help": "Name of the data format. Default: detected from the keys of the rows."},
     )
+    columns: str | None = field(
+        default=None,
+        metadata={
+            "help": "Which columns of the data hold which parts, if no format knows their names: "
+            "prompt=question,chosen=answer_good,rejected=answer_bad."
+        },
+    )
     max_rows: int | None = field(
         default=None, metadata={"help": "Train on this many rows, sampled from all with the seed."}
     )

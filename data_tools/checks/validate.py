@@ -15,6 +15,7 @@ from data_tools.checks.shortcuts import Shortcuts
 from data_tools.checks.texts import redacted
 from data_tools.formats import (
     HARD,
+    Columns,
     Example,
     Pairing,
     Record,
@@ -22,7 +23,6 @@ from data_tools.formats import (
     examples,
     is_paired,
     pairs_of,
-    passed_over,
 )
 from data_tools.reading import (
     SLOW,
@@ -72,6 +72,7 @@ class Report:
         bias: The shares of longer chosen answers, by source.
         shortcuts: The shares of refusals by side and all label shortcuts, by source.
         licences: The known licences, by source.
+        unused: Rows that hold text in a column that nothing reads, by source and column.
     """
 
     rows: Counter[str] = field(default_factory=Counter)
@@ -85,6 +86,7 @@ class Report:
     shortcuts: dict[str, dict[str, Any]] = field(default_factory=dict)
     licences: dict[str, list[str]] = field(default_factory=dict)
     _last: dict[tuple[str, str], int] = field(default_factory=dict)
+    unused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, located: Located) -> None:
         """Count a finding, and keep it if it is among the first of its code."""
@@ -128,6 +130,10 @@ class Report:
             "length_bias": self.bias,
             "shortcuts": self.shortcuts,
             "licences": self.licences,
+            "unused_columns": [
+                {"source": source, "column": name, "rows": count}
+                for (source, name), count in sorted(self.unused.items())
+            ],
             "findings": [
                 {
                     "code": code,
@@ -151,6 +157,7 @@ def validate(
     *,
     format: str | None = None,
     encoding: str | None = None,
+    columns: Columns | None = None,
     model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing = ALL_PAIRS,
@@ -162,6 +169,7 @@ def validate(
         sources: Files and folders; repeats and contradictions are found across all of them.
         format: The format of all rows; without it the format of each is detected.
         encoding: The encoding of all text files; without it that of each is detected.
+        columns: Which columns hold which parts; None: those that the formats know.
         model: A tokenizer and template; adds the truncation checks.
         max_length: The length of the truncation checks, in tokens.
         pairing: Which pairs of a ranking are checked, and the least margin of a pair.
@@ -183,11 +191,12 @@ def validate(
             if not is_hub_name(file) and (found := look(file, encoding).encoding) != UTF_8:
                 report.encodings[str(file)] = str(found)
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
-            for example in _read(file, format, encoding, report, add, watch):
+            for example in _read(file, format, encoding, columns, report, add, watch):
                 whole.note(example)
-                # a user who names the format has asked for what it reads, prompts included
-                if not format:
-                    example = _with_its_answers(example)
+                if example.unused and example.more is None:
+                    report.unused.update((str(file), name) for name in example.unused)
+                if example.more is not None:
+                    example.record = example.more
                 for record in _records(example, pairing, add):
                     report.records[str(file)] += 1
                     _one(example, record, across, whole, add)
@@ -266,6 +275,7 @@ def _read(
     file: Path,
     format: str | None,
     encoding: str | None,
+    columns: Columns | None,
     report: Report,
     add: Add,
     watch: Watch | None,
@@ -281,20 +291,12 @@ def _read(
 
     last = 0
     for example in examples(
-        file, format=format, encoding=encoding, on_error=unreadable, watch=watch
+        file, format=format, encoding=encoding, columns=columns, on_error=unreadable, watch=watch
     ):
         if example.row.number != last:
             last = example.row.number
             report.rows[example.row.source] += 1
         yield example
-
-
-def _with_its_answers(example: Example) -> Example:
-    """Make an example unusable if it is only a prompt because its answers cannot be read."""
-    record = example.record
-    if isinstance(record, Record) and record.kind == "prompt":
-        example.record = passed_over(example.row.data) or record
-    return example
 
 
 def _records(example: Example, pairing: Pairing, add: Add) -> list[Record]:

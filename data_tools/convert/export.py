@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from data_tools.formats import Kind, Record, Text, as_messages, before_last_answer
+from data_tools.formats import Kind, Record, Text, Unusable, as_messages, before_last_answer
 
 Json: TypeAlias = dict[str, Any]
 
@@ -53,11 +53,16 @@ def texts(record: Record) -> list[Json]:
 
 
 def llamafactory(record: Record) -> list[Json]:
-    """LLaMA-Factory's sharegpt rows; those of pairs need `ranking: true` in its data set list."""
+    """LLaMA-Factory's sharegpt rows; those of pairs need `ranking: true` in its data set list.
+
+    Raises:
+        Unusable: If a part of the record has no place there; `not_used`.
+    """
+    _no_settings(record, "llamafactory")
     if record.kind == "preference":
         turns = as_messages(record.prompt, "user")
         sides = {
-            name: _sharegpt(as_messages(answer, "assistant")[-1])
+            name: _sharegpt(_only_turn(as_messages(answer, "assistant"), name))
             for name, answer in (("chosen", record.chosen), ("rejected", record.rejected))
         }
     else:
@@ -71,7 +76,12 @@ def llamafactory(record: Record) -> list[Json]:
 
 
 def openai(record: Record) -> list[Json]:
-    """OpenAI's preference rows for pairs, its chat rows for SFT."""
+    """OpenAI's preference rows for pairs, its chat rows for SFT.
+
+    Raises:
+        Unusable: If a part of the record has no place there; `not_used`.
+    """
+    _no_settings(record, "openai")
     if record.kind != "preference":
         turns = record.messages or _conversation(record.prompt, record.completion)
         return [{"messages": turns, **({"tools": record.tools} if record.tools else {})}]
@@ -100,7 +110,38 @@ def _conversation(prompt: Text, answer: Text) -> list[Json]:
 
 
 def _sharegpt(turn: Json) -> Json:
-    return {"from": SHAREGPT.get(turn["role"], turn["role"]), "value": turn["content"]}
+    """A turn in LLaMA-Factory's words; the names of tools are those of the calls before.
+
+    Raises:
+        Unusable: If it says more than they can; `not_used`.
+    """
+    lost = [key for key in turn if key not in ("role", "content", "name", "tool_call_id")]
+    calls = [call.get("function", call) for call in turn.get("tool_calls", ())]
+    if calls and not turn["content"]:
+        lost.remove("tool_calls")
+        value = [{"name": call["name"], "arguments": call.get("arguments")} for call in calls]
+        written: Json = {"from": "function_call", "value": json.dumps(value, ensure_ascii=False)}
+    else:
+        written = {"from": SHAREGPT.get(turn["role"], turn["role"]), "value": turn["content"]}
+    if lost or (turn["role"] != "tool" and "name" in turn):
+        raise _no_place("llamafactory", f"{lost[0] if lost else 'name'!r} of a turn")
+    return written
+
+
+def _only_turn(turns: list[Json], name: str) -> Json:
+    if len(turns) > 1:
+        raise _no_place("llamafactory", f"{len(turns)} turns in {name!r}")
+    return turns[0]
+
+
+def _no_settings(record: Record, shape: str) -> None:
+    if record.template_kwargs:
+        raise _no_place(shape, "'chat_template_kwargs'")
+
+
+def _no_place(shape: str, what: str) -> Unusable:
+    remedy = "write such rows in a shape that has it: --to auto"
+    return Unusable("not_used", f"--to {shape} has no place for {what}", remedy)
 
 
 EXPORTS: dict[str, tuple[Callable[[Record], list[Json]], frozenset[Kind]]] = {

@@ -40,6 +40,7 @@ class Summary:
         formats: Rows that were read, by source and format.
         repaired: Rows that were changed, by repair.
         halved: Pairs of which `--to sft` wrote only the chosen side.
+        unused: Rows that hold text in a column, or a key of turns, that nothing reads, by name.
         unified: Rows of text that were written as messages, because others are conversations.
         encodings: The encodings of sources that are not UTF-8.
     """
@@ -51,6 +52,7 @@ class Summary:
     dropped: Counter[str] = field(default_factory=Counter)
     formats: Counter[tuple[str, str]] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     halved: int = 0
     unified: int = 0
     encodings: dict[str, str] = field(default_factory=dict)
@@ -69,6 +71,7 @@ class Summary:
         ]
         lines += [f"  dropped  {n:>9,}  {code}" for code, n in sorted(self.dropped.items())]
         lines += [f"  repaired {n:>9,}  {name}" for name, n in sorted(self.repaired.items())]
+        lines += [f"  not used {n:>9,}  {name}" for name, n in sorted(self.unused.items())]
         if self.halved:
             lines.append(
                 f"  {self.halved:,} pairs written without their rejected side, as SFT rows"

@@ -96,6 +96,7 @@ def _written(files: list[Path], output: Path, conversion: Conversion, repairs: R
                         file,
                         format=conversion.format or None,
                         encoding=conversion.encoding,
+                        columns=conversion.columns,
                         on_error=writer.unreadable,
                         repair=repairs if repairs else None,
                         watch=watch,
@@ -289,9 +290,13 @@ def _worker_take(
     Raises:
         NotParallel: If rows must be joined, since the cut may be between them.
     """
-    forced = by_name(writer.conversion.format) if writer.conversion.format else None
+    columns = writer.conversion.columns
+    forced = columns.adapter if columns else None
+    if writer.conversion.format:
+        forced = by_name(writer.conversion.format)
     rows = numbered(parsed, source, writer.unreadable, start=start)
-    for found in adapted_batches(rows, forced=forced, repair=repairs if repairs else None):
+    repair = repairs if repairs else None
+    for found in adapted_batches(rows, forced=forced, columns=columns, repair=repair):
         if any(example.adapter and example.adapter.gather for example in found):
             raise NotParallel
         writer.take(found)
@@ -305,6 +310,7 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
     writer.turn_rows += done.turn_rows
     writer.summary.rows_in += done.summary.rows_in
     writer.summary.dropped += done.summary.dropped
+    writer.summary.unused += done.summary.unused
     writer.summary.halved += done.summary.halved
     writer.summary.formats += done.summary.formats
     repairs.counts += done.repairs.counts

@@ -12,6 +12,7 @@ from data_tools.convert.output import Summary, json_line
 from data_tools.formats import (
     HARD,
     Adapter,
+    Columns,
     Example,
     Kind,
     Pairing,
@@ -21,7 +22,6 @@ from data_tools.formats import (
     digest,
     group_id,
     pairs_of,
-    passed_over,
     plain,
 )
 from data_tools.reading import Fault, Row, RowError, parse_json
@@ -36,6 +36,7 @@ class Conversion:
 
     Attributes:
         format: The format of all rows; empty to detect the format of each.
+        columns: Which columns hold which parts; None: those that the formats know.
         to: A name in EXPORTS, or `auto` for the shape that keeps all of the first record. Under
             `auto`, a later record of which a part would be lost is an error.
         pairing: How ranked and scored answers become pairs.
@@ -52,6 +53,7 @@ class Conversion:
     merge_splits: bool = False
     num_proc: int = 1
     encoding: str | None = None
+    columns: Columns | None = None
 
 
 class RecordWriter:
@@ -91,6 +93,8 @@ class RecordWriter:
         adapter: Adapter | None = None
         for example in examples:
             row, record = example.row, example.record
+            if example.unused and (example.more is None or self.conversion.to == "prompts"):
+                self.summary.unused.update(example.unused)
             # a row may give several records, but counts as one row
             if row.number != last:
                 last = row.number
@@ -103,7 +107,7 @@ class RecordWriter:
             if type(record) is Record and record.kind in self._straight and record.margin is None:
                 self._write(row, record)
             else:
-                self._example(row, record)
+                self._example(row, record, example.more)
         self._count(source, adapter, seen)
 
     def finish(self) -> None:
@@ -119,13 +123,14 @@ class RecordWriter:
         if adapter and rows:
             self.summary.formats[source, adapter.name] += rows
 
-    def _example(self, row: Row, record: Record | Unusable) -> None:
+    def _example(self, row: Row, record: Record | Unusable, more: Unusable | None) -> None:
         if isinstance(record, Unusable):
             self._drop(row, record.code, record.reason, record.remedy)
             return
         kind = record.kind
-        if kind == "prompt" and (lost := self._passed_over(row)):
-            self._drop(row, lost.code, lost.reason, lost.remedy)
+        # a row may be more than a prompt, unless the user asks for prompts
+        if more is not None and self.conversion.to != "prompts":
+            self._drop(row, more.code, more.reason, more.remedy)
             return
         # the first record decides the shape of the whole file
         if not self.shape:
@@ -148,11 +153,6 @@ class RecordWriter:
         else:
             self._record(row, record)
 
-    def _passed_over(self, row: Row) -> Unusable | None:
-        """Return why a row is not just a prompt, unless the user asks for prompts."""
-        asked = self.conversion.format or self.conversion.to == "prompts"
-        return None if asked else passed_over(row.data)
-
     def _record(self, row: Row, record: Record) -> None:
         kind = record.kind
         if kind not in self._kinds:
@@ -169,6 +169,11 @@ class RecordWriter:
         if kind == "preference" and _equal(record.chosen, record.rejected):
             self._drop(row, "chosen_eq_rejected", "chosen and rejected are equal")
             return
+        try:
+            rows = self._make(record)
+        except Unusable as why:
+            self._drop(row, why.code, why.reason, why.remedy)
+            return
         # counted apart: if a file has both, its text rows are rewritten as messages at the end
         if record.messages is None and type(record.prompt) is str:
             self.text_rows += 1
@@ -178,7 +183,6 @@ class RecordWriter:
             group = group_id(record)
         if kind == "preference" and self.shape == "sft":
             self.summary.halved += 1
-        rows = self._make(record)
         for made in rows:
             made["source"] = self.name
             made["source_row"] = row.number

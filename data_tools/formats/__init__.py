@@ -1,6 +1,7 @@
 """Finds the format of a row and reads it into a record; makes pairs of ranked answers."""
 
-from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest, passed_over
+from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest
+from data_tools.formats.mapping import Columns, parse_columns
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
 from data_tools.formats.plain_text import (
     answer_key,
@@ -44,6 +45,7 @@ __all__ = [
     "FORMATS",
     "HARD",
     "Adapter",
+    "Columns",
     "Example",
     "Kind",
     "Message",
@@ -69,7 +71,7 @@ __all__ = [
     "nearest",
     "normalised",
     "pairs_of",
-    "passed_over",
+    "parse_columns",
     "plain",
     "prompt_key",
     "prompt_of",

@@ -6,12 +6,15 @@ to that module's `FORMATS`, and add a row to the fixtures of tests/data_tools/te
 
 import difflib
 import functools
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignment.errors import ConfigError
 from data_tools.formats import pairs, ranked, supervised, trees
-from data_tools.formats.record import ALIASES, TAGS, Adapter, Unusable, listed, shown, tag
+from data_tools.formats.advice import columns_advice
+from data_tools.formats.record import TAGS, Adapter, Unusable, listed, tag
 
 FORMATS: tuple[Adapter, ...] = (
     *pairs.FORMATS,
@@ -23,7 +26,10 @@ BY_NAME: dict[str, Adapter] = {adapter.name: adapter for adapter in FORMATS}
 
 _Candidates: TypeAlias = tuple[list[Adapter], list[Adapter]]
 """Formats that must look at the values of a row, and those that fit if none of the first does."""
-ANSWERS = ("chosen", "rejected", "completion")
+
+
+#: Files of hiyouga and others that are published as rankings.
+RANKINGS = re.compile(r"oaast_rm|comparison_gpt4")
 
 
 def detect(data: Mapping[str, Any]) -> Adapter:
@@ -100,7 +106,11 @@ def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
     if not matches:
         raise Unusable("unknown_format", *_unknown(data))
     names = " and ".join(sorted(a.name for a in matches))
-    raise Unusable("two_formats", f"the row fits two formats: {names}", "choose one with --format")
+    raise Unusable(
+        "two_formats",
+        f"the row fits two formats: {names}",
+        f"choose one with --format, or {columns_advice(data)}",
+    )
 
 
 def by_name(name: str) -> Adapter:
@@ -155,27 +165,50 @@ def nearest(data: Mapping[str, Any]) -> tuple[Adapter, list[str], bool]:
     return best, lacks[best], distance(best)[0] < 1
 
 
-def passed_over(data: Mapping[str, Any]) -> Unusable | None:
-    """Return why a row that was read as a prompt alone has an answer that cannot be read."""
-    answers = [name for part in ANSWERS for name in ALIASES[part] if name in data]
-    if not answers:
-        return None
-    values = ", ".join(f"{name!r} is {shown(data[name])}" for name in answers)
-    return Unusable(
-        "null" if any(data[name] is None for name in answers) else "missing",
-        f"of this row only the prompt can be read: {values}",
-        "fix the row, or read prompts alone with --format prompt",
-    )
-
-
 def _unknown(data: Mapping[str, Any]) -> tuple[str, str]:
     """Return message and remedy for a row in no known format."""
     best, lacks, related = nearest(data)
+    inside = _rows_inside(data)
+    if inside:
+        reason = f"no known format: the row has {listed(data)}"
+        return reason, f"if the rows are inside {inside!r}: `jq -c '.{inside}[]' FILE`"
+    if (no_ranking := unranked(data)) is not None:
+        return no_ranking.reason, no_ranking.remedy
+    remedy = columns_advice(data) or "see the formats in data_tools/README.md"
     if related:
         reason = f"{'; '.join(lacks)}: no known format, nearest is {best.name!r}"
-        return f"{reason}; the row has {listed(data)}", "name the format, or rename the columns"
-    nested = next((key for key, value in data.items() if tag(value) == "turns"), None)
-    remedy = "see the formats in data_tools/README.md"
-    if nested is not None and len(data) <= 3:
-        remedy = f"if the rows are inside {nested!r}: `jq -c '.{nested}[]' FILE`"
+        return f"{reason}; the row has {listed(data)}", remedy
     return f"no known format: the row has {listed(data)}", remedy
+
+
+@functools.lru_cache(maxsize=100)
+def is_ranking(source: str) -> bool:
+    """Whether a file is known to have its best answer first."""
+    return RANKINGS.search(Path(source).name) is not None
+
+
+def as_ranking(data: Mapping[str, Any]) -> Adapter | None:
+    """Return the format that a row with a list of answers has if they are ranked, or None."""
+    tags = {key: tag(value) for key, value in data.items()}
+    formats = (BY_NAME[name] for name in ("alpaca-ranked", "ranked"))
+    return next((adapter for adapter in formats if adapter.keys_in(tags)), None)
+
+
+def unranked(data: Mapping[str, Any]) -> Unusable | None:
+    """Return why a row with a list of answers is no ranking, or None if it has no such list."""
+    adapter = as_ranking(data)
+    if adapter is None:
+        return None
+    answers = next(key for key, value in data.items() if tag(value) == "texts")
+    reason = f"{answers!r} is a list of answers, and nothing says that the best is first"
+    remedy = f"if it is: --format {adapter.name}; else {columns_advice(data, ranked=False)}"
+    return Unusable("unknown_format", f"{reason}; the row has {listed(data)}", remedy)
+
+
+def _rows_inside(data: Mapping[str, Any]) -> str | None:
+    """The column that holds a list of rows in a known format, if a row has little else."""
+    if len(data) > 3:
+        return None
+    nested = {key: value[0] for key, value in data.items() if tag(value) == "turns"}
+    known = (key for key, row in nested.items() if not isinstance(_detected(row), Unusable))
+    return next(known, None)

@@ -18,29 +18,23 @@ from data_tools.formats.record import (
 )
 from data_tools.formats.turns import (
     answer,
-    context,
+    as_messages,
     dialogue,
     messages,
     pair_of,
     split_implicit,
-    with_input,
 )
 
 ANSWER = "text|object|turns"
 SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
-NUMBERED = frozenset({"margin", *itertools.chain.from_iterable(SCORES)})
+NUMBERED = ("margin", *itertools.chain.from_iterable(SCORES))
 EXTRA_ID = re.compile(r"<extra_id_[01]>(System|User|Assistant)\n")
 
 
 def pair(data: Data) -> Record:
-    """`prompt, chosen, rejected` under any of their aliases, with `system` and `history`."""
-    prompt = data[alias(data, "prompt")]
-    if type(prompt) is not str:
-        return pair_of(messages(prompt, "prompt"), *_sides(data), margin=_margin(data))
-    chosen, rejected = data[alias(data, "chosen")], data[alias(data, "rejected")]
-    if type(chosen) is str and type(rejected) is str:
-        return pair_of(context(data, prompt), chosen, rejected, margin=_margin(data))
-    return pair_of(context(data, prompt), *_sides(data), margin=_margin(data))
+    """`prompt, chosen, rejected` under any of their aliases."""
+    prompt = answer(data[alias(data, "prompt")], "prompt")
+    return pair_of(prompt, *_sides(data), margin=_margin(data))
 
 
 def implicit(data: Data) -> Record:
@@ -78,15 +72,26 @@ def hh_split(data: Data) -> Record:
 
 def alpaca_ranking(data: Data) -> Record:
     """LLaMA-Factory: alpaca keys with `chosen, rejected` instead of the output."""
-    return pair_of(context(data, with_input(data)), *_sides(data))
+    return pair_of(text(data, "instruction"), *_sides(data), margin=_margin(data))
 
 
-def sharegpt_ranking(data: Data) -> Record:
-    """LLaMA-Factory: `conversations`, and one answer each in `chosen` and `rejected`."""
-    turns = messages(data["conversations"], "conversations")
-    system = text(data, "system", default="")
-    prompt = [{"role": "system", "content": system}, *turns] if system else turns
-    return pair_of(prompt, *_sides(data))
+def turns_ranking(data: Data) -> Record:
+    """A conversation in `conversations` or `messages`, and one answer each in both sides.
+
+    Some files repeat the chosen answer, or the whole conversation in both sides.
+    """
+    key = alias(data, "messages")
+    turns, (chosen, rejected) = messages(data[key], key), _sides(data)
+    sides = [as_messages(side, "assistant") for side in (chosen, rejected)]
+    if all(len(side) > 1 and side[0]["role"] != "assistant" for side in sides):
+        return split_implicit(*sides, margin=_margin(data))
+    if turns[-1]["role"] == "assistant":
+        if turns[-1:] != sides[0]:
+            raise Unusable("prompt_mismatch", f"{key!r} ends in an answer that is not 'chosen'")
+        turns = turns[:-1]
+    if not turns:
+        raise Unusable("no_prompt", f"{key!r} holds no question")
+    return pair_of(turns, *sides, margin=_margin(data))
 
 
 def chosen_messages(data: Data) -> Record:
@@ -97,10 +102,21 @@ def chosen_messages(data: Data) -> Record:
 
 def ms_swift(data: Data) -> Record:
     """ms-swift: `messages` that end in the chosen answer, and `rejected_response`."""
-    turns = messages(data["messages"], "messages")
+    key = alias(data, "messages")
+    turns = messages(data[key], key)
     if len(turns) < 2 or turns[-1]["role"] != "assistant":
         raise Unusable("no_answer", "the last turn is not the assistant's")
     return pair_of(turns[:-1], turns[-1:], answer(data["rejected_response"], "rejected_response"))
+
+
+def rejected_messages(data: Data) -> Record:
+    """ms-swift: two whole conversations, `messages` and `rejected_messages`."""
+    key = alias(data, "messages")
+    rejected = answer(data["rejected_messages"], "rejected_messages")
+    turns = messages(data[key], key)
+    if isinstance(rejected, str) or rejected[0]["role"] == "assistant":
+        return pair_of(turns[:-1], turns[-1:], rejected)
+    return split_implicit(turns, rejected)
 
 
 def dikw(data: Data) -> Record:
@@ -187,7 +203,7 @@ def alpaca_eval(data: Data) -> Record:
     # 0 marks a tie, as 1.5 does
     margin = abs(preference - 1.5) if preference else 0.0
     best, worst = ("output_1", "output_2") if preference < 1.5 else ("output_2", "output_1")
-    return pair_of(with_input(data), text(data, best), text(data, worst), margin=margin)
+    return pair_of(text(data, "instruction"), text(data, best), text(data, worst), margin=margin)
 
 
 def paddle(data: Data) -> Record:
@@ -222,8 +238,6 @@ def _sides(data: Data) -> tuple[Text, Text]:
 
 def _margin(data: Data) -> float | None:
     """Return the margin of a row, or the difference of the scores of its sides, or None."""
-    if NUMBERED.isdisjoint(data):
-        return None
     if "margin" in data and data["margin"] is not None:
         return number(data, "margin")
     for better_key, worse_key in SCORES:
@@ -242,32 +256,58 @@ def _has_extra_ids(data: Data) -> bool:
     return "<extra_id_1>" in data["prompt"]
 
 
+#: A table of text (CSV) has its numbers as text.
+NUMBER = "number|text"
+
+
 def _texts(*keys: str) -> dict[str, str]:
     return dict.fromkeys(keys, "text")
 
 
-PKU = _texts("prompt", "response_0", "response_1") | {"better_response_id": "number"}
+PKU = _texts("prompt", "response_0", "response_1") | {"better_response_id": NUMBER}
 FORMATS = (
-    Adapter("huozi", _texts("prompt", "chosen", "reject"), pair),
+    Adapter("huozi", _texts("prompt", "chosen", "reject"), pair, reads=NUMBERED),
     Adapter("hh", _texts("chosen", "rejected"), hh, when=_starts_dialogue),
     Adapter("hh-split", _texts("prompt", "chosen", "rejected"), hh_split, when=_starts_dialogue),
-    Adapter("binarized", {"prompt": "text", "chosen": "turns", "rejected": "turns"}, binarized),
+    Adapter(
+        "binarized",
+        {"prompt": "text", "chosen": "turns", "rejected": "turns"},
+        binarized,
+        reads=NUMBERED,
+    ),
     Adapter(
         "alpaca-ranking",
         {"instruction": "text", "chosen": ANSWER, "rejected": ANSWER},
         alpaca_ranking,
+        reads=NUMBERED,
     ),
     Adapter(
         "sharegpt-ranking",
         {"conversations": "turns", "chosen": ANSWER, "rejected": ANSWER},
-        sharegpt_ranking,
+        turns_ranking,
+        aliased=True,
+        reads=NUMBERED,
+    ),
+    Adapter(
+        "messages-ranking",
+        {"messages": "turns", "chosen": ANSWER, "rejected": ANSWER},
+        turns_ranking,
+        aliased=True,
+        strength=1,
+        reads=NUMBERED,
     ),
     Adapter(
         "llamafactory-v1",
         {"chosen_messages": "turns", "rejected_messages": "turns"},
         chosen_messages,
     ),
-    Adapter("ms-swift", {"messages": "turns", "rejected_response": ANSWER}, ms_swift),
+    Adapter("ms-swift", {"messages": "turns", "rejected_response": ANSWER}, ms_swift, aliased=True),
+    Adapter(
+        "ms-swift-messages",
+        {"messages": "turns", "rejected_messages": ANSWER},
+        rejected_messages,
+        aliased=True,
+    ),
     Adapter("hh-rlhf-cn", {"context": "turns", "chosen": "object", "rejected": "object"}, dikw),
     Adapter(
         "openai",
@@ -280,30 +320,38 @@ FORMATS = (
         nemo,
         when=_has_extra_ids,
     ),
-    Adapter("nemo", _texts("prompt", "chosen_response", "rejected_response"), pair),
-    Adapter("medicalgpt", _texts("question", "response_chosen", "response_rejected"), pair),
-    Adapter("orca", _texts("system", "question", "chosen", "rejected"), pair),
-    Adapter("cvalues", _texts("prompt", "pos_resp", "neg_resp"), pair),
-    Adapter("stack-exchange", _texts("question", "response_j", "response_k"), pair),
-    Adapter("pku-saferlhf", PKU, better),
-    Adapter("pku-saferlhf-safer", PKU | {"safer_response_id": "number"}, safer, auto=False),
-    Adapter(
-        "pku-saferlhf-both", PKU | {"safer_response_id": "number"}, better_and_safer, auto=False
+    *(
+        Adapter(name, _texts(*keys), pair, reads=NUMBERED)
+        for name, *keys in (
+            ("nemo", "prompt", "chosen_response", "rejected_response"),
+            ("medicalgpt", "question", "response_chosen", "response_rejected"),
+            ("orca", "system", "question", "chosen", "rejected"),
+            ("cvalues", "prompt", "pos_resp", "neg_resp"),
+            ("stack-exchange", "question", "response_j", "response_k"),
+        )
     ),
-    Adapter("shp", _texts("history", "human_ref_A", "human_ref_B") | {"labels": "number"}, shp),
+    Adapter("pku-saferlhf", PKU, better),
+    Adapter("pku-saferlhf-safer", PKU | {"safer_response_id": NUMBER}, safer, auto=False),
+    Adapter("pku-saferlhf-both", PKU | {"safer_response_id": NUMBER}, better_and_safer, auto=False),
+    Adapter(
+        "shp",
+        _texts("history", "human_ref_A", "human_ref_B") | {"labels": NUMBER},
+        shp,
+        reads=("score_A", "score_B"),
+    ),
     Adapter(
         "helpsteer2-preference",
-        _texts("prompt", "response_1", "response_2") | {"preference_strength": "number"},
+        _texts("prompt", "response_1", "response_2") | {"preference_strength": NUMBER},
         strength_pair,
     ),
     Adapter(
         "helpsteer3",
-        _texts("response1", "response2") | {"context": "turns", "overall_preference": "number"},
+        _texts("response1", "response2") | {"context": "turns", "overall_preference": NUMBER},
         strength_pair,
     ),
     Adapter(
         "alpaca-eval",
-        _texts("instruction", "output_1", "output_2") | {"preference": "number"},
+        _texts("instruction", "output_1", "output_2") | {"preference": NUMBER},
         alpaca_eval,
     ),
     Adapter(
@@ -315,6 +363,14 @@ FORMATS = (
         pair,
         aliased=True,
         strength=1,
+        reads=NUMBERED,
     ),
-    Adapter("implicit", {"chosen": ANSWER, "rejected": ANSWER}, implicit, aliased=True, strength=1),
+    Adapter(
+        "implicit",
+        {"chosen": ANSWER, "rejected": ANSWER},
+        implicit,
+        aliased=True,
+        strength=1,
+        reads=NUMBERED,
+    ),
 )

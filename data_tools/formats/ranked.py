@@ -1,7 +1,9 @@
 """Formats with several ranked or scored answers to a prompt."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from data_tools.formats.record import (
     Adapter,
@@ -9,12 +11,13 @@ from data_tools.formats.record import (
     Record,
     Text,
     Unusable,
+    alias,
     fields,
     members,
     number,
     text,
 )
-from data_tools.formats.turns import ANSWER_MARKERS, answer, context, ranked_of, with_input
+from data_tools.formats.turns import ANSWER_MARKERS, answer, messages, ranked_of, with_input
 from data_tools.reading import Row
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
@@ -28,7 +31,7 @@ ALPACA_TEMPLATE = re.compile(
 def alpaca_ranked(data: Data) -> Record:
     """Alpaca keys with `output` a list, best first."""
     answers = [answer(member, "output") for member in members(data, "output")]
-    return ranked_of(context(data, with_input(data)), answers)
+    return ranked_of(text(data, "instruction"), answers)
 
 
 def ultrafeedback(data: Data) -> list[Record | Unusable]:
@@ -51,12 +54,22 @@ def ultrafeedback(data: Data) -> list[Record | Unusable]:
 
 def webgpt(data: Data) -> Record:
     """WebGPT comparisons: two answers and their scores."""
-    question = data["question"]
+    question = _nested(data["question"])
     prompt = (
-        text(fields(question, "question"), "full_text") if type(question) is not str else question
+        question if isinstance(question, str) else text(fields(question, "question"), "full_text")
     )
     answers: list[Text] = [text(data, "answer_0"), text(data, "answer_1")]
     return ranked_of(prompt, answers, [number(data, "score_0"), number(data, "score_1")])
+
+
+def _nested(value: Any) -> Any:
+    """Return an object that a CSV file has as JSON text, or the value itself."""
+    if not isinstance(value, str) or not value.startswith("{"):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
 
 
 def helpsteer(data: Data) -> Record:
@@ -99,7 +112,7 @@ def gpt4llm(data: Data) -> Record:
     """GPT-4-LLM comparison: `user_input` in the alpaca template, scored responses."""
     wrapped = text(data, "user_input")
     match = ALPACA_TEMPLATE.match(wrapped)
-    prompt = with_input({"instruction": match[1], "input": match[2]}) if match else wrapped
+    prompt = with_input(match[1], match[2] or "") if match else wrapped
     rated = [
         fields(member, f"responses_and_scores[{i}]")
         for i, member in enumerate(members(data, "responses_and_scores"))
@@ -115,13 +128,23 @@ def scored_answers(data: Data) -> Record:
     scores = [number({"scores": score}, "scores") for score in members(data, "scores")]
     if len(scores) != len(answers):
         raise Unusable("wrong_type", f"{len(answers)} responses and {len(scores)} scores")
-    return ranked_of(context(data, text(data, "prompt")), answers, scores)
+    return ranked_of(text(data, "prompt"), answers, scores)
 
 
 def ranked_answers(data: Data) -> Record:
     """`prompt, responses`: a list of answers, best first."""
     answers: list[Text] = [answer(member, "responses") for member in members(data, "responses")]
-    return ranked_of(context(data, text(data, "prompt")), answers)
+    return ranked_of(answer(data[alias(data, "prompt")], "prompt"), answers)
+
+
+def ranked_completions(data: Data) -> Record:
+    """NeMo-RL: turns in `context`, answers in `completions`, each with its `rank` (0 is best)."""
+    found = [
+        fields(member, f"completions[{i}]") for i, member in enumerate(members(data, "completions"))
+    ]
+    scores = [-number(member, "rank") for member in found]
+    answers = [answer(member.get("completion"), "completion") for member in found]
+    return ranked_of(messages(data["context"], "context"), answers, scores)
 
 
 def _mean_rating(annotations: Data) -> float | None:
@@ -139,7 +162,9 @@ def _joined(rows: list[Row]) -> Row:
 
 
 FORMATS = (
-    Adapter("alpaca-ranked", {"instruction": "text", "output": "texts"}, alpaca_ranked),
+    # several answers are a ranking only if the user or the source says so
+    Adapter("alpaca-ranked", {"instruction": "text", "output": "texts"}, alpaca_ranked, auto=False),
+    Adapter("nemo-rl", {"context": "turns", "completions": "turns"}, ranked_completions),
     Adapter("ultrafeedback", {"instruction": "text", "completions": "turns"}, ultrafeedback),
     Adapter(
         "webgpt",
@@ -147,14 +172,19 @@ FORMATS = (
             "question": "text|object",
             "answer_0": "text",
             "answer_1": "text",
-            "score_0": "number",
-            "score_1": "number",
+            "score_0": "number|text",
+            "score_1": "number|text",
         },
         webgpt,
     ),
     Adapter(
         "helpsteer",
-        {"prompt": "text", "response": "text", "helpfulness": "number", "correctness": "number"},
+        {
+            "prompt": "text",
+            "response": "text",
+            "helpfulness": "number|text",
+            "correctness": "number|text",
+        },
         helpsteer,
         gather=gather_prompts,
     ),
@@ -165,5 +195,12 @@ FORMATS = (
         {"prompt": "text", "responses": "texts", "scores": "numbers|texts|lists|null"},
         scored_answers,
     ),
-    Adapter("ranked", {"prompt": "text", "responses": "texts"}, ranked_answers, strength=1),
+    Adapter(
+        "ranked",
+        {"prompt": "text", "responses": "texts"},
+        ranked_answers,
+        aliased=True,
+        strength=1,
+        auto=False,
+    ),
 )

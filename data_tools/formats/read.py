@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from data_tools.formats.detect import by_name, detect_each
+from data_tools.formats.columns import passed_over, read_row, unread, whole
+from data_tools.formats.detect import as_ranking, by_name, detect_each, is_ranking, unranked
+from data_tools.formats.mapping import Columns
 from data_tools.formats.plain_text import is_blank
 from data_tools.formats.record import (
     Adapter,
@@ -17,7 +19,6 @@ from data_tools.formats.record import (
     Result,
     Text,
     Unusable,
-    with_template_inputs,
 )
 from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files, read_batches
 
@@ -32,11 +33,17 @@ class Example:
         row: The row and its place.
         adapter: The format of the row; None if it has none.
         record: The record; Unusable if none could be made or a part of it is empty.
+        unused: Columns, and keys of turns (`messages[].key`), with text that nothing reads. Of a
+            row with several records the first one has them.
+        more: If the record is a prompt: why the row is no bare prompt. Who asks for prompts may
+            use it all the same.
     """
 
     row: Row
     adapter: Adapter | None
     record: Record | Unusable
+    unused: tuple[str, ...] = ()
+    more: Unusable | None = None
 
 
 def examples(
@@ -44,6 +51,7 @@ def examples(
     *,
     format: str | None = None,
     encoding: str | None = None,
+    columns: Columns | None = None,
     on_error: OnError | None = None,
     repair: Repair | None = None,
     watch: Watch | None = None,
@@ -54,6 +62,7 @@ def examples(
         path: A file or a folder.
         format: The name of the format of all rows; without it the format of each is detected.
         encoding: The encoding of all text files; without it that of each is detected.
+        columns: Which columns hold which parts, if no format knows their names.
         on_error: Called with the error of each row that cannot be parsed; without it the first
             one raises.
         repair: Makes a repaired copy of a row before it is adapted.
@@ -63,12 +72,14 @@ def examples(
         DataError: If a file, or without `on_error` a row, cannot be read.
         ConfigError: If there is no such format.
     """
-    forced = by_name(format) if format else None
+    forced = by_name(format) if format else columns.adapter if columns else None
     files = (
         read_batches(file, encoding=encoding, on_error=on_error, watch=watch)
         for file in data_files(path)
     )
-    found = (adapted_batches(batches, forced=forced, repair=repair) for batches in files)
+    found = (
+        adapted_batches(batches, forced=forced, columns=columns, repair=repair) for batches in files
+    )
     yield from _flat(_flat(found))
 
 
@@ -98,22 +109,53 @@ def adapted(
 
 
 def adapted_batches(
-    batches: Iterable[list[Row]], *, forced: Adapter | None = None, repair: Repair | None = None
+    batches: Iterable[list[Row]],
+    *,
+    forced: Adapter | None = None,
+    columns: Columns | None = None,
+    repair: Repair | None = None,
 ) -> Iterator[list[Example]]:
     """Adapt the rows of one file in batches; the format is looked up once for equal keys and types.
 
     From the first row on whose format gathers rows, all rows that follow are of that format.
     """
     batches = iter(batches)
-    for batch in batches:
-        adapters = [forced] * len(batch) if forced else detect_each([row.data for row in batch])
+    for raw in batches:
+        batch, adapters = _recognised(raw, forced, columns)
         at, gather = _first_gathered(adapters)
-        yield _adapted(batch[:at], adapters[:at], repair)
+        yield _adapted(batch[:at], adapters[:at], repair, named=forced is not None)
         # rows that belong together may be in later batches: from here on all go through `gather`
         if gather:
+            if columns is not None:
+                columns.check_single(adapters[at])
             rows, its = gather(itertools.chain(batch[at:], _flat(batches))), [adapters[at]]
-            yield from (_adapted([row], its, repair) for row in rows)
+            yield from (_adapted([row], its, repair, named=True) for row in rows)
             return
+
+
+def _recognised(
+    batch: list[Row], forced: Adapter | None, columns: Columns | None
+) -> tuple[list[Row], Sequence[Adapter | Unusable]]:
+    """Return rows, renamed if asked for, with the format of each or why it has none."""
+    if columns is None:
+        if forced:
+            return batch, [forced] * len(batch)
+        found = detect_each([row.data for row in batch])
+        if batch and is_ranking(batch[0].source):
+            found = [as_ranking(row.data) or one for row, one in zip(batch, found, strict=True)]
+        return batch, found
+    rows: list[Row] = []
+    adapters: list[Adapter | Unusable] = []
+    for row in batch:
+        try:
+            data = columns.renamed(row.data)
+        except Unusable as why:
+            rows.append(row)
+            adapters.append(why)
+            continue
+        rows.append(Row(row.source, row.number, row.start, data))
+        adapters.append(forced or detect_each([data])[0])
+    return rows, adapters
 
 
 def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather | None]:
@@ -125,7 +167,11 @@ def _first_gathered(adapters: Sequence[Adapter | Unusable]) -> tuple[int, Gather
 
 
 def _adapted(
-    rows: Sequence[Row], adapters: Sequence[Adapter | Unusable], repair: Repair | None
+    rows: Sequence[Row],
+    adapters: Sequence[Adapter | Unusable],
+    repair: Repair | None,
+    *,
+    named: bool,
 ) -> list[Example]:
     """Make an example of each record of rows; a record with an empty part is unusable."""
     made: list[Example] = []
@@ -134,33 +180,31 @@ def _adapted(
             made.append(Example(row, None, adapter))
             continue
         result = _result(row, adapter, repair)
-        if isinstance(result, list):
-            made += [Example(row, adapter, _judged(one)) for one in result]
-        else:
-            made.append(Example(row, adapter, _judged(result)))
+        results = result if isinstance(result, list) else [result]
+        records = [one for one in results if isinstance(one, Record)]
+        unused = unread(adapter, row.data, records)
+        for one in results:
+            if not named:
+                one = whole(one, unused, row.data)
+            example = Example(row, adapter, _judged(one), unused if records else ())
+            if isinstance(one, Record) and adapter.name == "prompt" and not named:
+                example.more = unranked(row.data) or passed_over(unused, row.data)
+            made.append(example)
+            unused = ()
     return made
 
 
 def _result(row: Row, adapter: Adapter, repair: Repair | None) -> Result | Unusable:
     """Read a row with its adapter, repaired if asked for."""
+    data = row.data
     try:
-        data = repair(row.data, adapter) if repair else row.data
-        result = adapter.read(data)
-        if "tools" in data or "chat_template_kwargs" in data:
-            return _with_template_inputs(result, data)
-        return result
+        data = repair(data, adapter) if repair else data
+        return read_row(adapter, data)
     except Unusable as error:
         return error
     except (KeyError, TypeError, IndexError, AttributeError):
         # a format that the user has named reads keys by name: whatever fails, the row is not in it
         return _not_of(row, adapter)
-
-
-def _with_template_inputs(result: Result, data: dict[str, Any]) -> Result:
-    """Add what a row gives to the chat template to its records."""
-    if isinstance(result, Record):
-        return result if result.kind == "text" else with_template_inputs(result, data)
-    return [with_template_inputs(one, data) if isinstance(one, Record) else one for one in result]
 
 
 def _judged(record: Record | Unusable) -> Record | Unusable:

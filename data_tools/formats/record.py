@@ -1,7 +1,7 @@
 """Defines the record that every format is read into, and what a format is."""
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 
@@ -36,6 +36,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
         "response_k",
     ),
     "completion": ("completion", "response", "answer", "output"),
+    "messages": ("messages", "conversations", "conversation"),
+    "conversations": ("conversations", "conversation"),
 }
 """The names that files use for the parts of a record; the first one is ours."""
 
@@ -52,6 +54,9 @@ HARD = frozenset(
         "missing",
         "null",
         "role",
+        "not_text",
+        "not_used",
+        "two_systems",
     }
 )
 """Codes that stop a conversion unless `--on-error drop`: the file is not what it seems to be.
@@ -115,6 +120,9 @@ Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 TEXT_OR_TURNS = "text|turns"
 TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
 """Columns that a chat template reads in addition to the turns."""
+SYSTEM, REASONING = ("system", "system_prompt"), ("reasoning_content", "thinking")
+CONTEXT = (*SYSTEM, "history", "input", *REASONING, *TEMPLATE_INPUTS)
+"""Columns that mean the same in every format."""
 TAGS: dict[type, str] = {
     str: "text",
     dict: "object",
@@ -122,6 +130,7 @@ TAGS: dict[type, str] = {
     int: "number",
     float: "number",
 }
+TRUE, FALSE = frozenset({"true", "1", "1.0", "yes"}), frozenset({"false", "0", "0.0", "no"})
 LISTS = frozenset({"list", "texts", "turns", "numbers", "lists"})
 
 
@@ -140,6 +149,7 @@ class Adapter:
             set, 1 for plain shapes, 0 for what nearly every row has.
         gather: Joins rows that belong together (one answer or one message per row) before `read`.
         auto: Whether it may be detected; else it must be named.
+        reads: Columns that it reads if they are there.
     """
 
     name: str
@@ -150,6 +160,7 @@ class Adapter:
     strength: int = 2
     gather: Gather | None = None
     auto: bool = True
+    reads: tuple[str, ...] = ()
 
     def keys_in(self, tags: Tags) -> frozenset[str] | None:
         """Return the keys by which a row is recognised as this format, or None if it is not."""
@@ -177,8 +188,13 @@ class Adapter:
         """Return why a row is not in this format, one phrase per key."""
         return self.missing({key: tag(value) for key, value in data.items()})
 
-    def _present(self, key: str, tags: Tags) -> str | None:
-        names = ALIASES[key] if self.aliased else (key,)
+    def columns(self, names: Collection[str]) -> frozenset[str]:
+        """Return which of the columns of a row this format reads."""
+        found = (self._present(key, names) for key in self.needs)
+        return frozenset(name for name in (*found, *self.reads) if name and name in names)
+
+    def _present(self, key: str, tags: Container[str]) -> str | None:
+        names = ALIASES.get(key, (key,)) if self.aliased else (key,)
         return next((name for name in names if name in tags), None)
 
 
@@ -220,7 +236,7 @@ def with_template_inputs(record: Record, data: Data) -> Record:
     Raises:
         Unusable: With the code `wrong_type` if one of them is of another type.
     """
-    tools, settings = (_json_value(data, key) for key in TEMPLATE_INPUTS)
+    tools, settings = (json_value(data.get(key)) for key in TEMPLATE_INPUTS)
     if tools is not None:
         if not isinstance(tools, list) or not all(isinstance(tool, dict) for tool in tools):
             raise Unusable(
@@ -232,9 +248,8 @@ def with_template_inputs(record: Record, data: Data) -> Record:
     return record
 
 
-def _json_value(data: Data, key: str) -> Any:
-    """Return a value that may be written as JSON text; None if it is absent, null or empty text."""
-    value = data.get(key)
+def json_value(value: Any) -> Any:
+    """Return a value that may be written as JSON text; None if it is null or empty text."""
     if not isinstance(value, str):
         return value
     try:
@@ -273,6 +288,19 @@ def number(data: Data, key: str) -> float:
     except (ValueError, OverflowError):
         pass
     raise _not_a(data, key, "a number")
+
+
+def flag(data: Data, key: str) -> bool:
+    """Return a label: true or false, 1 or 0, or their names as text.
+
+    Raises:
+        Unusable: With the code `missing`, `null` or `wrong_type`.
+    """
+    value = data.get(key)
+    name = str(value).strip().lower()
+    if name in TRUE or name in FALSE:
+        return name in TRUE
+    raise _not_a(data, key, "true or false")
 
 
 def members(data: Data, key: str) -> list[Any]:

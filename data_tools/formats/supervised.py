@@ -1,5 +1,6 @@
 """Formats with one answer to a prompt, one text, or only a prompt."""
 
+import itertools
 from dataclasses import replace
 
 from data_tools.formats.record import (
@@ -9,23 +10,22 @@ from data_tools.formats.record import (
     Record,
     Unusable,
     alias,
+    flag,
     members,
     text,
 )
 from data_tools.formats.turns import (
     answer,
     as_messages,
-    context,
     flattened,
     messages,
     supervised,
-    with_input,
 )
 
 
 def alpaca(data: Data) -> Record:
-    """`instruction, input, output`, with `system` and `history` if given."""
-    return supervised(context(data, with_input(data)), text(data, "output"))
+    """`instruction, output`."""
+    return supervised(text(data, "instruction"), text(data, "output"))
 
 
 def belle(data: Data) -> Record:
@@ -38,9 +38,19 @@ def belle(data: Data) -> Record:
 
 def sharegpt(data: Data) -> Record:
     """`conversations: [{from, value}]`, ending in an answer."""
-    turns = messages(data["conversations"], "conversations")
-    system = text(data, "system", default="")
-    return conversation([{"role": "system", "content": system}, *turns] if system else turns)
+    key = alias(data, "conversations")
+    return conversation(messages(data[key], key))
+
+
+def lima(data: Data) -> Record:
+    """LIMA: `conversations` as texts, of the user and the assistant in turn."""
+    key = alias(data, "conversations")
+    said = members(data, key)
+    if len(said) < 2 or not all(isinstance(one, str) for one in said):
+        raise Unusable("no_answer", f"{key!r} holds no answer: nothing to learn")
+    roles = itertools.cycle(("user", "assistant"))
+    turns = [{"role": role, "content": one} for role, one in zip(roles, said, strict=False)]
+    return conversation(turns)
 
 
 def chat(data: Data) -> Record:
@@ -69,20 +79,19 @@ def prompt_completion(data: Data) -> Record:
 
 def unpaired(data: Data) -> Record:
     """TRL's KTO rows: `prompt, completion, label`."""
-    return replace(prompt_completion(data), kind="unpaired", label=data["label"])
+    return replace(prompt_completion(data), kind="unpaired", label=flag(data, "label"))
 
 
 def kto_messages(data: Data) -> Record:
-    """LLaMA-Factory's KTO rows: `messages, label`."""
-    return _labelled(messages(data["messages"], "messages"), data["label"])
+    """LLaMA-Factory's KTO rows: `messages` or `conversations`, with `label` or `kto_tag`."""
+    key = alias(data, "messages")
+    label = flag(data, "label" if "label" in data else "kto_tag")
+    return _labelled(messages(data[key], key), label)
 
 
 def kto_alpaca(data: Data) -> Record:
     """LLaMA-Factory's KTO rows in alpaca keys: `instruction, input, output, kto_tag`."""
-    record = alpaca(data)
-    if record.messages is not None:
-        return _labelled(record.messages, data["kto_tag"])
-    return replace(record, kind="unpaired", label=data["kto_tag"])
+    return replace(prompt_completion(data), kind="unpaired", label=flag(data, "kto_tag"))
 
 
 def _labelled(turns: list[dict[str, str]], label: bool) -> Record:
@@ -112,20 +121,32 @@ def plain_text(data: Data) -> Record:
 def is_flattened(data: Data) -> bool:
     """Whether an instruction holds a whole conversation, as BELLE writes it."""
     instruction = data["instruction"]
+    if "label" in data or "kto_tag" in data:  # then it is feedback
+        return False
     return instruction.startswith("Human:") and flattened(instruction) is not None
 
 
+LABEL = "flag|number|text|null"
+"""A label that cannot be read makes the row unusable; without it a bad answer would be learned."""
 FORMATS = (
     Adapter("alpaca", {"instruction": "text", "output": "text"}, alpaca),
     Adapter("belle", {"instruction": "text", "output": "text"}, belle, when=is_flattened),
-    Adapter("sharegpt", {"conversations": "turns"}, sharegpt),
-    Adapter("kto-messages", {"messages": "turns", "label": "flag"}, kto_messages),
-    Adapter("kto-alpaca", {"instruction": "text", "output": "text", "kto_tag": "flag"}, kto_alpaca),
+    Adapter("sharegpt", {"conversations": "turns"}, sharegpt, aliased=True),
+    Adapter("lima", {"conversations": "texts"}, lima, aliased=True),
+    Adapter("kto-messages", {"messages": "turns", "label": LABEL}, kto_messages, aliased=True),
+    Adapter("kto-sharegpt", {"messages": "turns", "kto_tag": LABEL}, kto_messages, aliased=True),
+    Adapter(
+        "kto-alpaca",
+        {"prompt": TEXT_OR_TURNS, "completion": TEXT_OR_TURNS, "kto_tag": LABEL},
+        kto_alpaca,
+        aliased=True,
+    ),
     Adapter("mt-bench", {"question_id": "number|text", "turns": "texts"}, bench_turns),
     Adapter(
         "unpaired",
-        {"prompt": TEXT_OR_TURNS, "completion": TEXT_OR_TURNS, "label": "flag"},
+        {"prompt": TEXT_OR_TURNS, "completion": TEXT_OR_TURNS, "label": LABEL},
         unpaired,
+        aliased=True,
     ),
     Adapter("messages", {"messages": "turns"}, chat, strength=1),
     Adapter(

@@ -1,5 +1,6 @@
 """Reads the ways in which files write conversations into `{role, content}` messages."""
 
+import json
 import re
 from typing import Any
 
@@ -21,8 +22,17 @@ NAMES = ("tool_calls", "tool_call_id", "name")
 """Kept unless empty: some templates treat an empty list of calls as a call."""
 WEIGHTS = ("weight", "loss", "train")
 """Kept with any value: 0 and false say that the turn carries no loss."""
-REASONING = ("reasoning_content", "thinking")
+OTHER_WEIGHTS = ("loss_weight", "loss_scale")
+"""LLaMA-Factory's and ms-swift's names for `weight`."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
 """Kept with any text: to a template an empty text is not the same as none."""
+TURN_KEYS = frozenset(
+    {"role", "from", "content", "value", "text", "function_call"}
+    | {*NAMES, *WEIGHTS, *OTHER_WEIGHTS, *REASONING}
+)
+"""All that is read of a turn."""
+MEDIA = frozenset({"image", "images", "video", "videos", "audio", "audios"})
+"""Names under which files hold what a text model cannot learn from."""
 
 HH_MARKER = re.compile(r"\n\n(Human|Assistant):")
 ANSWER_MARKERS = (
@@ -57,10 +67,10 @@ def messages(value: Any, name: str) -> list[Message]:
 def _message(turn: Any, name: str) -> Message:
     if not isinstance(turn, dict):
         raise Unusable("wrong_type", f"{name} is {shown(turn)}, wanted a message")
-    role = turn.get("role", turn.get("from"))
-    if not isinstance(role, str):
+    given = turn.get("role", turn.get("from"))
+    if not isinstance(given, str):
         raise Unusable("role", f"{name} has no role")
-    role = ROLES.get(role.lower(), role.lower())
+    role = ROLES.get(given.lower(), given.lower())
     if role not in KNOWN_ROLES:
         raise Unusable(
             "role", f"{name} has the role {role!r}", f"known: {', '.join(sorted(KNOWN_ROLES))}"
@@ -70,6 +80,8 @@ def _message(turn: Any, name: str) -> Message:
     if isinstance(content, list):
         content = _joined_parts(content, name)
     kept = _kept(turn, name) if len(turn) > 2 or content is None else {}
+    if given.lower() == "function_call" and (calls := _calls(content)):
+        return {"role": role, "content": "", **kept, "tool_calls": calls}
     # OpenAI writes null as the content of a turn that only calls a tool
     if content is None and "tool_calls" in kept:
         content = ""
@@ -79,15 +91,46 @@ def _message(turn: Any, name: str) -> Message:
     return {"role": role, "content": content, **kept}
 
 
+def media_in(data: Data) -> str | None:
+    """The name of a column or a key that holds an image, a video or sound."""
+    if MEDIA.isdisjoint(data):
+        return None
+    return next((name for name in data if name in MEDIA and data[name]), None)
+
+
+def _calls(content: Any) -> list[dict[str, Any]]:
+    """Read the calls of a ShareGPT turn: JSON text of one or several `{name, arguments}`.
+
+    Returns none if the text is something else; the turn is then learned as it is.
+    """
+    try:
+        found = json.loads(content) if isinstance(content, str) else content
+    except ValueError:
+        return []
+    calls = found if isinstance(found, list) else [found]
+    if not all(isinstance(call, dict) and isinstance(call.get("name"), str) for call in calls):
+        return []
+    return [{"type": "function", "function": call} for call in calls]
+
+
 def _kept(turn: Data, name: str) -> dict[str, Any]:
     """Return what else of a turn a template or the loss mask reads."""
+    media = media_in(turn)
+    if media is not None:
+        raise Unusable("not_text", f"{media!r} of {name} holds {shown(turn[media])}; only text")
     kept = {key: turn[key] for key in NAMES if turn.get(key)}
-    for key in WEIGHTS:
+    if turn.get("function_call"):
+        kept["tool_calls"] = [{"type": "function", "function": turn["function_call"]}]
+    for key in (*WEIGHTS, *OTHER_WEIGHTS):
         if turn.get(key) is not None:
-            if not isinstance(turn[key], bool | int | float):
+            # a fraction would be taken for 1
+            if turn[key] not in (0, 1):
                 found = f"{key!r} of {name} is {shown(turn[key])}"
-                raise Unusable("wrong_type", f"{found}, wanted a number, true or false")
-            kept[key] = turn[key]
+                raise Unusable("wrong_type", f"{found}, wanted 0, 1, true or false")
+            if key in WEIGHTS:
+                kept[key] = turn[key]
+            elif not turn[key]:
+                kept["weight"] = 0
     for key in REASONING:
         if turn.get(key) is not None:
             kept[key] = text(turn, key)
@@ -119,45 +162,9 @@ def answer(value: Any, name: str) -> Text:
     return messages(value, name)
 
 
-def history(value: Any) -> list[Message]:
-    """Read earlier `[question, answer]` pairs; null, an empty list and empty text are none."""
-    turns: list[Message] = []
-    for i, pair in enumerate(value or []):
-        if not (
-            isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
-        ):
-            raise Unusable(
-                "wrong_type", f"history[{i}] is {shown(pair)}, wanted [question, answer]"
-            )
-        turns += user(pair[0]) + assistant(pair[1])
-    return turns
-
-
-def with_input(data: Data) -> str:
-    """Return an alpaca prompt: the instruction, and the input, if any, on a line of its own."""
-    instruction = text(data, "instruction")
-    if not data.get("input"):
-        return instruction
-    given = text(data, "input")
-    return f"{instruction}\n{given}" if not given.isspace() else instruction
-
-
-def context(data: Data, question: str) -> Text:
-    """Put the `system` and `history` of a row before its prompt; it stays text without them."""
-    if "system" not in data and "history" not in data:
-        return question
-    system = data.get("system")
-    if not system and not data.get("history"):
-        return question
-    if system and not isinstance(system, str):
-        raise Unusable("wrong_type", f"'system' is {shown(system)}, wanted text")
-    earlier = data.get("history")
-    if isinstance(earlier, str):
-        earlier = [] if not earlier.strip() else [earlier]
-    if earlier is not None and not isinstance(earlier, list):
-        raise Unusable("wrong_type", f"'history' is {shown(earlier)}, wanted a list")
-    first = [{"role": "system", "content": system}] if system else []
-    return first + history(earlier) + user(question)
+def with_input(instruction: str, given: str) -> str:
+    """Return a question: the instruction, and the input on a line of its own."""
+    return instruction if not given or given.isspace() else f"{instruction}\n{given}"
 
 
 def dialogue(source: str) -> list[Message]:

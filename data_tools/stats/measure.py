@@ -11,6 +11,7 @@ from data_tools.checks.language import language
 from data_tools.checks.lengths import LengthBias, Truncation
 from data_tools.checks.shortcuts import Shortcuts
 from data_tools.formats import (
+    Columns,
     Pairing,
     Record,
     Unusable,
@@ -131,6 +132,7 @@ def stats(
     *,
     format: str | None = None,
     encoding: str | None = None,
+    columns: Columns | None = None,
     model: "Renderer | None" = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
@@ -141,6 +143,7 @@ def stats(
         sources: Files and folders.
         format: The format of all rows; without it the format of each is detected.
         encoding: The encoding of all text files; without it that of each is detected.
+        columns: Which columns hold which parts; None: those that the formats know.
         model: A tokenizer and template; adds what `max_length` cuts.
         max_length: The length in tokens.
         pairing: Which pairs of a ranking count; without it the best against the worst.
@@ -156,6 +159,7 @@ def stats(
                 SourceStats(str(file), truncation=Truncation(model, max_length) if model else None),
                 format=format,
                 encoding=encoding,
+                columns=columns,
                 pairing=pairing,
                 watch=watch,
             )
@@ -176,6 +180,7 @@ def _of_file(
     *,
     format: str | None,
     encoding: str | None,
+    columns: Columns | None,
     pairing: Pairing,
     watch: Watch | None,
 ) -> SourceStats:
@@ -186,16 +191,22 @@ def _of_file(
         found.unusable += 1
 
     last = 0
-    for example in examples(
-        found.source, format=format, encoding=encoding, on_error=unreadable, watch=watch
-    ):
+    rows = examples(
+        found.source,
+        format=format,
+        encoding=encoding,
+        columns=columns,
+        on_error=unreadable,
+        watch=watch,
+    )
+    for example in rows:
         # a row that gives several records is one row
         found.rows += example.row.number != last
         last = example.row.number
         if example.adapter and len(found.names) < NAMES:
             named = example.row.data.get("source")
             found.names |= {example.adapter.name, named if type(named) is str else ""}
-        record = example.record
+        record = example.more or example.record
         if isinstance(record, Unusable):
             found.unusable += 1
             continue

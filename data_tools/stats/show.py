@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from alignment.errors import DataError
 from data_tools.checks.records import record_findings
 from data_tools.formats import (
+    Columns,
     Example,
     Pairing,
     Record,
@@ -37,14 +38,21 @@ class Side(NamedTuple):
 
 
 def example_at(
-    path: Path, number: int, *, format: str | None = None, encoding: str | None = None
+    path: Path,
+    number: int,
+    *,
+    format: str | None = None,
+    encoding: str | None = None,
+    columns: Columns | None = None,
 ) -> Example:
     """The row with this number.
 
     Raises:
         DataError: If the file has fewer rows, or the row cannot be used.
     """
-    for example in examples(path, format=format, encoding=encoding, on_error=lambda _: None):
+    for example in examples(
+        path, format=format, encoding=encoding, columns=columns, on_error=lambda _: None
+    ):
         if example.row.number == number:
             if isinstance(example.record, Unusable):
                 why = example.record

@@ -335,7 +335,7 @@ def test_a_bad_row_ends_the_run_or_is_dropped_and_counted(tmp_path: Path, code: 
 
 ALPACA = {"instruction": "q", "input": "", "output": "a"}
 LIKED = {"prompt": "q", "completion": "a", "label": True}
-RANKED = {"prompt": "q", "responses": ["good", "bad"]}
+RANKED = {"prompt": "q", "responses": ["good", "bad"], "scores": [2, 1]}
 PAIR = json.loads(GOOD)
 MIXES = [
     (
@@ -468,7 +468,7 @@ def test_processes_begin_where_the_first_record_is(tmp_path: Path) -> None:
 def test_a_wrong_format_is_told(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(GOOD)
-    with pytest.raises(DataError, match=r"in.jsonl:1: not 'sharegpt': no 'conversations'"):
+    with pytest.raises(DataError, match=r"in.jsonl:1: no 'conversations': the row has"):
         run([source], tmp_path / "out.jsonl", format="sharegpt")
     with pytest.raises(ConfigError, match="no such format"):
         run([source], tmp_path / "out.jsonl", format="sharegtp")
@@ -528,7 +528,8 @@ def test_the_command_prints_its_account_and_exits_with_2_on_bad_data(tmp_path: P
         tmp_path / "in.jsonl",
         [{"instruction": "q", "output": ["a", "b"]}, {"instruction": "q", "output": ["a", "a"]}],
     )
-    done = CliRunner().invoke(data, ["convert", str(source), "-o", str(tmp_path / "out.jsonl")])
+    command = ["convert", str(source), "-o", str(tmp_path / "out.jsonl")]
+    done = CliRunner().invoke(data, [*command, "--format", "alpaca-ranked"])
     assert done.exit_code == 0
     assert "alpaca-ranked" in done.output
     assert "2 rows in, 1 out" in done.output

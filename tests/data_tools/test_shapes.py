@@ -10,6 +10,7 @@ from support import write_jsonl
 from alignment.errors import DataError
 from data_tools.shapes import load_records
 
+SCORED = {"prompt": "q", "responses": ["x", "a", "b"], "scores": [2, 3, 1]}
 PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
 U, A, B = (
     {"role": r, "content": c} for r, c in (("user", "q"), ("assistant", "a"), ("assistant", "b"))
@@ -23,7 +24,7 @@ U, A, B = (
         ("sft", {"instruction": "q", "output": "a"}, {"prompt": "q", "completion": "a"}),
         ("sft", {"messages": [U, A]}, {"messages": [U, A]}),
         ("sft", PAIR, {"prompt": "q", "completion": "a"}),
-        ("sft", {"instruction": "q", "output": ["a", "b"]}, {"prompt": "q", "completion": "a"}),
+        ("sft", SCORED, {"prompt": "q", "completion": "a"}),
         ("sft", {"chosen": [U, A], "rejected": [U, B]}, {"prompt": [U], "completion": [A]}),
         ("sft", {"prompt": [U], "completion": [A]}, {"prompt": [U], "completion": [A]}),
         ("sft", {"prompt": "q", "completion": [A]}, {"prompt": [U], "completion": [A]}),
@@ -33,7 +34,7 @@ U, A, B = (
             {"prompt": "q", "completion": "a", "label": False},
         ),
         ("preference", {"prompt": "q", "chosen": "a", "reject": "b", "id": 1}, PAIR),
-        ("preference", {"instruction": "q", "output": ["a", "x", "b"]}, PAIR),
+        ("preference", SCORED, PAIR),
         (
             "preference",
             {"prompt": "q", "chosen": [U, A], "rejected": [U, B]},

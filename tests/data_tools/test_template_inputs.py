@@ -27,7 +27,7 @@ SHAPES: dict[str, Row] = {
     "prompt and completion": {"prompt": [U], "completion": [A]},
     "prompt": {"prompt": [U]},
     "unpaired": {"prompt": [U], "completion": [A], "label": True},
-    "ranked": {"prompt": "q", "responses": ["a", "b"]},
+    "ranked": {"prompt": "q", "responses": ["a", "b"], "scores": [2, 1]},
 }
 
 
@@ -128,7 +128,7 @@ def test_a_call_needs_no_text(tmp_path: Path) -> None:
     [
         (
             {"weight": "0"},
-            "'weight' of messages[1] is the string '0', wanted a number, true or false",
+            "'weight' of messages[1] is the string '0', wanted 0, 1, true or false",
         ),
         ({"reasoning_content": 3}, "'reasoning_content' is the number 3, wanted text"),
     ],
@@ -169,7 +169,7 @@ def test_likes_and_dislikes_keep_tools_in_their_pair(tmp_path: Path) -> None:
 
 
 def test_the_shapes_of_others_keep_tools_where_they_have_them(tmp_path: Path) -> None:
-    chat, pair = ({**SHAPES[name], **INPUTS} for name in ("messages", "pair of messages"))
+    chat, pair = ({**SHAPES[name], "tools": TOOLS} for name in ("messages", "pair of messages"))
     assert converted(tmp_path, chat, "openai") == [{"messages": [U, A], "tools": TOOLS}]
     assert converted(tmp_path, pair, "openai")[0]["input"]["tools"] == TOOLS
     for row in (chat, pair):

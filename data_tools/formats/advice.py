@@ -1,0 +1,141 @@
+"""Guesses by their names what columns hold, to advise on rows that no format fits."""
+
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from data_tools.formats.record import CONTEXT, Data, Unusable, listed
+
+ABOUT = re.compile(
+    r"(?:.*[_-])?(?:id|ids|uuid|key|hash|index|idx|source|origin|dataset|data_source|subset|split"
+    r"|category|categories|type|kind|task|topic|tag|tags|domain|subject|ability|lang|language"
+    r"|locale|level|difficulty|model|models|generator|name|title|url|link|license|licence|author"
+    r"|user|date|time|timestamp|created|version|meta|metadata|info)(?:_at|_on)?",
+    re.IGNORECASE,
+)
+"""Names of columns about a row: they hold no question and no answer."""
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
+_HINTS: Mapping[str, str] = {
+    "rejected": "reject rejected lose loser losing lost worse worst bad neg negative dispreferred "
+    "wrong incorrect 坏 差 拒 负 劣 错",
+    "chosen": "chosen choose win winner winning better best good pos positive preferred prefer "
+    "accepted correct selected 好 优 正 选",
+    "completion": "completion response answer output target reply solution assistant bot gpt model "
+    "generation summary translation 答 回 复 输 出",
+    "prompt": "prompt question query instruction input text context user human ask problem "
+    "document 问 题 提 示 指 令",
+}
+"""Words in the names of columns, by the part that they stand for; the first that fits counts."""
+
+
+def not_this(what: str, more: Iterable[str], data: Data) -> Unusable:
+    """Say that a row holds more than a shape, with the columns and how to name their parts."""
+    names = ", ".join(repr(name) for name in more)
+    return Unusable(
+        "unknown_format",
+        f"{what}: {names} would not be used; the row has {listed(data)}",
+        columns_advice(data) or "name the format with --format",
+    )
+
+
+def columns_advice(data: Data, *, ranked: bool = True) -> str:
+    """Return an option to paste that names the parts of a row; empty if it has no text.
+
+    Args:
+        data: The row.
+        ranked: Whether its answers may be the sides of a pair.
+    """
+    parts = suggested(data)
+    if not ranked and "chosen" in parts:
+        parts = {"prompt": parts["prompt"], "completion": parts["chosen"]}
+    if not parts:
+        return ""
+    words = ",".join(f"{part}={column}" for part, column in parts.items())
+    return f"name the parts, as in --columns {shlex.quote(words)}"
+
+
+def suggested(data: Data) -> dict[str, str]:
+    """Guess the columns, or paths into them, of the parts of a row by their names and order."""
+    places = {place: hint(place) for place in _places(data) if not re.search("[,=]", place)}
+    if not places:
+        return {}
+    turns = next((place for place in places if _holds_turns(data.get(place))), None)
+    if turns is not None and data[turns][-1].get("role", data[turns][-1].get("from")) in _ANSWERING:
+        rejected = next(
+            (p for p, part in places.items() if part == "rejected" and p != turns), None
+        )
+        return {"messages": turns} if rejected is None else {
+            "messages": turns, "rejected": rejected}  # fmt: skip
+    left = list(places)
+    prompt = turns or next((p for p in left if places[p] == "prompt"), None)
+    prompt = prompt or next((p for p in left if places[p] is None), left[0])
+    left.remove(prompt)
+    sides = {
+        side: next((p for p in left if places[p] == side), None) for side in ("chosen", "rejected")
+    }
+    rest = [p for p in left if p not in sides.values()]
+    rest.sort(key=lambda place: places[place] != "completion")  # stable: then in their order
+    answers = [p for p in rest if places[p] == "completion"]
+    if any(sides.values()) or len(answers) > 1:
+        sides = {side: place or (rest.pop(0) if rest else None) for side, place in sides.items()}
+    found = {side: place for side, place in sides.items() if place is not None}
+    if len(found) == 1:
+        found = {"completion": next(iter(found.values()))}
+    elif not found and rest:
+        found = {"completion": rest[0]}
+    return {"prompt": prompt, **found}
+
+
+_ANSWERING = ("assistant", "gpt", "model", "bot", "chatgpt")
+
+
+def _holds_turns(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and (
+        is_turn(value[0]))  # fmt: skip
+
+
+def _places(data: Data) -> Iterator[str]:
+    """Yield the columns of a row that hold text or turns, and paths to text inside others."""
+    for name, value in data.items():
+        if ABOUT.fullmatch(name) or name in CONTEXT[:3]:
+            continue
+        if isinstance(value, str):
+            if value.strip():
+                yield name
+        elif _holds_turns(value):
+            yield name
+        else:
+            yield from _inside(name, value, 3)
+
+
+def _inside(path: str, value: object, depth: int) -> Iterator[str]:
+    members: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, dict):
+        members = value.items()
+    elif isinstance(value, list):
+        members = enumerate(value[:4])
+    for key, held in members:
+        if isinstance(key, str) and ABOUT.fullmatch(key):
+            continue
+        if isinstance(held, str) and held.strip():
+            yield f"{path}.{key}"
+        elif depth > 1:
+            yield from _inside(f"{path}.{key}", held, depth - 1)
+
+
+def hint(name: str) -> str | None:
+    """Return the part that a name hints at: chosen, rejected, completion or prompt."""
+    # the innermost name of a path says the most
+    for piece in reversed(name.split(".")):
+        words = {word.lower() for word in _WORDS.findall(piece)}
+        words |= {word.removesuffix("s") for word in words}
+        for part, hints in _HINTS.items():
+            if not words.isdisjoint(hints.split()):
+                return part
+    return None
+
+
+def is_turn(turn: Mapping[str, Any]) -> bool:
+    """Whether an object is a turn of a conversation."""
+    return "role" in turn or "from" in turn

@@ -1,0 +1,187 @@
+"""What stands around an answer in any format: system, history, input, tools, media, reasoning.
+
+The adapters read a question and its answers. The columns here mean the same in every format, so
+they are read in one place: each is used, or the row is refused with the name of the column.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
+
+from data_tools.formats.record import (
+    REASONING,
+    SYSTEM,
+    TEMPLATE_INPUTS,
+    Data,
+    Message,
+    Record,
+    Text,
+    Unusable,
+    json_value,
+    shown,
+    text,
+    with_template_inputs,
+)
+from data_tools.formats.turns import (
+    as_messages,
+    assistant,
+    media_in,
+    messages,
+    supervised,
+    user,
+    with_input,
+)
+
+
+def with_context(record: Record, data: Data, names: Collection[str]) -> Record:
+    """Add what the columns of a row say about its question to a record.
+
+    Args:
+        record: What the format has made of the row.
+        data: The row.
+        names: The columns of CONTEXT that the format itself does not read.
+
+    Raises:
+        Unusable: If a column is of another type, or the record has no place for it.
+    """
+    # OpenAI's own files have the list of tools also if it is empty
+    found = {n: data[n] for n in names if is_filled(data[n]) or (n == "tools" and data[n] == [])}
+    if not found:
+        return record
+    if record.kind == "text":
+        if filled := [name for name, value in found.items() if value]:
+            raise _no_place(filled[0], "plain text")
+        return record
+    if "input" in found:
+        record = _with_input(record, text(data, "input"))
+    if not found.keys().isdisjoint((*SYSTEM, "history")):
+        record = _with_turns_before(record, _system(found), _history(found.get("history")))
+    for name in REASONING:
+        if name in found and record.kind != "prompt":
+            record = _with_reasoning(record, name, text(data, name))
+    if not found.keys().isdisjoint(TEMPLATE_INPUTS):
+        record = with_template_inputs(record, found)
+    return record
+
+
+def refuse_media(data: Data) -> None:
+    """See that a row has no images, videos or sound, of which a text model would learn nothing.
+
+    Raises:
+        Unusable: With the code `not_text` and the name of the column.
+    """
+    name = media_in(data)
+    if name is not None:
+        raise Unusable(
+            "not_text",
+            f"{name!r} holds {shown(data[name])}: only text is learned",
+            "leave such rows out, or empty the column if the text makes sense without it",
+        )
+
+
+def is_filled(value: object) -> bool:
+    """Whether a column of a row holds anything; empty JSON in a text is nothing."""
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null")
+    return value is not None and value not in ([], {}, b"")
+
+
+def _system(found: Data) -> str:
+    """The system prompt of a row.
+
+    Raises:
+        Unusable: If it is no text, or two columns name different ones.
+    """
+    names = [name for name in SYSTEM if name in found]
+    if len(names) == 2 and found[names[0]] != found[names[1]]:
+        raise Unusable("two_systems", f"{names[0]!r} and {names[1]!r} differ", "keep one of them")
+    return text(found, names[0]) if names else ""
+
+
+def _history(value: Any) -> list[Message]:
+    """Read earlier turns: `[question, answer]` pairs, or messages; also as JSON text."""
+    earlier = json_value(value)
+    if earlier is None:
+        return []
+    if not isinstance(earlier, list):
+        raise Unusable("wrong_type", f"'history' is {shown(earlier)}, wanted a list")
+    if all(isinstance(turn, dict) for turn in earlier):
+        return messages(earlier, "history")
+    turns: list[Message] = []
+    for i, pair in enumerate(earlier):
+        if not (
+            isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) for p in pair)
+        ):
+            raise Unusable(
+                "wrong_type", f"history[{i}] is {shown(pair)}, wanted [question, answer]"
+            )
+        turns += user(pair[0]) + assistant(pair[1])
+    return turns
+
+
+def _with_input(record: Record, given: str) -> Record:
+    if isinstance(record.prompt, str) and record.messages is None:
+        return replace(record, prompt=with_input(record.prompt, given))
+    asked = record.prompt if record.messages is None else record.messages
+    if any(given.strip() in turn["content"] for turn in asked if isinstance(turn, dict)):
+        return record
+    raise _no_place("input", "a conversation")
+
+
+def _with_turns_before(record: Record, system: str, earlier: list[Message]) -> Record:
+    """Put a system prompt and earlier turns before what is asked."""
+    if record.messages is not None:
+        return replace(record, messages=_before(record.messages, system, earlier))
+    prompt = _before(as_messages(record.prompt, "user"), system, earlier)
+    if record.kind == "sft" and isinstance(record.completion, str):
+        return replace(supervised(prompt, record.completion), tools=record.tools)
+    return replace(
+        record,
+        prompt=prompt,
+        chosen=_turned(record.chosen),
+        rejected=_turned(record.rejected),
+        completion=_turned(record.completion),
+        answers=tuple(_turned(answer) for answer in record.answers),
+    )
+
+
+def _turned(answer: Text) -> Text:
+    return as_messages(answer, "assistant") if answer else answer
+
+
+def _before(turns: list[Message], system: str, earlier: list[Message]) -> list[Message]:
+    """Return turns after a system prompt and earlier turns; a system prompt is there only once."""
+    first = turns[0] if turns and turns[0]["role"] == "system" else None
+    if first is not None:
+        if system and first["content"].strip() != system.strip():
+            raise Unusable(
+                "two_systems",
+                "the system prompt of the column and that of the turns differ",
+                "keep one of them",
+            )
+        return [first, *earlier, *turns[1:]]
+    return [*([{"role": "system", "content": system}] if system else []), *earlier, *turns]
+
+
+def _with_reasoning(record: Record, name: str, thoughts: str) -> Record:
+    """Give the one answer of a record the thoughts that led to it."""
+    turns = record.messages
+    if turns is None:
+        if record.kind not in ("sft", "unpaired") or not record.completion:
+            raise _no_place(name, "several answers")
+        answer = as_messages(record.completion, "assistant")
+        prompt = as_messages(record.prompt, "user")
+        return replace(record, prompt=prompt, completion=_thought(answer, name, thoughts))
+    return replace(record, messages=_thought(turns, name, thoughts))
+
+
+def _thought(turns: list[Message], name: str, thoughts: str) -> list[Message]:
+    if turns[-1]["role"] != "assistant":
+        raise _no_place(name, "a conversation that ends without an answer")
+    return [*turns[:-1], {name: thoughts, **turns[-1]}]
+
+
+def _no_place(name: str, where: str) -> Unusable:
+    return Unusable(
+        "not_used", f"{name!r} has no place in {where}", "move it into the text, or empty it"
+    )

@@ -1,0 +1,240 @@
+"""Inputs that went wrong once, as a table of file x outcome.
+
+The files are in the shared folder, not in this repository; `test_columns.py` holds the same rules
+on inputs of its own.
+"""
+
+import json
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+from support import REPOSITORY
+
+from data_tools.cli import data
+
+BOOKKEEPING = {"source", "source_row", "group_id"}
+ADVICE = re.compile(r"--columns ('.*?'|\S+)")
+
+
+class Written(NamedTuple):
+    """What `align data convert` makes of a file.
+
+    Attributes:
+        shape: The shape of its rows.
+        row: The first of them, without the columns that `convert` adds.
+        said: What it prints.
+    """
+
+    shape: str
+    row: dict[str, Any]
+    said: tuple[str, ...] = ()
+
+
+class Refused(NamedTuple):
+    """Why `align data convert` refuses a file.
+
+    Attributes:
+        said: What it prints.
+        advised: The first row of the output if its advice is followed; None: it gives no option.
+    """
+
+    said: tuple[str, ...]
+    advised: dict[str, Any] | None = None
+
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def bot(text: str, **more: Any) -> dict[str, Any]:
+    return {"role": "assistant", "content": text, **more}
+
+
+def system(text: str) -> dict[str, str]:
+    return {"role": "system", "content": text}
+
+
+HI = {"prompt": [user("hi")], "chosen": [bot("yo")], "rejected": [bot("no")]}
+SUM = {"prompt": "2+2?", "completion": "4"}
+SUMS = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+CASES: dict[str, Written | Refused] = {
+    "kto_int_label.jsonl": Written("kto", {"prompt": "Hi", "completion": "Hello", "label": True}),
+    "kto.csv": Written("kto", {"prompt": "Hi", "completion": "Hello", "label": True}),
+    "swift_query_history.jsonl": Written(
+        "sft",
+        {
+            "messages": [
+                system("You are terse."),
+                user("How is Oslo in summer?"),
+                bot("Mild."),
+                user("And in winter?"),
+                bot("Cold."),
+            ]
+        },
+    ),
+    "alpaca_system_prompt.jsonl": Written(
+        "sft", {"messages": [system("Be terse."), user("Hi"), bot("Hi.")]}
+    ),
+    "pair_system_prompt.jsonl": Written(
+        "pairs",
+        {
+            "prompt": [system("Be terse."), user("Hi")],
+            "chosen": [bot("Hi.")],
+            "rejected": [bot("Hello there friend")],
+        },
+    ),
+    "pair_input.jsonl": Written(
+        "pairs",
+        {"prompt": "Translate to French\ngood day", "chosen": "bonjour", "rejected": "hola"},
+    ),
+    "alpaca_lf_system_history.jsonl": Written(
+        "sft", {"messages": [system("S"), user("a"), bot("b"), user("c\nin"), bot("d")]}
+    ),
+    "messages_tools.jsonl": Written(
+        "sft",
+        {
+            "messages": [
+                user("Weather?"),
+                bot(
+                    "",
+                    tool_calls=[
+                        {
+                            "type": "function",
+                            "function": {"name": "w", "arguments": {"c": "Oslo"}},
+                        }
+                    ],
+                ),
+                {"role": "tool", "content": "3", "name": "w"},
+                bot("3 degrees"),
+            ],
+            "tools": [{"type": "function", "function": {"name": "w", "parameters": {}}}],
+        },
+    ),
+    "sharegpt_tools.jsonl": Written(
+        "sft",
+        {
+            "messages": [
+                user("Weather in Oslo?"),
+                bot(
+                    "",
+                    tool_calls=[
+                        {
+                            "type": "function",
+                            "function": {"name": "weather", "arguments": {"city": "Oslo"}},
+                        }
+                    ],
+                ),
+                {"role": "tool", "content": '{"t":3}'},
+                bot("3 degrees"),
+            ],
+            "tools": [{"name": "weather"}],
+        },
+    ),
+    "reasoning_content.jsonl": Written(
+        "sft",
+        {"messages": [user("2+2?"), bot("4", reasoning_content="Two and two make four.")]},
+    ),
+    "chat_template_kwargs.jsonl": Written(
+        "sft",
+        {
+            "messages": [user("2+2?"), bot("4")],
+            "chat_template_kwargs": {"enable_thinking": False},
+        },
+    ),
+    "lf_images.jsonl": Refused((":1: 'images' holds", "only text is learned")),
+    "assistant_weight.jsonl": Written(
+        "sft",
+        {"messages": [user("2+2?"), bot("5", weight=0), user("no"), bot("4", weight=1)]},
+    ),
+    "swift_rejected_messages.jsonl": Written("pairs", HI),
+    "axolotl_chat_tmpl_dpo.jsonl": Written("pairs", HI),
+    "axolotl_chosen.jsonl": Written("pairs", {**HI, "prompt": [system("S"), user("hi")]}),
+    "axolotl_conversation.jsonl": Written("sft", {"messages": [user("hi"), bot("yo")]}),
+    "messages_chosen_rejected_ids.jsonl": Written(
+        "pairs",
+        {
+            "prompt": [system("S"), user("你好")],
+            "chosen": [bot("你好！")],
+            "rejected": [bot("走开")],
+        },
+    ),
+    "completions_models.jsonl": Refused((":1:", "'completions'"), SUMS),
+    "win_lose.jsonl": Refused((":1:", "'win', 'lose'"), SUMS),
+    "pku.csv": Written("pairs", {"prompt": "Why?", "chosen": "Because.", "rejected": "No idea."}),
+    "text_response.jsonl": Refused((":1:", "'text', 'response'"), SUM),
+    "prompt_text_extra.jsonl": Refused((":1:", "'text', 'outputs'"), SUM),
+    "unknown_cols.jsonl": Refused((":1:", "'answer_good', 'answer_bad'"), SUMS),
+    "chosen_bad.jsonl": Refused(
+        (":1: conversation[0] has no role", "'conversation'"),
+        {"prompt": "hi", "completion": "hello"},
+    ),
+    "input_output.jsonl": Refused((":1:", "'input', 'output'"), {"prompt": "x", "completion": "y"}),
+    "context_target.jsonl": Refused(
+        (":1:", "'context', 'target'"),
+        {"prompt": "Instruction: hi\nAnswer: ", "completion": "hello"},
+    ),
+    "gsm_solution.jsonl": Refused(
+        (":1: no turn of the assistant", "'solution'"), {"messages": [user("2+2?"), bot("4")]}
+    ),
+    "output_list_not_ranked.jsonl": Refused(
+        (":1: 'output' is a list of answers", "--format alpaca-ranked"),
+        {"prompt": "Name a thing", "completion": "A cup."},
+    ),
+    "ppo_zh.jsonl": Refused(
+        (":1:", "'问题', '好回答', '坏回答'"),
+        {"prompt": "二加二", "chosen": "四", "rejected": "五"},
+    ),
+    "helpsteer3.jsonl": Written(
+        "pairs", {**HI, "margin": 2.0}, ("not used         2  domain", "2  language")
+    ),
+    "nemo_rl_pref.jsonl": Written("pairs", {**HI, "margin": 1.0}),
+    "orpo_mix.jsonl": Written("pairs", HI, ("not used         2  source",)),
+    "lima_multi.jsonl": Written(
+        "sft", {"messages": [user("hi"), bot("yo"), user("again"), bot("sure")]}
+    ),
+    "null_rejected.jsonl": Refused((":1:", "'rejected' is null")),
+    "null_system.jsonl": Written("pairs", {"prompt": "a", "chosen": "b", "rejected": "c"}),
+}
+
+
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """The inputs that went wrong; a test that needs them skips if they are absent."""
+    default = REPOSITORY.parent / "shared" / "cases" / "data"
+    folder = Path(os.environ.get("ALIGN_SHARED_CASES", default))
+    if not folder.is_dir():
+        pytest.skip(f"the inputs are not at {folder} (set ALIGN_SHARED_CASES)")
+    return folder
+
+
+def converted(source: Path, output: Path, *options: str) -> tuple[int, str, dict[str, Any]]:
+    """The exit code of `align data convert`, what it prints, and the first row of its output."""
+    done = CliRunner().invoke(data, ["convert", str(source), "-o", str(output), *options])
+    assert "Traceback" not in done.output, done.output
+    lines = output.read_text("utf-8").splitlines() if output.is_file() else []
+    row = json.loads(lines[0]) if lines else {}
+    made = {key: value for key, value in row.items() if key not in BOOKKEEPING}
+    return done.exit_code, done.output, made
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_input_that_went_wrong(name: str, shared_cases: Path, tmp_path: Path) -> None:
+    wanted, source, output = CASES[name], shared_cases / name, tmp_path / "out.jsonl"
+    code, printed, row = converted(source, output)
+    assert [one for one in wanted.said if one not in printed] == [], printed
+    if isinstance(wanted, Written):
+        assert (code, row) == (0, wanted.row), printed
+        assert f"out.jsonl ({wanted.shape})" in printed
+        return
+    assert (code, row) == (2, {}), printed
+    assert f"error: {source}" in printed
+    if wanted.advised is not None:
+        advice = ADVICE.search(printed)
+        assert advice is not None, printed
+        columns = shlex.split(advice[1])[0]
+        assert converted(source, output, "--columns", columns)[::2] == (0, wanted.advised)
