@@ -152,7 +152,7 @@ class Report:
         }
 
 
-def validate(
+def validate(  # noqa: PLR0913
     sources: Iterable[str | Path],
     *,
     format: str | None = None,

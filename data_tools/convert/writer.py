@@ -1,7 +1,7 @@
 """Writes records as rows of one shape, and lists every record that is not written."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -90,11 +90,12 @@ class RecordWriter:
     def take(self, examples: Iterable[Example]) -> None:
         """Write the examples of a file, or of a part of it."""
         last, source, seen = 0, "", 0
+        unused: Counter[tuple[str, ...]] = Counter()
         adapter: Adapter | None = None
         for example in examples:
             row, record = example.row, example.record
             if example.unused and (example.more is None or self.conversion.to == "prompts"):
-                self.summary.unused.update(example.unused)
+                unused[example.unused] += 1
             # a row may give several records, but counts as one row
             if row.number != last:
                 last = row.number
@@ -108,6 +109,8 @@ class RecordWriter:
                 self._write(row, record)
             else:
                 self._example(row, record, example.more)
+        for names, rows in unused.items():
+            self.summary.unused.update(dict.fromkeys(names, rows))
         self._count(source, adapter, seen)
 
     def finish(self) -> None:

@@ -1,5 +1,6 @@
 """Guesses by their names what columns hold, to advise on rows that no format fits."""
 
+import functools
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -124,6 +125,7 @@ def _inside(path: str, value: object, depth: int) -> Iterator[str]:
             yield from _inside(f"{path}.{key}", held, depth - 1)
 
 
+@functools.lru_cache(maxsize=1000)
 def hint(name: str) -> str | None:
     """Return the part that a name hints at: chosen, rejected, completion or prompt."""
     # the innermost name of a path says the most

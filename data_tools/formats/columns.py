@@ -75,27 +75,43 @@ def unread(adapter: Adapter, data: Data, records: Iterable[Record]) -> tuple[str
 
     A column that repeats what a record holds is not lost.
     """
-    found = [name for name in reading(adapter, tuple(data)).rest if is_filled(data[name])]
-    found = [name for name in found if any(True for _ in texts_in(data[name]))]
+    found = [name for name in reading(adapter, tuple(data)).rest if holds_text(data[name])]
     if found:
-        said = {text.strip() for record in records for text in _texts(record)}
+        said = [text for record in records for text in _texts(record)]
         found = [name for name in found if not _is_said(data[name], said)]
     return (*found, *_keys_of_turns(data))
 
 
-def _is_said(value: object, said: set[str]) -> bool:
+def _is_said(value: object, said: list[str]) -> bool:
     """Whether every text in a value is in a record already."""
-    return all(
-        text in said or (len(text) >= LONG and any(text in one for one in said))
-        for text in (text.strip() for text in texts_in(value))
-    )
+    texts = (value,) if isinstance(value, str) else texts_in(value)
+    for text in map(str.strip, texts):
+        for one in said:
+            if text in one and (len(text) >= LONG or text == one.strip()):
+                break
+        else:
+            return False
+    return True
 
 
 def _texts(record: Record) -> Iterator[str]:
-    yield record.text
     parts = (record.prompt, record.chosen, record.rejected, record.completion, *record.answers)
-    for part in (*parts, record.messages or ()):
-        yield from [part] if isinstance(part, str) else (turn["content"] for turn in part)
+    for part in (record.text, *parts, record.messages or ""):
+        if isinstance(part, str):
+            if part:
+                yield part
+        else:
+            for turn in part:
+                yield turn["content"]
+
+
+def holds_text(value: Any) -> bool:
+    """Whether a value is or holds text, or bytes."""
+    if isinstance(value, str):
+        return bool(value) and (len(value) > len("null") or is_filled(value))
+    if isinstance(value, list | dict | bytes):
+        return any(True for _ in texts_in(value))
+    return False
 
 
 def texts_in(value: Any) -> Iterator[str]:
@@ -114,14 +130,18 @@ def texts_in(value: Any) -> Iterator[str]:
             pending += part
 
 
-def _keys_of_turns(data: Data) -> Iterator[str]:
-    """Yield the keys of turns that hold text which nothing reads, as `messages[].key`."""
+def _keys_of_turns(data: Data) -> Iterable[str]:
+    """Return the keys of turns that hold text which nothing reads, as `messages[].key`."""
+    found: dict[str, None] = {}
     for name, value in data.items():
-        if type(value) is list and value and type(value[0]) is dict and is_turn(value[0]):
-            keys = {key: None for turn in value if isinstance(turn, dict) and len(turn) > 2
-                    for key, held in turn.items()
-                    if key not in TURN_KEYS and any(True for _ in texts_in(held))}  # fmt: skip
-            yield from (f"{name}[].{key}" for key in keys)
+        if type(value) is not list:
+            continue
+        for turn in value:
+            # most turns have a role and a text, and nothing else
+            if type(turn) is dict and len(turn) > 2 and is_turn(turn):
+                keys = [k for k, v in turn.items() if k not in TURN_KEYS and holds_text(v)]
+                found.update(dict.fromkeys(f"{name}[].{key}" for key in keys))
+    return found
 
 
 def more_than(record: Record, unused: Iterable[str], data: Data) -> Unusable | None:

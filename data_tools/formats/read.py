@@ -180,18 +180,31 @@ def _adapted(
             made.append(Example(row, None, adapter))
             continue
         result = _result(row, adapter, repair)
-        results = result if isinstance(result, list) else [result]
-        records = [one for one in results if isinstance(one, Record)]
-        unused = unread(adapter, row.data, records)
-        for one in results:
-            if not named:
-                one = whole(one, unused, row.data)
-            example = Example(row, adapter, _judged(one), unused if records else ())
-            if isinstance(one, Record) and adapter.name == "prompt" and not named:
-                example.more = unranked(row.data) or passed_over(unused, row.data)
-            made.append(example)
-            unused = ()
+        if isinstance(result, list):
+            records = [one for one in result if isinstance(one, Record)]
+            unused = unread(adapter, row.data, records)
+            for one in result:
+                made.append(_example(row, adapter, one, unused, named))
+                unused = ()
+        else:
+            unused = unread(adapter, row.data, [result] if isinstance(result, Record) else [])
+            made.append(_example(row, adapter, result, unused, named))
     return made
+
+
+def _example(
+    row: Row, adapter: Adapter, found: Record | Unusable, unused: tuple[str, ...], named: bool
+) -> Example:
+    """Make an example of what was read, or say why the row is something else than that."""
+    if isinstance(found, Unusable):
+        return Example(row, adapter, found if named else whole(found, unused, row.data))
+    if unused and not named:
+        example = Example(row, adapter, _judged(whole(found, unused, row.data)), unused)
+    else:
+        example = Example(row, adapter, _judged(found), unused)
+    if found.kind == "prompt" and adapter.name == "prompt" and not named:
+        example.more = unranked(row.data) or passed_over(unused, row.data)
+    return example
 
 
 def _result(row: Row, adapter: Adapter, repair: Repair | None) -> Result | Unusable:
