@@ -81,7 +81,7 @@ GOOD_ROW = {"prompt": "a", "chosen": "b", "rejected": "c"}
         (["init-model", "tinny", "out"], "tinny"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_in_two_lines(
+def test_a_mistake_is_reported_in_two_lines(
     words: list[str], message: str, tmp_path: Path, tiny_dir: Path
 ) -> None:
     write_jsonl(tmp_path / "good.jsonl", [GOOD_ROW] * 2)

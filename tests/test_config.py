@@ -142,13 +142,13 @@ def test_flags_in_all_their_spellings() -> None:
     assert values["max_steps"] == -1
 
 
-def test_a_list_given_twice_is_told_and_a_scalar_overridden() -> None:
+def test_a_list_given_twice_is_reported_and_a_scalar_overridden() -> None:
     with pytest.raises(ConfigError, match="--loss_type: given twice"):
         resolve("dpo", ["--loss_type", "sigmoid", "--loss_type", "ipo"])
     assert resolve("dpo", ["--beta", "0.2", "--beta", "0.3"]).values["beta"] == 0.3
 
 
-def test_a_flag_without_its_value_is_told() -> None:
+def test_a_flag_without_its_value_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"--beta: a value is missing"):
         resolve("dpo", ["--beta"])
 

@@ -180,7 +180,7 @@ def _mistakes(tiny: Path, folder: Path) -> dict[str, tuple[dict[str, Any], str]]
         "no batch",
     ],
 )
-def test_a_mistake_is_told_plainly(
+def test_a_mistake_is_reported_plainly(
     case: str, tiny_dir: Path, tmp_path: Path, prompts: Path
 ) -> None:
     plain = write_jsonl(tmp_path / "plain.jsonl", [{"prompt": "Say hello."}])

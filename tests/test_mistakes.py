@@ -346,7 +346,7 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
 
 
 @pytest.mark.parametrize("number", range(len(MISTAKES)), ids=lambda n: " ".join(MISTAKES[n][:2]))
-def test_a_mistake_is_told_before_anything_heavy(
+def test_a_mistake_is_reported_before_anything_heavy(
     number: int, answers: tuple[Path, list[Any]]
 ) -> None:
     here, found = answers

@@ -55,7 +55,7 @@ def test_set_overrides_come_last(tmp_path: Path) -> None:
         (GOOD, ("gentl.beta=1",), "no stage 'gentl'", "did you mean 'gentle'?"),
     ],
 )  # fmt: skip
-def test_mistakes_are_told(
+def test_mistakes_are_reported(
     tmp_path: Path, stages: str, overrides: tuple[str, ...], message: str, remedy: str
 ) -> None:
     with pytest.raises(ConfigError) as caught:
@@ -76,6 +76,6 @@ def test_launch_words_go_to_accelerate() -> None:
 
 
 @pytest.mark.parametrize("words", [["--nproc", "two"], ["--nproc"], ["--accelerate", "zero9"]])
-def test_wrong_launch_words_are_told(words: list[str]) -> None:
+def test_wrong_launch_words_are_reported(words: list[str]) -> None:
     with pytest.raises(AlignError):
         take_launch_words(words)

@@ -178,7 +178,7 @@ def short(
     )
 
 
-def test_too_little_memory_is_told_before_step_1(tmp_path: Path, tiny_dir: Path) -> None:
+def test_too_little_memory_is_reported_before_step_1(tmp_path: Path, tiny_dir: Path) -> None:
     flags = pairs(tmp_path, tiny_dir)
     done = short("rm", flags)
     told = done.stderr[done.stderr.index("error: ") :].splitlines()
@@ -256,7 +256,7 @@ def test_a_resumed_run_goes_on_with_the_size_that_was_found(
     assert metrics[:-1] == before[1][:-1]  # the last line sums up what this part of it did
 
 
-def test_where_not_even_one_row_fits_it_is_told(tmp_path: Path, tiny_dir: Path) -> None:
+def test_where_not_even_one_row_fits_it_is_reported(tmp_path: Path, tiny_dir: Path) -> None:
     rows = [{"prompt": "say", "completion": letter * 480} for letter in "abcd"]
     flags = words("sft", tmp_path, tiny_dir, "--auto_find_batch_size")
     write_jsonl(tmp_path / "data.jsonl", rows)
@@ -305,7 +305,7 @@ def hungry(completions: list[Any], *, trainer_state: Any, **_: Any) -> list[floa
     return count_letters(completions)
 
 
-def test_memory_that_runs_out_later_is_told_in_two_lines(
+def test_memory_that_runs_out_later_is_reported_in_two_lines(
     tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     flags = words("ppo", tmp_path, tiny_dir, "--num_ppo_epochs", "1", "--save_steps", "1")
@@ -391,7 +391,7 @@ def test_states_of_an_optimizer_are_measured(optimizer: Any, expected: float) ->
     assert state_bytes(optimizer, like=torch.zeros(3)) == expected
 
 
-def test_what_the_preflight_cannot_try_is_told(tmp_path: Path, tiny_dir: Path) -> None:
+def test_what_the_preflight_cannot_try_is_reported(tmp_path: Path, tiny_dir: Path) -> None:
     given = words("sft", tmp_path, tiny_dir, "--auto_find_batch_size")
     with pytest.raises(ConfigError, match="needs preflight, which is off"):
         run_stage("sft", [*given, "--preflight", "false"])

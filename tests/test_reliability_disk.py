@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_checkpoints_before_it_whole(
 
 
 @pytest.mark.parametrize("kilobytes", [40, 120, 200])
-def test_a_limit_on_files_is_told_as_one(
+def test_a_limit_on_files_is_reported_as_one(
     kilobytes: int,
     tmp_path: Path,
     tiny_dir: Path,
@@ -152,7 +152,7 @@ def test_a_disk_that_turns_read_only_ends_the_run_in_words(
     assert weights(folder) == untouched
 
 
-def test_a_folder_that_may_not_be_written_is_told_at_once(
+def test_a_folder_that_may_not_be_written_is_reported_at_once(
     tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = sft(tmp_path, tiny_dir)
@@ -272,6 +272,7 @@ def test_power_cuts_at_many_moments(options: str, tmp_path: Path, tiny_dir: Path
     holds(cut_power(tiny_dir, tmp_path, options, *map(str, syncs), *seen), len(syncs) + len(seen))
 
 
+@pytest.mark.slow
 def test_without_fsync_a_power_cut_would_cost_more(tmp_path: Path, tiny_dir: Path) -> None:
     """That these disks do forget: the same moment, all syncs left out."""
     (cut,) = cut_power(tiny_dir, tmp_path, "commit=300", "unsynced", "61")

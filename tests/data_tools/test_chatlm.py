@@ -71,7 +71,7 @@ def test_alpaca_prompts_and_their_generated_answers(
     assert summary.dropped == {"no_rejected": 1}
 
 
-def test_generated_answers_that_no_row_takes_are_told(tmp_path: Path) -> None:
+def test_generated_answers_that_no_row_takes_are_reported(tmp_path: Path) -> None:
     answers = [("说。", "坏"), ("说。", "更坏"), ("别的", "x")]
     sources = [
         write_jsonl(

@@ -465,7 +465,7 @@ def test_processes_begin_where_the_first_record_is(tmp_path: Path) -> None:
     assert (summary.rows_in, summary.rows_out, summary.shape) == (2, 1, "pairs")
 
 
-def test_a_wrong_format_is_told(tmp_path: Path) -> None:
+def test_a_wrong_format_is_reported(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text(GOOD)
     with pytest.raises(DataError, match=r"in.jsonl:1: no 'conversations': the row has"):

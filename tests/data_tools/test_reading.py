@@ -104,7 +104,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_damage_is_told_with_its_place(tmp_path: Path, name: str) -> None:
+def test_damage_is_reported_with_its_place(tmp_path: Path, name: str) -> None:
     content, message = BROKEN[name]
     path = tmp_path / name
     path.write_bytes(content)

@@ -96,7 +96,7 @@ MESSAGES = [
 
 
 @pytest.mark.parametrize(("kind", "rows", "message"), MESSAGES)
-def test_what_does_not_serve_is_told(
+def test_what_does_not_serve_is_reported(
     tmp_path: Path, kind: str, rows: list[dict[str, Any]], message: str
 ) -> None:
     path = write_jsonl(tmp_path / "train.jsonl", rows)

@@ -81,7 +81,7 @@ def test_another_corpus_makes_another_vocabulary(folder, tmp_path):
     assert len(ours) == 1 < len(AutoTokenizer.from_pretrained(folder)(text)["input_ids"])
 
 
-def test_a_used_folder_is_left_alone_unless_told(folder, tmp_path):
+def test_a_used_folder_is_left_alone_unless_asked(folder, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty"):
         init_model("tiny", tmp_path)
