@@ -1,20 +1,26 @@
-"""Train on one or two processes and write what came out; started by test_processes."""
+"""Train on one or two processes and write what came out; started by test_processes.
+
+Imports are in the function that needs them, so that they can be made without collections.
+"""
 
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from datasets import Dataset
-from peft import LoraConfig
-from ppo_cases import PROMPTS, share_of_e, tiny_args
-from transformers import AutoModelForCausalLM, AutoTokenizer
-
-from alignment.ppo.trainer import PPOTrainer
+from alignment.models.imports import import_heavy
 
 
 def main(model_dir: str, folder: str, world: int, case: str) -> None:
+    import_heavy("alignment.ppo.trainer")
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from ppo_cases import PROMPTS, share_of_e, tiny_args
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alignment.ppo.trainer import PPOTrainer
+
     model = AutoModelForCausalLM.from_pretrained(model_dir)
     model.generation_config.eos_token_id = list(range(100, 320))  # several lengths
     torch.manual_seed(4)
@@ -67,6 +73,7 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
             assert history[0]["completions/min_length"] < history[0]["completions/max_length"]
         Path(folder, "log.json").write_text(json.dumps(history))
         Path(folder, "beta.txt").write_text(str(trainer.ppo_state.beta))
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":
