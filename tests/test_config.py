@@ -186,8 +186,11 @@ def test_shared_help_is_of_keys_that_stages_share() -> None:
 
 
 def test_what_trl_refuses_is_a_user_error(tmp_path: Path) -> None:
-    settings = resolve("dpo", ["--output_dir", str(tmp_path), "--dataloader_prefetch_factor", "2"])
-    with pytest.raises(ConfigError, match="align dpo: "):
+    settings = resolve("dpo", ["--output_dir", str(tmp_path), "--tf32"])
+    with pytest.raises(ConfigError, match="tf32: --tf32 requires Ampere"):
+        build(settings)
+    settings = resolve("dpo", ["--output_dir", str(tmp_path), "--accelerator_config", '{"foo": 1}'])
+    with pytest.raises(ConfigError, match=r"accelerator_config: .*unexpected keyword"):
         build(settings)
 
 

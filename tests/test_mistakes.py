@@ -115,7 +115,7 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--on_bad_row maybe", "--on_bad_row: 'maybe' is none of raise, drop"),
     ("dpo", "--beta -0.1", "beta: -0.1 must be 0 or more"),
     ("dpo", "--loss_type sigmoyd", "loss_type: no loss 'sigmoyd'"),
-    ("dpo", "--label_smoothing 2", "label_smoothing: 2.0 must be within 0 and 1"),
+    ("dpo", "--label_smoothing 2", "label_smoothing: 2.0 must be at least 0 and under 0.5"),
     ("kto", "--loss_type kta", "--loss_type: 'kta' is none of kto, apo_zero_unpaired"),
     ("kto", "--desirable_weight -1", "desirable_weight: -1.0 must be 0 or more"),
     ("kto", "--per_device_train_batch_size 1",
@@ -225,6 +225,93 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--output_dir full", "output_dir: full: not empty, and not a run of align"),
     ("sft", "--output_dir .", "output_dir: HERE: to overwrite it would delete your files"),
     ("sft", "--output_dir model", "output_dir: HERE/model contains model_name_or_path model"),
+    # what TRL, PEFT, transformers and torch reject only once a model is loaded
+    ("sft", "--seed 4294967296", "seed: 4294967296 must be from 0 to 4294967295"),
+    ("sft", "--pad_to_multiple_of 0", "pad_to_multiple_of: 0 must be 1 or more"),
+    ("sft", "--eval_accumulation_steps 0", "eval_accumulation_steps: 0 must be 1 or more"),
+    ("sft", "--torch_empty_cache_steps 0", "torch_empty_cache_steps: 0 must be 1 or more"),
+    ("sft", "--neftune_noise_alpha -1", "neftune_noise_alpha: -1.0 must be 0 or more"),
+    ("sft", "--label_smoothing_factor 1.5", "label_smoothing_factor: 1.5 must be within 0 and 1"),
+    ("sft", "--logging_steps 1.5",
+     "logging_steps: 1.5 must be a whole number, or a share of the steps under 1"),
+    ("sft", "--load_best_model_at_end --eval_strategy steps --eval_steps 3 --save_steps 4 "
+     "--eval_fraction 0.5",
+     "load_best_model_at_end: needs an evaluation at each save, but save_steps is no multiple of "
+     "eval_steps"),
+    ("sft", "--eval_on_start", "eval_on_start: is set, but no rows are held out"),
+    ("sft", "--lora_task_type FOO", "lora_task_type: 'FOO' is not a task of a stage"),
+    ("sft", "--use_peft --lora_target_modules lm_head",
+     "lora_target_modules: an adapter on lm_head is not trained, since losses read its weight"),
+    ("sft", "--padding_free", "padding_free: does not cut rows at max_length without packing"),
+    ("sft", "--packing --max_length null",
+     "packing: needs blocks of a length, but max_length is null"),
+    ("sft", "--activation_checkpointing_kwargs {\"foo\":1}",
+     "activation_checkpointing_kwargs: {'foo': 1} has a key that torch does not know"),
+    ("sft", "--activation_checkpointing false --activation_checkpointing_kwargs "
+     "{\"selective\":true}",
+     "activation_checkpointing_kwargs: selective needs activation_checkpointing"),
+    ("sft", "--activation_checkpointing --activation_checkpointing_kwargs "
+     "{\"selective\":true,\"use_reentrant\":true}",
+     "activation_checkpointing_kwargs: selective cannot be on together with use_reentrant"),
+    ("sft", "--optim_args foo", "optim_args: 'foo' is not key=value, key=value"),
+    ("sft", "--optim galore_adamw", "optim_target_modules: is needed by this optim"),
+    ("sft", "--optim lomo", "optim: lomo: lomo_optim is not installed"),
+    ("sft", "--lr_scheduler_type greedy",
+     "lr_scheduler_type: greedy needs evaluations, but eval_strategy is no"),
+    ("sft", "--lr_scheduler_type cosine_with_min_lr",
+     "lr_scheduler_type: cosine_with_min_lr needs the rate that it ends with"),
+    ("sft", "--lr_scheduler_type warmup_stable_decay",
+     "lr_scheduler_type: warmup_stable_decay needs the number of its last steps"),
+    ("sft", "--lr_scheduler_type polynomial --lr_scheduler_kwargs {\"lr_end\":1}",
+     "lr_scheduler_kwargs: lr_end must be under the learning_rate"),
+    ("sft", "--lr_scheduler_type cosine --lr_scheduler_kwargs {\"foo\":1}",
+     "lr_scheduler_kwargs: cosine has no 'foo'"),
+    ("sft", "--dataloader_persistent_workers",
+     "dataloader_persistent_workers: needs dataloader_num_workers over 0"),
+    ("sft", "--dataloader_prefetch_factor 2",
+     "dataloader_prefetch_factor: needs dataloader_num_workers over 0"),
+    ("sft", "--attn_implementation foo",
+     "attn_implementation: 'foo' is none of eager, sdpa, flash_attention_2, flash_attention_3, "
+     "flash_attention_4, flex_attention"),
+    ("sft", "--attn_implementation flash_attention_3",
+     "attn_implementation: flash_attention_3: flash_attn_interface is not installed"),
+    ("sft", "--torch_compile_mode foo",
+     "torch_compile_mode: 'foo' is none of default, lite, reduce-overhead, max-autotune, "
+     "max-autotune-no-cudagraphs"),
+    ("sft", "--bnb_4bit_quant_storage foo",
+     "bnb_4bit_quant_storage: 'foo' is none of uint8, int8, float16, bfloat16, float32, float64"),
+    ("sft", "--pad_token <foo>", "pad_token: '<foo>' is no token of model"),
+    ("sft", "--eos_token <foo>", "eos_token: '<foo>' is no token of model"),
+    ("dpo", "--loss_type exo_pair", "label_smoothing: 0.0 leaves exo_pair undefined"),
+    ("dpo", "--loss_type robust --label_smoothing 0.5",
+     "label_smoothing: 0.5 must be at least 0 and under 0.5"),
+    ("dpo", "--loss_type sppo_hard --f_divergence_type js_divergence",
+     "f_divergence_type: js_divergence is possible only with the losses discopop, exo_pair, hinge, "
+     "ipo, robust, sft, sigmoid, sigmoid_norm"),
+    ("dpo", "--f_divergence_type foo",
+     "f_divergence_type: 'foo' is none of reverse_kl, forward_kl, js_divergence, alpha_divergence"),
+    ("dpo", "--loss_type aot --use_weighting", "use_weighting: cannot weight pairs that aot sorts"),
+    ("dpo", "--loss_type sigmoid sft --loss_weights 1",
+     "loss_weights: [1.0] is not one number for each loss_type"),
+    ("dpo", "--sync_ref_model --ref_model_sync_steps 0",
+     "ref_model_sync_steps: 0 must be 1 or more"),
+    ("dpo", "--discopop_tau 0", "discopop_tau: 0.0 must be over 0"),
+    ("kto", "--desirable_weight 0 --undesirable_weight 0",
+     "undesirable_weight: 0.0, and desirable_weight too: nothing would be learned"),
+    ("ppo", "--top_k -1", "top_k: -1 must be 0 or more"),
+    ("ppo", "--top_p 1.5", "top_p: 1.5 must be within 0 and 1"),
+    ("ppo", "--min_p 2", "min_p: 2.0 must be within 0 and 1"),
+    ("ppo", "--repetition_penalty 0", "repetition_penalty: 0.0 must be over 0"),
+    ("ppo", "--cache_implementation foo",
+     "cache_implementation: 'foo' is none of static, offloaded_static, sliding_window, hybrid, "
+     "hybrid_chunked, offloaded_hybrid, offloaded_hybrid_chunked, dynamic, offloaded, quantized"),
+    ("ppo", "--sync_ref_model --beta 0",
+     "sync_ref_model: moves a reference that beta 0 leaves out"),
+    ("sft", "--model_name_or_path scorer",
+     "model_name_or_path: scorer: LlamaForSequenceClassification scores answers and cannot "
+     "generate any"),
+    ("sft", "--model_name_or_path torn",
+     "torn/config.json: not a model's config (Expecting value: line 1 column 16 (char 15))"),
     # data
     ("sft", "--train_data none.jsonl", "none.jsonl: no such file"),
     ("sft", "--train_data hollow-folder", "hollow-folder: no data file in this folder"),
@@ -325,8 +412,12 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Any]]:
     here = tmp_path_factory.mktemp("mistakes")
     for name, content in FILES.items():
         (here / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-    for name in ("model", "hollow", "bare", "orphan", "full", "hollow-folder"):
+    for name in ("model", "hollow", "bare", "orphan", "full", "hollow-folder", "scorer", "torn"):
         (here / name).mkdir()
+    scorer = '{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"]}'
+    for name, config in (("scorer", scorer), ("torn", '{"model_type": ')):
+        (here / name / "config.json").write_text(config)
+        (here / name / "model.safetensors").write_bytes(b"0")
     for name in ("model", "hollow"):
         (here / name / "config.json").write_text('{"model_type": "llama"}')
     (here / "model" / "model.safetensors").write_bytes(b"0")

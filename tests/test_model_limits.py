@@ -22,7 +22,7 @@ from alignment.data.counts import count_rows, refuse
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import encode_prompts
 from alignment.models.classifier import new_classifier
-from alignment.models.limits import embedding_count, max_positions, positions_in
+from alignment.models.limits import max_positions, positions_in, read_limits
 from alignment.models.merge import merge
 from alignment.models.tokenizer import load_padding_tokenizer, load_tokenizer
 from alignment.ppo.rewards import load_reward_model
@@ -145,7 +145,9 @@ def enlarged(tiny_dir: Path, tmp_path: Path) -> Path:
 
 def test_a_token_without_embedding_is_named_wherever_a_model_reads(enlarged: Path) -> None:
     tokenizer = load_tokenizer(str(enlarged))
-    count = embedding_count(str(enlarged), tokens=len(tokenizer))
+    positions, count = read_limits(str(enlarged), tokens=len(tokenizer))
+    assert positions == 512
+    assert count is not None
     assert count == len(tokenizer) - 1
     told = f"the tokenizer makes '<tool>' token {count}, and the model has {count} embeddings"
     with pytest.raises(DataError, match=f"prompt 2: model 'x': {told}"):

@@ -22,8 +22,7 @@ from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
-from alignment.models.folders import load_config
-from alignment.models.limits import embedding_count, max_positions
+from alignment.models.limits import read_limits
 from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
@@ -63,9 +62,8 @@ def measure(plan: Plan) -> Evaluation:
 
 
 def _encode(model: NamedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[list[int]]:
-    embeddings = embedding_count(model.path, tokens=len(tokenizer))
+    context, embeddings = read_limits(model.path, tokens=len(tokenizer))
     ids = generation.encode_prompts(tokenizer, plan.prompts, name=model.name, embeddings=embeddings)
-    context = max_positions(load_config(model.path))
     generation.check_context(ids, plan.options.max_new_tokens, context=context, name=model.name)
     return ids
 

@@ -10,7 +10,7 @@ from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
-from alignment.models.folders import check_model, check_reward_model
+from alignment.models.folders import check_causal_model, check_reward_model
 from alignment.models.tokenizer import has_chat_template
 from data_tools.shapes import load_records
 
@@ -76,7 +76,7 @@ def make_plan(
     _check_output(output_dir, overwrite=options.overwrite)
     _check_names(models, reference)
     for model in models:
-        check_model(model.path, role=f"model {model.name!r}")
+        check_causal_model(model.path, role=f"model {model.name!r}")
     if reward_model is not None:
         check_reward_model(str(reward_model))
     loaded = load_rules(rules)

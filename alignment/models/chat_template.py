@@ -90,8 +90,12 @@ def tokenizer_changes(
     given = values.get("chat_template") or values.get("chat_template_path")
     template, eos = tokenizer.template, values.get("eos_token") or ""
     added: tuple[AddedToken, ...] = ()
-    if eos and not tokenizer.has_token(eos):
-        raise ConfigError(f"eos_token: {eos!r} is no token of {tokenizer.name}", "name one that is")
+    for key in ("eos_token", "pad_token"):
+        token = values.get(key)
+        if token and not tokenizer.has_token(token):
+            raise ConfigError(
+                f"{key}: {token!r} is no token of {tokenizer.name}", "name one that is"
+            )
     if given:
         template, added, its_eos = _named_template(given, tokenizer, values)
         eos = eos or its_eos

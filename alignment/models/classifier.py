@@ -1,15 +1,22 @@
 """Sequence classifiers with one label, which is what a reward model is: whole ones and adapters."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 from trl.trainer.reward_trainer import suppress_seqcls_warning
 
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base, load_config, weights_place
+from alignment.models.folders import (
+    DEFAULT_REVISION,
+    adapter_base,
+    load_config,
+    weights_place,
+)
+from alignment.models.skeleton import check_weights
 from alignment.runs import ADAPTER_WEIGHTS, MODEL_CONFIG
 
 _REMEDY = "train one with the rm stage"
@@ -33,6 +40,8 @@ def load_classifier(
         adapted = load_adapter_classifier(path, trust_remote_code=trust_remote_code)
         model: PreTrainedModel = adapted.merge_and_unload()
         return model
+    kind = AutoModelForSequenceClassification
+    check_weights(kind, path, trust_remote_code=trust_remote_code)
     return _load(path, trust_remote_code=trust_remote_code)
 
 
@@ -40,7 +49,25 @@ def load_adapter_classifier(path: str, *, trust_remote_code: bool = False) -> Pe
     """Load a reward model that is an adapter, on a base of its own, not merged."""
     place = weights_place(path)
     base = new_classifier(place.path, revision=place.revision, trust_remote_code=trust_remote_code)
-    return PeftModel.from_pretrained(base, path)
+    return load_adapter(base, path)
+
+
+def load_adapter(base: Any, path: str, *, is_trainable: bool = False) -> PeftModel:
+    """Load the adapter in a folder onto its base.
+
+    Raises:
+        ConfigError: Its weights cannot be read, or some are missing.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            return PeftModel.from_pretrained(base, path, is_trainable=is_trainable)
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path}: its weights cannot be read: {error}", "save it again"
+        ) from error
+    except UserWarning as warning:
+        raise ConfigError(f"{path}: {str(warning)[:200]}", "save it again, whole") from warning
 
 
 def new_classifier(path: str, **options: Any) -> PreTrainedModel:
@@ -50,6 +77,15 @@ def new_classifier(path: str, **options: Any) -> PreTrainedModel:
         path: A folder or a hub name.
         **options: For transformers' `from_pretrained`.
     """
+    trusts = bool(options.get("trust_remote_code"))
+    check_weights(
+        AutoModelForSequenceClassification,
+        path,
+        revision=options.get("revision", DEFAULT_REVISION),
+        trust_remote_code=trusts,
+        new_head=True,
+        num_labels=1,
+    )
     with suppress_seqcls_warning():  # that the head is new, which is what was asked for
         return _load(path, num_labels=1, **options)
 

@@ -36,6 +36,39 @@ class Place(NamedTuple):
     revision: str
 
 
+def absolute_place(path: str) -> str:
+    """A model's folder by its absolute path, so that an adapter finds its base from anywhere."""
+    return str(Path(path).absolute()) if Path(path).is_dir() else path
+
+
+def check_causal_model(path: str, *, role: str) -> None:
+    """The same as `check_model`, for a model that is to generate text or learn to.
+
+    Raises:
+        ConfigError: It cannot be loaded, or is a reward model, whose language head is gone.
+    """
+    check_model(path, role=role)
+    adapter = read_adapter(path)
+    heads = [adapter.task] if adapter is not None else _architectures(path)
+    for head in heads:
+        if head is not None and (head == "SEQ_CLS" or head.endswith("ForSequenceClassification")):
+            raise ConfigError(
+                f"{role}: {path}: {head} scores answers and cannot generate any",
+                "name a run of sft, or the language model that it was trained from",
+            )
+
+
+def _architectures(path: str) -> list[str]:
+    """The classes that a config in a folder names; none if it is not on this machine."""
+    file = Path(path) / MODEL_CONFIG
+    if not file.is_file():
+        return []
+    try:
+        return list(json.loads(file.read_text(encoding="utf-8")).get("architectures") or [])
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"{file}: not a model's config ({error})", "fetch it again") from error
+
+
 def check_model(path: str, *, role: str) -> None:
     """Check that a model can be loaded: a whole one, an adapter whose base is there, a hub name.
 

@@ -48,6 +48,7 @@ def embeddings_in(config: Mapping[str, Any], path: str, *, tokens: int) -> int |
     return count
 
 
-def embedding_count(path: str, *, tokens: int) -> int | None:
-    """The same for the model in a folder or on the hub."""
-    return embeddings_in(load_config(path).get_text_config().to_dict(), path, tokens=tokens)
+def read_limits(path: str, *, tokens: int) -> tuple[int | None, int | None]:
+    """The positions and embeddings of the model in a folder or on the hub."""
+    config = load_config(path).get_text_config().to_dict()
+    return positions_in(config), embeddings_in(config, path, tokens=tokens)

@@ -5,7 +5,7 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base, check_model
+from alignment.models.folders import adapter_base, check_causal_model, check_model
 from alignment.registry import ROLES, STAGES
 from alignment.runs import Parent, identify
 from alignment.secrets import redact_text
@@ -29,11 +29,13 @@ def identify_parents(
     parents: dict[str, Parent] = {}
     for role in STAGES[stage].roles:
         if role not in skip:
-            parents |= _identify_role(role, settings)
+            parents |= _identify_role(stage, role, settings)
     return parents
 
 
-def _identify_role(role: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, Parent]]:
+def _identify_role(
+    stage: str, role: str, settings: Mapping[str, Any]
+) -> Iterator[tuple[str, Parent]]:
     key = ROLES[role]
     names = settings[key] if isinstance(settings[key], list) else [settings[key]]
     if names in ([None], []):
@@ -42,7 +44,8 @@ def _identify_role(role: str, settings: Mapping[str, Any]) -> Iterator[tuple[str
         if role == "reward_model":
             parent = identify_reward(parse_reward(name))
         else:
-            check_model(name, role=key)
+            check = check_model if STAGES[stage].classifier else check_causal_model
+            check(name, role=key)
             check_critic(settings)
             parent = identify(name, settings["model_revision"])
         yield (role if number == 1 else f"{role}_{number}"), parent

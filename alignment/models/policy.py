@@ -11,18 +11,30 @@ from typing import Any
 from peft import (
     LoraConfig,
     PeftConfig,
-    PeftModel,
     get_peft_model,
     get_peft_model_state_dict,
     load_peft_weights,
     set_peft_model_state_dict,
 )
-from transformers import AutoModelForCausalLM, set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+    set_seed,
+)
 from trl import ModelConfig, get_peft_config, get_quantization_config
 
 from alignment.errors import ConfigError
-from alignment.models.classifier import new_classifier
-from alignment.models.folders import DEFAULT_REVISION, adapter_base, weights_place
+from alignment.models.classifier import load_adapter, new_classifier
+from alignment.models.folders import (
+    DEFAULT_REVISION,
+    absolute_place,
+    adapter_base,
+    load_config,
+    weights_place,
+)
+from alignment.models.skeleton import check_weights
+from alignment.models.targets import check_targets
 from alignment.models.tokenizer import load_tokenizer
 from alignment.runs import TOKENIZER_CONFIG
 
@@ -43,13 +55,19 @@ def load_causal_model(
         **options: For transformers' `from_pretrained`.
     """
     place = weights_place(path, revision)
+    trusts = bool(options.get("trust_remote_code"))
+    check_weights(
+        AutoModelForCausalLM, place.path, revision=place.revision, trust_remote_code=trusts
+    )
     model: Any = AutoModelForCausalLM.from_pretrained(
         place.path, revision=place.revision, **options
     )
     if adapter_base(path) is None:
         return model
-    _embed_added_tokens(model, path, trust_remote_code=bool(options.get("trust_remote_code")))
-    return PeftModel.from_pretrained(model, path, is_trainable=is_trainable)
+    _embed_added_tokens(model, path, trust_remote_code=trusts)
+    adapted = load_adapter(model, path, is_trainable=is_trainable)
+    adapted.peft_config["default"].base_model_name_or_path = absolute_place(place.path)
+    return adapted
 
 
 def _embed_added_tokens(base: Any, path: str, *, trust_remote_code: bool) -> None:
@@ -74,8 +92,9 @@ def load_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     if adapter_base(path):
         _check_lora_keys(path, model)
         return {"model": load_causal_model(path, is_trainable=True, **options)}
+    skeleton = _check_whole_model(AutoModelForCausalLM, model, args)
     args.model_init_kwargs = options
-    return {"model": path, "peft_config": _new_adapter(model)}
+    return {"model": absolute_place(path), "peft_config": _new_adapter(model, skeleton)}
 
 
 def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
@@ -89,14 +108,17 @@ def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     model.lora_modules_to_save = [*(model.lora_modules_to_save or []), "score"]
     options = _loading_options(model, args)
     if not adapter_base(path):
+        kind = AutoModelForSequenceClassification
+        skeleton = _check_whole_model(kind, model, args, new_head=True, num_labels=1)
         args.model_init_kwargs = options
-        return {"model": path, "peft_config": _new_adapter(model)}
+        return {"model": absolute_place(path), "peft_config": _new_adapter(model, skeleton)}
     config = _check_lora_keys(path, model)
     place = weights_place(path, options.pop("revision"))
     set_seed(args.seed)  # the score head is random
     base: Any = new_classifier(place.path, revision=place.revision, **options)
     _embed_added_tokens(base, path, trust_remote_code=bool(args.trust_remote_code))
     config = copy.deepcopy(config)
+    config.base_model_name_or_path = absolute_place(place.path)
     config.task_type, config.inference_mode = "SEQ_CLS", False
     config.modules_to_save = ["score"]
     policy = get_peft_model(base, config)
@@ -106,11 +128,38 @@ def load_reward_policy(model: ModelConfig, args: Any) -> dict[str, Any]:
     return {"model": policy}
 
 
-def _new_adapter(model: ModelConfig) -> LoraConfig | None:
-    """The adapter that a recipe asks for; it names the revision of its base, if there is one."""
+def _check_whole_model(
+    kind: Any, model: ModelConfig, args: Any, **how: Any
+) -> PreTrainedModel | None:
+    """Check the files of the whole model that TRL is to load; returns it without numbers.
+
+    Raises:
+        ConfigError: They are no model, or not a whole one.
+    """
+    path, revision = str(model.model_name_or_path), model.model_revision
+    trusts = bool(args.trust_remote_code)
+    skeleton = check_weights(kind, path, revision=revision, trust_remote_code=trusts, **how)
+    if not load_config(path, revision=revision, trust_remote_code=trusts).architectures:
+        raise ConfigError(
+            f"model_name_or_path: {path}: its config names no architectures",
+            'add "architectures": ["Qwen3ForCausalLM"], or the class that it is, to config.json',
+        )
+    return skeleton
+
+
+def _new_adapter(model: ModelConfig, skeleton: PreTrainedModel | None) -> LoraConfig | None:
+    """The adapter that a recipe asks for; it names the revision of its base, if there is one.
+
+    Raises:
+        ConfigError: It names a module that the model has not.
+    """
     config: LoraConfig | None = get_peft_config(model)
-    if config is not None and model.model_revision != DEFAULT_REVISION:
+    if config is None:
+        return None
+    if model.model_revision != DEFAULT_REVISION:
         config.revision = model.model_revision
+    if skeleton is not None:
+        check_targets(skeleton, config)
     return config
 
 

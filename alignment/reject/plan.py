@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import importlib.util
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -10,12 +9,12 @@ from typing import Any
 
 from alignment.disk import digest_file
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base, check_model, check_reward_model
+from alignment.models.folders import adapter_base, check_causal_model, check_reward_model
 from alignment.models.tokenizer import has_chat_template
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
-from alignment.runs import MODEL_CONFIG, Parent, identify, versions
+from alignment.runs import Parent, identify, versions
 from data_tools.reading import data_files
 
 _BATCH, _VLLM_BATCH = 16, 512
@@ -98,8 +97,7 @@ def make_plan(
         DataError: The rows cannot be used.
     """
     _check_options(options, reward_model)
-    check_model(model, role="model")
-    _check_is_policy(model)
+    check_causal_model(model, role="model")
     if reward_model is not None:
         check_reward_model(reward_model)
     if options.vllm:
@@ -201,23 +199,6 @@ def _check_options(options: Options, reward_model: str | None) -> None:
     if several and options.temperature == 0:
         raise ConfigError(
             "temperature: at 0 all samples of a prompt are the same", "leave it out, or raise it"
-        )
-
-
-def _check_is_policy(model: str) -> None:
-    """Reject a reward model early: its weights would load, but with a random language model head.
-
-    Raises:
-        ConfigError: The model is a classifier.
-    """
-    file = Path(model) / MODEL_CONFIG
-    if not file.is_file():
-        return
-    names = json.loads(file.read_text(encoding="utf-8")).get("architectures") or []
-    if any("SequenceClassification" in name for name in names):
-        raise ConfigError(
-            f"model: {model}: {names[0]} scores answers and cannot generate any",
-            "name a run of sft",
         )
 
 

@@ -17,8 +17,8 @@ from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
-from alignment.models.folders import hub_commit, load_config
-from alignment.models.limits import embedding_count, max_positions
+from alignment.models.folders import hub_commit
+from alignment.models.limits import read_limits
 from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
@@ -51,12 +51,9 @@ def work(plan: Plan) -> Account | None:
         plan = _identified(plan)
         tokenizer = load_padding_tokenizer(plan.model)
         asked = [_asked(item.prompt, as_chat=plan.as_chat) for item in plan.items]
-        prompt_ids = encode_prompts(
-            tokenizer,
-            asked,
-            name=plan.model,
-            embeddings=embedding_count(plan.model, tokens=len(tokenizer)),
-        )
+        context, embeddings = read_limits(plan.model, tokens=len(tokenizer))
+        plan = replace(plan, context=context)
+        prompt_ids = encode_prompts(tokenizer, asked, name=plan.model, embeddings=embeddings)
         batches = _plan_batches(plan, prompt_ids)
         if rank() == 0:
             _make_room(plan)
@@ -121,17 +118,16 @@ def _answer(
 
 
 def _identified(plan: Plan) -> Plan:
-    """The plan with the device, the commit of the model and its maximum length.
+    """The plan with the device and the commit of the model.
 
     Raises:
         ConfigError: Existing parts were made on another device.
     """
-    config = load_config(plan.model)
     settings = {**plan.settings, "device": describe_device()}
     if not plan.options.overwrite:
         plan.parts.refuse_others(settings)
     meta: dict[str, Any] = {**plan.meta, "revision": hub_commit(plan.model)}
-    return replace(plan, settings=settings, meta=meta, context=max_positions(config))
+    return replace(plan, settings=settings, meta=meta)
 
 
 def _plan_batches(plan: Plan, prompt_ids: Sequence[list[int]]) -> list[Batch]:

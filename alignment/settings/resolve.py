@@ -15,6 +15,7 @@ from typing import Any
 
 from alignment.errors import ConfigError
 from alignment.secrets import redact
+from alignment.settings.late_faults import blame
 from alignment.settings.names import check_names
 from alignment.settings.precision import uses_bf16
 from alignment.settings.rules import check_combinations
@@ -57,6 +58,11 @@ class Settings:
             for key, source in self.sources.items()
             if source != "default" and self.values[key] != self.schema[key].default
         }
+
+    def blame(self, error: BaseException) -> ConfigError | None:
+        """The error of a library as a user error, if it is about a key that was given."""
+        given = {key: value for key, (value, _) in self.changed().items()}
+        return blame(error, given, self.sources)
 
     def source(self, key: str) -> str:
         """Where the value of a key comes from: file:line, a flag, or its default."""
@@ -114,10 +120,14 @@ def build(settings: Settings) -> tuple[Any, ...]:
                 given[new] = settings.values[old]
         try:
             built.append(owner(**given))
-        except ValueError as error:  # the dataclasses raise it for invalid values
+        except (ValueError, TypeError, ImportError, NotImplementedError) as error:
+            # the dataclasses raise them for invalid values
             message = " ".join(str(error).split())
-            raise ConfigError(
-                f"align {settings.stage}: {message}", "change the keys in this message"
+            raise (
+                settings.blame(error)
+                or ConfigError(
+                    f"align {settings.stage}: {message}", "change the keys in this message"
+                )
             ) from error
     return tuple(built)
 

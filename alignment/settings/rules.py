@@ -11,6 +11,8 @@ from pathlib import Path
 
 from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Rule, Values, bounds
+from alignment.settings.late_faults import RULES as LATE_RULES
+from alignment.settings.late_faults import late_faults, optimizer_package
 from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
 from alignment.settings.trackers import TRACKERS
 
@@ -21,10 +23,8 @@ _PACKAGES = (
     ("load_in_8bit", True, "bitsandbytes", "quant"),
     ("use_liger_kernel", True, "liger_kernel", ""),
     ("attn_implementation", "flash_attention_2", "flash_attn", ""),
-    ("optim", "adamw_bnb_8bit", "bitsandbytes", "quant"),
-    ("optim", "adamw_8bit", "bitsandbytes", "quant"),
-    ("optim", "paged_adamw_8bit", "bitsandbytes", "quant"),
-    ("optim", "paged_adamw_32bit", "bitsandbytes", "quant"),
+    ("attn_implementation", "flash_attention_3", "flash_attn_interface", ""),
+    ("attn_implementation", "flash_attention_4", "flash_attn", ""),
 )
 
 
@@ -91,7 +91,7 @@ _RULES = (
          "needs a reference model of its own, and an adapter has none",
          "leave one of the two out"),
     Rule("sync_ref_model",
-         lambda v: bool(v.get("sync_ref_model")) and v["precompute_ref_log_probs"],
+         lambda v: bool(v.get("sync_ref_model")) and bool(v.get("precompute_ref_log_probs")),
          "changes the reference, whose log-probabilities are computed only once",
          "leave one of the two out"),
     Rule("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
@@ -162,9 +162,10 @@ def _other_masks(values: Values, source: Callable[[str], str]) -> Iterator[tuple
 
 
 def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, str, str]]:
-    for rule in (*_RULES, *STAGES[stage].rules):
+    for rule in (*_RULES, *LATE_RULES, *STAGES[stage].rules):
         if rule.is_wrong(values):
             yield rule.key, rule.why.format(values[rule.key]), rule.remedy
+    yield from late_faults(values)
     yield from _unknown_trackers(values)
     if not elsewhere:
         yield from _missing_packages(values)
@@ -201,6 +202,11 @@ def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
             how = f"'alignment-pipeline[{extra}]'" if extra else package.replace("_", "-")
             named = "" if value is True else f"{value}: "
             yield key, f"{named}{package} is not installed", f"pip install {how}"
+    needed = optimizer_package(values["optim"])
+    if needed and not _is_installed(needed):
+        pip = {"bitsandbytes": "'alignment-pipeline[quant]'", "optimi": "torch-optimi"}
+        how = pip.get(needed, needed.replace("_", "-"))
+        yield "optim", f"{values['optim']}: {needed} is not installed", f"pip install {how}"
     if values["deepspeed"] and not _is_installed("deepspeed"):
         yield "deepspeed", "deepspeed is not installed", "pip install deepspeed"
 

@@ -3,10 +3,22 @@
 import math
 from typing import TYPE_CHECKING
 
-from alignment.registry import ENTROPY, Panel, Stage, bounds, help_keys, panel
+from alignment.registry import ENTROPY, Panel, Rule, Stage, bounds, help_keys, panel
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
+
+#: Losses that a divergence other than the reverse KL changes.
+_DIVERGING = (
+    "discopop",
+    "exo_pair",
+    "hinge",
+    "ipo",
+    "robust",
+    "sft",
+    "sigmoid",
+    "sigmoid_norm",
+)
 
 STAGE = Stage(
     name="dpo",
@@ -16,7 +28,42 @@ STAGE = Stage(
     roles=("model",),
     keys=help_keys("max_length", "beta", "loss_type", "as_chat"),
     help={"loss_type": "DPO loss or losses"},
-    rules=bounds(("label_smoothing",), lambda x: 0 <= x <= 1, "within 0 and 1"),
+    rules=(
+        # from a half on, every label would be taken for its opposite
+        *bounds(("label_smoothing",), lambda x: 0 <= x < 0.5, "at least 0 and under 0.5"),
+        Rule(
+            "label_smoothing",
+            lambda values: "exo_pair" in values["loss_type"] and values["label_smoothing"] == 0,
+            "{} leaves exo_pair undefined",
+            "set label_smoothing: 0.001",
+        ),
+        Rule(
+            "f_divergence_type",
+            lambda values: (
+                values["f_divergence_type"] != "reverse_kl"
+                and not set(values["loss_type"]) <= set(_DIVERGING)
+            ),
+            "{} is possible only with the losses " + ", ".join(_DIVERGING),
+            "leave it out, or choose another loss_type",
+        ),
+        Rule(
+            "use_weighting",
+            lambda values: (
+                values["use_weighting"] and bool({"aot", "aot_unpaired"} & set(values["loss_type"]))
+            ),
+            "cannot weight pairs that aot sorts",
+            "leave it out, or choose another loss_type",
+        ),
+        Rule(
+            "loss_weights",
+            lambda values: (
+                values["loss_weights"] is not None
+                and len(values["loss_weights"]) != len(values["loss_type"])
+            ),
+            "{} is not one number for each loss_type",
+            "give as many weights as losses",
+        ),
+    ),
     losses=(
         "sigmoid",
         "hinge",

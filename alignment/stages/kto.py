@@ -30,6 +30,12 @@ STAGE = Stage(
     rules=(
         *bounds(("desirable_weight", "undesirable_weight"), lambda x: x >= 0, "0 or more"),
         Rule(
+            "undesirable_weight",
+            lambda values: values["desirable_weight"] == values["undesirable_weight"] == 0,
+            "{}, and desirable_weight too: nothing would be learned",
+            "give one of the two a weight over 0",
+        ),
+        Rule(
             "per_device_train_batch_size",
             lambda values: _estimates_kl(values) and values["per_device_train_batch_size"] < 2,
             "{} leaves no other row in the batch to estimate the KL with",

@@ -46,6 +46,12 @@ STAGE = Stage(
         ),
         *bounds(("temperature", "top_p"), lambda x: x > 0, "over 0"),
         *bounds(("critic_learning_rate", "entropy_coef"), lambda x: x >= 0, "0 or more"),
+        Rule(
+            "sync_ref_model",
+            lambda values: values["sync_ref_model"] and values["beta"] == 0,
+            "moves a reference that beta 0 leaves out",
+            "leave it out, or give beta",
+        ),
         *bounds(("gamma", "lam"), lambda x: 0 <= x <= 1, "within 0 and 1"),
         Rule(
             "reward_weights",

@@ -57,6 +57,10 @@ class Job:
         values = {**self.settings.values, "auto_find_batch_size": False}
         built = config.build(replace(self.settings, values=values))
         arguments = built[-1]
+        if values.get("activation_offloading") and arguments.device.type == "cpu":
+            raise ConfigError(
+                "activation_offloading: needs a GPU, and none is used", "leave it out"
+            )
         # The trainer gets none of its own: those in `trackers` cannot stop it.
         names, arguments.report_to = arguments.report_to, []
         self.trackers.open(names, self.run, self.folder)

@@ -19,7 +19,7 @@ from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
 from alignment.runs import delete_previous_runs, locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
-from alignment.settings.resolve import describe, resolve
+from alignment.settings.resolve import Settings, describe, resolve
 from alignment.training.job import Job, open_job, recorded
 
 
@@ -65,8 +65,20 @@ def run_stage(stage: str, argv: list[str]) -> None:
     folder = Path(settings.values["output_dir"])
     if is_main():
         check_writable(folder)
-    with locked(folder) if is_main() else nullcontext():
+    with locked(folder) if is_main() else nullcontext(), _library_errors_in_words(settings):
         _run(stage, open_job(settings))
+
+
+@contextmanager
+def _library_errors_in_words(settings: Settings) -> Iterator[None]:
+    """Name the key in an error that a library raises for a value of the user."""
+    try:
+        yield
+    except Exception as error:
+        in_words = settings.blame(error)
+        if in_words is None:
+            raise
+        raise in_words from error
 
 
 def _run(stage: str, job: Job) -> None:

@@ -82,7 +82,10 @@ def read_tokenizer(folder: str | Path) -> ModelTokenizer:
     except Exception as error:  # tokenizers raises plain Exception for a broken file
         raise ConfigError(f"{file}: cannot be read: {error}", "fetch the model again") from error
     settings = folder / "tokenizer_config.json"
-    config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    try:
+        config = json.loads(settings.read_text("utf-8")) if settings.is_file() else {}
+    except ValueError as error:
+        raise ConfigError(f"{settings}: not JSON: {error}", "fetch the model again") from error
     special = {name: _token_text(config.get(name)) for name in _SPECIAL}
     return _made(encoder, _template_of(folder, config), special, str(folder))
 

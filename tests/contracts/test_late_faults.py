@@ -1,0 +1,40 @@
+"""The values that libraries know, which are checked without importing them."""
+
+import inspect
+
+from accelerate.utils import DynamoBackend
+from torch._inductor import list_mode_options
+from transformers.generation.configuration_utils import ALL_CACHE_IMPLEMENTATIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION
+from transformers.training_args import OptimizerNames
+
+from alignment.settings.late_faults import CHOICES, SCHEDULER_KEYS, optimizer_package
+
+#: What the trainer gives a scheduler by itself.
+_GIVEN = {"optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+
+
+def test_schedulers_have_these_keys() -> None:
+    known = {
+        kind.value: set(inspect.signature(function).parameters) - _GIVEN
+        for kind, function in TYPE_TO_SCHEDULER_FUNCTION.items()
+    }
+    for free in ("reduce_lr_on_plateau", "greedy"):  # whose keys are those of a class
+        assert known.pop(free) == {"kwargs"}
+    assert {name: set(keys) for name, keys in SCHEDULER_KEYS.items()} == known
+
+
+def test_choices_are_those_of_the_libraries() -> None:
+    attention = {name for name in ALL_ATTENTION_FUNCTIONS.valid_keys() if "|" not in name}
+    assert set(CHOICES["attn_implementation"]) == attention | {"eager"}
+    assert set(CHOICES["cache_implementation"]) <= set(ALL_CACHE_IMPLEMENTATIONS)
+    backends = {backend.value.lower() for backend in DynamoBackend} - {"no"}
+    assert set(CHOICES["torch_compile_backend"]) == backends
+    assert set(list_mode_options()) <= set(CHOICES["torch_compile_mode"]) | {"default"}
+
+
+def test_every_optimizer_is_torch_s_or_names_its_package() -> None:
+    own = {name.value for name in OptimizerNames if optimizer_package(name.value) is None}
+    torch_s = {"adamw_torch", "adamw_torch_fused", "adafactor", "sgd", "adagrad", "rmsprop"}
+    assert own == torch_s
