@@ -178,6 +178,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
 
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
+    needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
     report = run_validate(sources, {**options, "columns": _columns(options)})
     print_report(report)
@@ -197,6 +198,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
+    needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
     click.echo(run_stats(sources, {**options, "columns": _columns(options)}))
 
@@ -297,6 +299,7 @@ def show(source: Path, row: int, **options: Any) -> None:
 
     needed("max_length", "tokenizer")
     needed("as_chat", "tokenizer")
+    needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
     for line in run_show(source, row, {**options, "columns": _columns(options)}):
         click.echo(line)

@@ -132,6 +132,12 @@ def model_options(what: str) -> Callable[[Command], Command]:
             help="In tokens.",
         ),
         click.option(
+            "--chat-template",
+            "--chat_template",  # as the stages spell it, and messages about templates with them
+            metavar="NAME",
+            help="Another chat template: a known one, a file or a model's folder.",
+        ),
+        click.option(
             "--as-chat/--plain",
             default=None,
             help="Text as chat messages. Default: as in training, if there is a template.",

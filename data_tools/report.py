@@ -202,10 +202,14 @@ def _styled(token: Token, index: int) -> str:
 def _model(options: Options) -> "Renderer | None":
     if not options["tokenizer"]:
         return None
-    from data_tools.rendering import Renderer, read_tokenizer
+    from data_tools.rendering import Renderer, named_template, read_tokenizer
 
+    tokenizer = read_tokenizer(options["tokenizer"])
+    if options["chat_template"]:
+        template = named_template(options["chat_template"], tokenizer).text
+        tokenizer = tokenizer.changed(template=template, eos="")
     return Renderer(
-        read_tokenizer(options["tokenizer"]),
+        tokenizer,
         as_chat=options["as_chat"],
         loss_on=options["loss_on"],
     )

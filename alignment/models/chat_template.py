@@ -4,11 +4,9 @@ The changes are decided once, from the files of the model alone, and then made o
 tokenizer: the light one that prepares rows, and transformers' own that the trainer saves.
 """
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,14 +17,17 @@ from alignment.models.folders import tokenizer_home
 from alignment.models.tokenizer import load_tokenizer
 from alignment.registry import Stage
 from alignment.runs import TOKENIZER
-from data_tools import rendering
 from data_tools.formats import Unusable
-from data_tools.rendering import ChatTemplate, ModelTokenizer, from_transformers, read_tokenizer
+from data_tools.rendering import (
+    ChatTemplate,
+    ModelTokenizer,
+    from_transformers,
+    named_template,
+    read_tokenizer,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
-
-_SUFFIXES = (".jinja", ".j2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,10 @@ def tokenizer_changes(
                 f"{key}: {token!r} is no token of {tokenizer.name}", "name one that is"
             )
     if given:
-        template, added, its_eos = _named_template(given, tokenizer, values)
-        eos = eos or its_eos
+        # TRL adds the tokens of chat_template_path to the model, and takes its end token
+        adds = values.get("chat_template_path") == given
+        template, added, its_eos = named_template(given, tokenizer, adds_tokens=adds)
+        eos = eos or (its_eos if adds else "")
     eos = eos or tokenizer.eos
     found = TokenizerChanges(template, eos, added)
     if not eos:
@@ -125,53 +128,3 @@ def _with_end_of_turn(found: TokenizerChanges, tokenizer: ModelTokenizer) -> Tok
     if "eos_token" in template:  # Phi-3 writes it after the last turn: the text must not change
         template = f"{{% set eos_token = {json.dumps(found.eos)} %}}{template}"
     return TokenizerChanges(template, end, found.added, note)
-
-
-def _named_template(
-    given: str, tokenizer: ModelTokenizer, values: Mapping[str, Any]
-) -> tuple[str, tuple[AddedToken, ...], str]:
-    """The text of a template, tokens to add, and an end token that comes with it.
-
-    A template is the name of a known one, a file, or a model whose template is used.
-    """
-    path = Path(given)
-    if path.is_file():
-        return path.read_text(encoding="utf-8"), (), ""
-    if given in known_templates():
-        return known_templates()[given].read_text(encoding="utf-8"), (), ""
-    if (path / TOKENIZER).is_file():
-        other = read_tokenizer(path)
-        lacking = tuple(
-            token
-            for _, token in sorted(other.encoder.get_added_tokens_decoder().items())
-            if not tokenizer.has_token(token.content)
-        )
-        if lacking and values.get("chat_template_path") != given:
-            names = ", ".join(token.content for token in lacking[:5])
-            raise ConfigError(
-                f"chat_template: {given}: its template needs tokens that {tokenizer.name} lacks: "
-                f"{names}",
-                "train them first: `align sft --chat_template_path` adds them to the model",
-            )
-        its_eos = other.eos if values.get("chat_template_path") == given else ""
-        return other.template, lacking, its_eos
-    near = difflib.get_close_matches(given, known_templates(), n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    raise ConfigError(
-        f"chat_template: {given}: no such file, model folder or known template",
-        f"{hint}known: {', '.join(known_templates())}",
-    )
-
-
-def known_templates() -> dict[str, Path]:
-    """Chat templates by name: ours, and the originals that TRL ships."""
-    folders = [Path(rendering.__file__).parent]
-    trl = find_spec("trl")  # found, not imported: that takes seconds
-    if trl is not None and trl.origin is not None:
-        folders.insert(0, Path(trl.origin).parent)
-    return {
-        file.stem: file
-        for folder in folders
-        for file in sorted((folder / "chat_templates").glob("*.jinja"))
-        if not file.stem.endswith("_training")
-    }

@@ -186,3 +186,28 @@ def test_the_tokenizers_own_tokens_must_not_be_in_a_text(tmp_path: Path) -> None
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     assert validate([source]).totals["special_token"] == 0
     assert validate([source], model=model).totals["special_token"] == 1
+
+
+def test_another_chat_template_is_named_as_in_the_stages(folder: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"prompt": "Why?", "completion": "So."}])
+    call = ["show", str(source), "--tokenizer", str(folder)]
+    file = tmp_path / "mine.jinja"
+    file.write_text("{% for m in messages %}<{{ m.role }}>{{ m.content }}<|im_end|>{% endfor %}")
+
+    def shown(*more: str) -> str:
+        done = CliRunner().invoke(data, [*call, *more])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    assert "<|im_start|>" in shown()
+    for option in ("--chat-template", "--chat_template"):
+        text = shown(option, str(file))
+        assert "<assistant>" in text.replace("\n", "")
+        assert "<|im_start|>" not in text
+    assert shown("--chat_template", "chatml") != shown("--chat_template", str(file))
+    refused = CliRunner().invoke(data, [*call, "--chat_template", "chatmll"])
+    assert refused.exit_code == 2
+    assert "no such file, model folder or known template" in refused.output
+    assert "did you mean chatml?" in refused.output
+    alone = CliRunner().invoke(data, [*call[:2], "--chat_template", "chatml"])
+    assert "--chat-template has no effect without --tokenizer" in alone.output
