@@ -175,6 +175,8 @@ def _unlike(
 ) -> Unusable:
     """Say what a row lacks, or what other kind of data it looks like."""
     data = example.row.data
+    if example.more is not None and example.more.code == "unknown_format":
+        return example.more
     if example.adapter is None or example.adapter.name == "prompt":
         # a prompt is what is left of a row whose answer cannot be used
         _, near, _ = nearest(data)

@@ -225,16 +225,19 @@ def tag(i: int) -> str:
 
 
 @st.composite
-def conversations(draw: Any, *, has_system: bool = True, weights: bool = True) -> list[Turn]:
-    """One to four rounds; every turn that is not the assistant's holds its tag."""
+def conversations(draw: Any, case: Case, *, weights: bool = True) -> list[Turn]:
+    """One to four rounds; every turn that is not the assistant's holds its tag.
+
+    There is no reasoning if the template does not read it, since such rows are refused.
+    """
     turns: list[Turn] = []
-    if has_system and draw(st.booleans()):
+    if case.has_system and draw(st.booleans()):
         turns.append({"role": "system", "content": draw(_TEXTS) + tag(0) + draw(_TEXTS)})
     for _ in range(draw(st.integers(1, 4))):
         asked = draw(_TEXTS) + tag(len(turns)) + draw(_TEXTS)
         turns.append({"role": "user", "content": asked})
         answer = {"role": "assistant", "content": draw(_THOUGHTS) + draw(_TEXTS)}
-        if draw(st.integers(0, 4)) == 0:
+        if "reasoning_content" in case.template and draw(st.integers(0, 4)) == 0:
             answer["reasoning_content"] = draw(st.sampled_from(("", "so\n", "想")))
         if weights and draw(st.integers(0, 4)) == 0:
             answer |= draw(st.sampled_from(({"weight": 0}, {"loss": False}, {"train": False})))

@@ -16,8 +16,10 @@ from data_tools.formats import Message, Unusable
 from data_tools.rendering.templates import (
     CLOSE,
     OPEN,
+    REASONING,
     TEMPLATE_ERRORS,
     Counted,
+    hidden_part,
     marks_generation,
 )
 from data_tools.rendering.tokenizer import ModelTokenizer
@@ -27,8 +29,6 @@ _MARKS = re.compile(f"([{OPEN}{CLOSE}])")
 #: Stands for the content of a turn while its place is looked for; reserved like the marks.
 _PROBE = "\ufdd2\ufdd3"
 _RESERVED = re.compile("[\ufdd0-\ufdd3]")
-#: transformers copies a turn's reasoning under each of these names.
-_REASONING = ("reasoning_content", "thinking", "reasoning")
 #: Keys of a turn that say whether it carries loss; no template reads them.
 LOSS_KEYS = ("weight", "loss", "train")
 
@@ -67,11 +67,26 @@ class ChatTemplate:
         self._environment = Counted()
         try:
             self._template = self._environment.from_string(tokenizer.template)
+            self._names = self._environment.names(tokenizer.template)
         except TemplateError as error:
             raise ConfigError(
                 f"{tokenizer.name}: the chat template cannot be read: {error}",
                 "fetch the model again, or name another one: --chat_template",
             ) from error
+
+    def check_reads(self, turns: Sequence[Message], tools: Any) -> None:
+        """See that the template reads the tools, calls and thoughts of a row.
+
+        Raises:
+            Unusable: If it would leave them out; `template`.
+        """
+        hidden = hidden_part(self._names, turns, tools)
+        if hidden:
+            raise Unusable(
+                "template",
+                f"the chat template does not read {hidden}",
+                "use a template that does: --chat_template FILE",
+            )
 
     def text(
         self,
@@ -266,7 +281,7 @@ class _TurnFinder:
             yield "".join(lines[:count])
 
     def _with_probe(self, turns: list[Message], i: int) -> str | None:
-        changed = {key: value for key, value in turns[i].items() if key not in _REASONING}
+        changed = {key: value for key, value in turns[i].items() if key not in REASONING}
         return self._rendered([*turns[:i], {**changed, "content": _PROBE}, *turns[i + 1 :]])
 
     def _rendered(self, turns: list[Message], *, opened: bool = False) -> str | None:
@@ -312,7 +327,7 @@ def carries_loss(turn: Message) -> bool:
 def _plain_turn(turn: Message) -> Message:
     """A turn as transformers hands it to a template: no null keys, reasoning under each name."""
     plain = {k: v for k, v in turn.items() if v is not None and k not in LOSS_KEYS}
-    reasoning = next((plain[key] for key in _REASONING if key in plain), None)
+    reasoning = next((plain[key] for key in REASONING if key in plain), None)
     if reasoning is None:
         return plain
     return {"thinking": reasoning, **plain, "reasoning_content": reasoning}

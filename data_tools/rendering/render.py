@@ -125,9 +125,10 @@ class Renderer:
         A pair has two, `chosen` and `rejected`; every other kind has one, named by what it holds.
 
         Raises:
-            Unusable: If the template refuses the row.
+            Unusable: If the template refuses the row, or does not read its tools or thoughts.
             ConfigError: If there are turns and no template.
         """
+        self._check_reads(record)
         if record.kind == "preference":
             return {
                 "chosen": self.answer(record, record.prompt, record.chosen),
@@ -140,6 +141,19 @@ class Renderer:
         if record.messages is not None:
             return {"messages": self.conversation(record, record.messages)}
         return {"completion": self.answer(record, record.prompt, record.completion)}
+
+    def _check_reads(self, record: Record) -> None:
+        """See that nothing of a row that changes what is learned is left out by the template."""
+        parts = (record.prompt, record.chosen, record.rejected, record.completion)
+        turns = [
+            turn
+            for part in (*parts, record.messages or "")
+            if not isinstance(part, str)
+            for turn in part
+            if len(turn) > 2
+        ]
+        if turns or record.tools:
+            self._needed_template().check_reads(turns, record.tools)
 
     def wrapped(self, record: Record) -> Record:
         """The record with a text prompt as a turn of the user, if text is wrapped as turns.

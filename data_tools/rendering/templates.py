@@ -7,7 +7,7 @@ here. Counts, unlike a clock, give the same answer on every machine.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -30,12 +30,34 @@ OPEN, CLOSE = "\ufdd0", "\ufdd1"
 TEMPLATE_ERRORS = (
     TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError,
 )  # fmt: skip
+#: transformers copies a turn's reasoning under each of these names.
+REASONING = ("reasoning_content", "thinking", "reasoning")
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 
 
 def marks_generation(template: str) -> bool:
     """Whether a template marks what the model generates by `{% generation %}`."""
     return _GENERATION.search(template) is not None
+
+
+def hidden_part(names: frozenset[str], turns: Iterable[Mapping[str, Any]], tools: Any) -> str:
+    """Return what a row gives to its template that the template never reads; empty if nothing.
+
+    Args:
+        names: What the template reads; see `Counted.names`.
+        turns: The turns of the row.
+        tools: Its tool schemas.
+    """
+    if tools and "tools" not in names:
+        return "'tools'"
+    for turn in turns:
+        if turn.get("tool_calls") and "tool_calls" not in names:
+            return "'tool_calls' of a turn"
+        if names.isdisjoint(REASONING):
+            for key in REASONING:
+                if turn.get(key):
+                    return f"{key!r} of a turn"
+    return ""
 
 
 class Counted(ImmutableSandboxedEnvironment):
@@ -55,6 +77,15 @@ class Counted(ImmutableSandboxedEnvironment):
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = _strftime_now
         self.filters["tojson"] = _tojson
+
+    def names(self, template: str) -> frozenset[str]:
+        """Return the variables, keys and texts that a template names."""
+        tree = self.parse(template)
+        return frozenset(
+            {node.name for node in tree.find_all(nodes.Name)}
+            | {node.attr for node in tree.find_all(nodes.Getattr)}
+            | {node.value for node in tree.find_all(nodes.Const) if isinstance(node.value, str)}
+        )
 
     def render(self, source: Any, **given: Any) -> str:
         """Return the text of a template, with its steps counted from zero."""

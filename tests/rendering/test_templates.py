@@ -33,7 +33,7 @@ def test_text_is_that_of_transformers_and_loss_is_on_answers_alone(
     name: str, draw: st.DataObject
 ) -> None:
     case, (theirs, renderer) = CASES[name], both(name)
-    turns = draw.draw(conversations(has_system=case.has_system))
+    turns = draw.draw(conversations(case))
     spoken = renderer.sequences(Record(kind="sft", messages=turns))["messages"]
     assert spoken.text == theirs.apply_chat_template(turns, tokenize=False)
     learned = [i for i, turn in enumerate(turns) if is_learned(turn)]
@@ -52,7 +52,7 @@ def test_text_is_that_of_transformers_and_loss_is_on_answers_alone(
 @given(draw=st.data())
 def test_an_answer_to_a_prompt_is_all_that_follows_it(name: str, draw: st.DataObject) -> None:
     case, (theirs, renderer) = CASES[name], both(name)
-    turns = draw.draw(conversations(has_system=case.has_system, weights=False))
+    turns = draw.draw(conversations(case, weights=False))
     record = Record(kind="sft", prompt=turns[:-1], completion=turns[-1:])
     spoken = renderer.sequences(record)["completion"]
     ((start, end),) = spoken.loss

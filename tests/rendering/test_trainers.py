@@ -157,7 +157,7 @@ def test_a_trainer_gets_what_is_shown(
 ) -> None:
     case, start = CASES[name], model(name)
     tokenizer: Any = AutoTokenizer.from_pretrained(start)
-    one = conversations(has_system=case.has_system)
+    one = conversations(case)
     chats = draw.draw(st.lists(one, min_size=8, max_size=12))
     for stage in (*TRAINERS, "ppo"):
         data = write_jsonl(folder / f"{name}-{stage}.jsonl", rows_of(stage, [[*TURNS], *chats]))
