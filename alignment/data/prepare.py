@@ -29,7 +29,14 @@ from alignment.data.cache import (
     remember_digest,
 )
 from alignment.data.columns import Encoded, Limits, encode
-from alignment.data.sources import digest_of, digest_source, files_of, hub_digest, state_of
+from alignment.data.sources import (
+    digest_of,
+    digest_source,
+    files_of,
+    hub_digest,
+    located_files,
+    state_of,
+)
 from alignment.errors import DataError
 from alignment.registry import Stage
 from alignment.runs import Source
@@ -257,7 +264,7 @@ class _Reading:
         """The records of the source; every byte of its files goes through a digest too."""
         files = files_of(self.path)
         with progress(files, worth=_LONG) as bar:
-            for file in files or [Path(self.path)]:
+            for file, columns in located_files(self.path, self._columns):
                 digest = hashlib.sha256()
                 seen = 0
 
@@ -272,7 +279,7 @@ class _Reading:
                     file,
                     kind=self.request.stage.kind,
                     format=self.request.format,
-                    columns=self._columns,
+                    columns=columns,
                     on_error=self._drop,
                     watch=watch,
                 )

@@ -18,7 +18,7 @@ from alignment.data.arrow import FATE, GROUP, LENGTH, read_column
 from alignment.data.columns import LEFT_OUT, Limits
 from alignment.data.counts import Counts, count_rows, describe, describe_loss, refuse, warnings
 from alignment.data.prepare import Prepared, Request, described_drops, described_unused, prepare
-from alignment.data.sources import check_sources, data_paths
+from alignment.data.sources import check_sources, data_paths, describe_mix, mixed, weigh
 from alignment.errors import ConfigError
 from alignment.models.chat_template import (
     TokenizerChanges,
@@ -98,6 +98,8 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
     _check_added(values, changes)
     request = request_of(stage, values, start, changes)
     prepared = {role: prepare(given, request) for role, given in paths.items()}
+    for role, one in prepared.items():
+        prepared[role] = replace(one, sources=tuple(weigh(one.sources, values, role)))
     vocabulary = None if changes.added else start.vocabulary  # TRL resizes the embeddings
     after = replace(start, tokenizer=request.renderer.tokenizer, vocabulary=vocabulary)
     return StageRows(stage, prepared, changes, request, after)
@@ -192,11 +194,11 @@ class Selection:
 def select_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Selection]:
     """The rows for training and, if there are any, the held-out ones (`train`, `eval`).
 
-    `max_rows` draws from all files by seed. `eval_fraction` holds rows out by a hash of their
-    prompt, so that no prompt is on both sides.
+    Weights draw rows of each source by seed, then `max_rows` draws from those. `eval_fraction`
+    holds rows out by a hash of their prompt, so that no prompt is on both sides.
     """
     train = rows.by_role["train"]
-    chosen: Numbers = np.arange(train.entry.about["rows"])
+    chosen = mixed(train.sources, values["seed"])
     if values["max_rows"] is not None and values["max_rows"] < len(chosen):
         drawn = random.Random(values["seed"]).sample(range(len(chosen)), values["max_rows"])
         chosen = np.sort(np.asarray(drawn))
@@ -236,6 +238,9 @@ def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
     """
     for line in _about_data(rows):
         click.echo(line, err=True)
+    train = rows.by_role["train"].sources
+    for line in describe_mix(train, mixed(train, values["seed"])):
+        click.echo(line)
     found = {}
     for role, selection in select_rows(rows, values).items():
         prepared = rows.by_role.get(role, rows.by_role["train"])

@@ -8,7 +8,7 @@ from typing import Any
 from alignment.data.columns import LEFT_OUT
 from alignment.data.prepare import sample_source
 from alignment.data.rows import Start, request_of
-from alignment.data.sources import data_paths, files_of
+from alignment.data.sources import data_paths, drawn, files_of
 from alignment.models.chat_template import tokenizer_changes
 from alignment.registry import Stage
 from data_tools.reading import read_rows
@@ -44,11 +44,12 @@ def sample_stage(stage: Stage, values: Mapping[str, Any], start: Start, count: i
     request = request_of(stage, values, start, tokenizer_changes(stage, values, start.tokenizer))
     limits, paths = request.limits, data_paths(values)["train"]
     share = max(1, count // len(paths))
-    found, total = [], 0
+    found, sizes = [], []
     for path in paths:
         rows = sample_source(path, request, share)
         found += rows
-        total += len(rows) if len(rows) < share else _count(path)
+        sizes.append(len(rows) if len(rows) < share else _count(path))
+    total = drawn(values, sizes)
     kept = [one.length for one in found if not one.fate & LEFT_OUT]
     used = min(int(total * (1 - values["eval_fraction"])), values["max_rows"] or total)
     return Sample(

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alignment.data.rows import Start
 from alignment.data.sample import sample_stage
+from alignment.data.sources import are_there, data_paths
 from alignment.registry import Stage
 
 _SAMPLE = 2000
@@ -46,8 +46,8 @@ def measure_rows(stage: Stage, values: Mapping[str, Any], start: Start | None) -
     Raises:
         DataError: A row cannot be used.
     """
-    paths = values["train_data"]
-    if not paths or not all(Path(path).exists() for path in paths):
+    paths = data_paths(values)["train"] if values["train_data"] else []
+    if not paths or not are_there(paths):
         return _assume(stage, values, start, "the data is not there to read")
     if start is None:
         return _assume(stage, values, start, "no tokenizer")

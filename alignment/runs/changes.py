@@ -28,8 +28,8 @@ def changes(
         if (old and old.fingerprint) != (new and new.fingerprint):
             yield f"its {role.replace('_', ' ')} changed"
     for role in sorted({*inputs, *run.inputs}):
-        before = {source.sha256: source.path for source in run.inputs.get(role, [])}
-        after = {source.sha256: source.path for source in inputs.get(role, [])}
+        before = {source.content: source.path for source in run.inputs.get(role, [])}
+        after = {source.content: source.path for source in inputs.get(role, [])}
         differing = {**before, **after}.items()  # by content: a moved file is the same file
         names = sorted({Path(p).name for sha, p in differing if (sha in before) != (sha in after)})
         if names:

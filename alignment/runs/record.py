@@ -61,12 +61,19 @@ class Source:
         sha256: Its digest.
         rows: How many rows of it are used; None until it is read.
         dropped: How many rows were dropped.
+        weight: Its weight in the mix of several sources; None: all of its rows are used.
     """
 
     path: str
     sha256: str
     rows: int | None = None
     dropped: int = 0
+    weight: float | None = None
+
+    @property
+    def content(self) -> str:
+        """What of it affects a result: its digest, and its weight if it has one."""
+        return self.sha256 if self.weight is None else f"{self.sha256}:{self.weight:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +179,7 @@ def fingerprint(
     deciding = {
         "stage": stage,
         "settings": {key: value for key, value in settings.items() if decides(key)},
-        "inputs": {role: [s.sha256 for s in sources] for role, sources in inputs.items()},
+        "inputs": {role: [s.content for s in sources] for role, sources in inputs.items()},
         "parents": {role: parent.fingerprint for role, parent in parents.items()},
     }
     text = json.dumps(deciding, sort_keys=True, ensure_ascii=False, default=str)

@@ -10,7 +10,8 @@ class DataArgs:
     train_data: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Files (JSONL, JSON, CSV, TSV, Parquet; also .gz, .zst), folders or hub names."
+            "help": "Files (JSONL, JSON, CSV, TSV, Parquet; also .gz, .zst), folders, hub names or "
+            "dataset_info.json@NAME. A weight mixes several: a.jsonl:0.7 b.jsonl:0.3."
         },
     )
     eval_data: list[str] | None = field(

@@ -22,6 +22,7 @@ from data_tools.formats import (
     Unusable,
     examples,
     is_paired,
+    located,
     pairs_of,
 )
 from data_tools.reading import (
@@ -30,7 +31,6 @@ from data_tools.reading import (
     Row,
     RowError,
     Watch,
-    data_files,
     is_hub_name,
     licences_of,
     look,
@@ -183,15 +183,15 @@ def validate(  # noqa: PLR0913
         if each:
             each(located)
 
-    files = [file for source in sources for file in data_files(source)]
+    files = [one for source in sources for one in located(source, columns)]
     across = SetChecks()
-    with progress(files, worth=SLOW) as watch:
-        for file in files:
+    with progress([one.file for one in files], worth=SLOW) as watch:
+        for file, its_columns in files:
             report.inputs[str(file)] = _fingerprint(file)
             if not is_hub_name(file) and (found := look(file, encoding).encoding) != UTF_8:
                 report.encodings[str(file)] = str(found)
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
-            for example in _read(file, format, encoding, columns, report, add, watch):
+            for example in _read(file, format, encoding, its_columns, report, add, watch):
                 whole.note(example)
                 if example.unused and example.more is None:
                     report.unused.update((str(file), name) for name in example.unused)

@@ -24,14 +24,13 @@ from data_tools.convert.output import (
 )
 from data_tools.convert.repairs import Repairs
 from data_tools.convert.writer import Conversion, RecordWriter
-from data_tools.formats import adapted_batches, by_name, examples
+from data_tools.formats import Located, adapted_batches, by_name, examples, located
 from data_tools.reading import (
     UTF_8,
     Batch,
     FileKind,
     Watch,
     array_pieces,
-    data_files,
     is_hub_name,
     line_batches,
     line_pieces,
@@ -54,10 +53,10 @@ def convert(
         DataError: If a row cannot be used, unless such rows are dropped.
         ConfigError: If the format is unknown, or the output is one of the sources.
     """
-    files = [file for source in sources for file in data_files(source)]
-    parts: dict[str, list[Path]] = defaultdict(list)
-    for file in files:
-        parts[split_of(file)].append(file)
+    files = [one for source in sources for one in located(source, conversion.columns)]
+    parts: dict[str, list[Located]] = defaultdict(list)
+    for one in files:
+        parts[split_of(one.file)].append(one)
     if conversion.merge_splits or len(parts) == 1:
         return [_convert(files, output, conversion, repairs or Repairs())]
     return [
@@ -66,10 +65,12 @@ def convert(
     ]
 
 
-def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
+def _convert(
+    files: list[Located], output: Path, conversion: Conversion, repairs: Repairs
+) -> Summary:
     """Write one output file and its list of dropped rows, in several processes if that works."""
     check_output(output)
-    for file in files:
+    for file, _ in files:
         if output != STDOUT and file.resolve() == output.resolve():
             raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
     if conversion.num_proc > 1:
@@ -82,21 +83,27 @@ def _convert(files: list[Path], output: Path, conversion: Conversion, repairs: R
     return _written(files, output, conversion, repairs)
 
 
-def _written(files: list[Path], output: Path, conversion: Conversion, repairs: Repairs) -> Summary:
+def _written(
+    files: list[Located], output: Path, conversion: Conversion, repairs: Repairs
+) -> Summary:
     ledger = dropped_path(output)
-    with progress(files) as watch, written_rows(output) as out, written_whole(ledger) as lost:
+    with (
+        progress([one.file for one in files]) as watch,
+        written_rows(output) as out,
+        written_whole(ledger) as lost,
+    ):
         writer = RecordWriter(Summary(output), conversion, out, lost)
-        for file in files:
+        for file, columns in files:
             _note_encoding(file, conversion, writer.summary)
             if conversion.num_proc > 1:
-                convert_in_parallel(file, writer, repairs, watch)
+                convert_in_parallel(Located(file, columns), writer, repairs, watch)
             else:
                 writer.take(
                     examples(
                         file,
                         format=conversion.format or None,
                         encoding=conversion.encoding,
-                        columns=conversion.columns,
+                        columns=columns,
                         on_error=writer.unreadable,
                         repair=repairs if repairs else None,
                         watch=watch,
@@ -149,7 +156,7 @@ class Done(NamedTuple):
 
 
 def convert_in_parallel(
-    file: Path, writer: RecordWriter, repairs: Repairs, watch: Watch | None = None
+    source: Located, writer: RecordWriter, repairs: Repairs, watch: Watch | None = None
 ) -> None:
     """Convert a file in as many processes as the conversion asks for.
 
@@ -159,7 +166,9 @@ def convert_in_parallel(
     Raises:
         NotParallel: If it needs one process, or has bad data.
     """
-    if is_hub_name(file):
+    file, columns = source
+    # columns of its own, from a list of data sets, would have to go to the workers
+    if is_hub_name(file) or columns is not writer.conversion.columns:
         raise NotParallel
     kind, found = look(file, writer.conversion.encoding)
     if kind not in ("array", "lines"):

@@ -37,6 +37,7 @@ from data_tools.formats.record import (
     listed,
     text,
 )
+from data_tools.formats.sources import Located, listed_entry, located, weighted
 from data_tools.formats.turns import as_messages
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "Columns",
     "Example",
     "Kind",
+    "Located",
     "Message",
     "Pairing",
     "Record",
@@ -68,6 +70,8 @@ __all__ = [
     "is_paired",
     "is_sentinel",
     "listed",
+    "listed_entry",
+    "located",
     "nearest",
     "normalised",
     "pairs_of",
@@ -79,4 +83,5 @@ __all__ = [
     "sound_rows",
     "spoken_parts",
     "text",
+    "weighted",
 ]

@@ -17,6 +17,7 @@ ABOUT = re.compile(
 )
 """Names of columns about a row: they hold no question and no answer."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
+_NEUTRAL = ("text", "content", "value")
 _HINTS: Mapping[str, str] = {
     "rejected": "reject rejected lose loser losing lost worse worst bad neg negative dispreferred "
     "wrong incorrect 坏 差 拒 负 劣 错",
@@ -63,11 +64,9 @@ def suggested(data: Data) -> dict[str, str]:
         return {}
     turns = next((place for place in places if _holds_turns(data.get(place))), None)
     if turns is not None and data[turns][-1].get("role", data[turns][-1].get("from")) in _ANSWERING:
-        rejected = next(
-            (p for p, part in places.items() if part == "rejected" and p != turns), None
-        )
-        return {"messages": turns} if rejected is None else {
-            "messages": turns, "rejected": rejected}  # fmt: skip
+        rejected = next((p for p, part in places.items() if part == "rejected"), None)
+        whole = {"messages": turns}
+        return whole if rejected is None else {**whole, "rejected_messages": rejected}
     left = list(places)
     prompt = turns or next((p for p in left if places[p] == "prompt"), None)
     prompt = prompt or next((p for p in left if places[p] is None), left[0])
@@ -128,8 +127,9 @@ def _inside(path: str, value: object, depth: int) -> Iterator[str]:
 @functools.lru_cache(maxsize=1000)
 def hint(name: str) -> str | None:
     """Return the part that a name hints at: chosen, rejected, completion or prompt."""
-    # the innermost name of a path says the most
-    for piece in reversed(name.split(".")):
+    # the innermost name of a path says the most, unless it only says that it is text
+    pieces = name.split(".")
+    for piece in reversed([one for one in pieces if one not in _NEUTRAL] or pieces):
         words = {word.lower() for word in _WORDS.findall(piece)}
         words |= {word.removesuffix("s") for word in words}
         for part, hints in _HINTS.items():

@@ -19,11 +19,12 @@ from data_tools.formats import (
     contents,
     examples,
     is_paired,
+    located,
     pairs_of,
     plain,
     prompt_key,
 )
-from data_tools.reading import SLOW, Watch, data_files, licences_of, progress
+from data_tools.reading import SLOW, Watch, licences_of, progress
 
 if TYPE_CHECKING:
     from data_tools.rendering import Renderer
@@ -152,18 +153,18 @@ def stats(
         DataError: If a file cannot be read. Single bad rows are counted as unusable.
     """
     pairing = pairing or Pairing()
-    files = [file for source in sources for file in data_files(source)]
-    with progress(files, worth=SLOW) as watch:
+    files = [one for source in sources for one in located(source, columns)]
+    with progress([one.file for one in files], worth=SLOW) as watch:
         return [
             _of_file(
                 SourceStats(str(file), truncation=Truncation(model, max_length) if model else None),
                 format=format,
                 encoding=encoding,
-                columns=columns,
+                columns=its_columns,
                 pairing=pairing,
                 watch=watch,
             )
-            for file in files
+            for file, its_columns in files
         ]
 
 

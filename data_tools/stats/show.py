@@ -1,5 +1,6 @@
 """A row as the model sees it: its tokens, which of them carry loss, where it is cut."""
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -13,6 +14,7 @@ from data_tools.formats import (
     Record,
     Unusable,
     examples,
+    located,
     pairs_of,
     plain,
     row_error,
@@ -50,9 +52,11 @@ def example_at(
     Raises:
         DataError: If the file has fewer rows, or the row cannot be used.
     """
-    for example in examples(
-        path, format=format, encoding=encoding, columns=columns, on_error=lambda _: None
-    ):
+    found = (
+        examples(file, format=format, encoding=encoding, columns=its, on_error=lambda _: None)
+        for file, its in located(path, columns)
+    )
+    for example in itertools.chain.from_iterable(found):
         if example.row.number == number:
             if isinstance(example.record, Unusable):
                 why = example.record

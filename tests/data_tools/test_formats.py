@@ -446,6 +446,26 @@ def test_the_order_of_keys_and_an_unknown_key_change_nothing(
     assert essence(records(other, name)[0]) == wanted
 
 
+@pytest.mark.parametrize(("name", "row", "wanted"), CASES)
+def test_a_format_names_all_columns_that_it_reads(
+    name: str, row: dict[str, Any], wanted: Any
+) -> None:
+    seen: set[str] = set()
+
+    class Watched(dict[str, Any]):
+        def get(self, key: str, default: Any = None) -> Any:
+            seen.add(key)
+            return super().get(key, default)
+
+        def __getitem__(self, key: str) -> Any:
+            seen.add(key)
+            return super().__getitem__(key)
+
+    adapter = by_name(name)
+    adapter.read(Watched(row))
+    assert seen & row.keys() <= adapter.columns(tuple(row))
+
+
 def test_every_format_has_a_row_here() -> None:
     shown = {*ROWS, "oasst-tree", "oasst-flat", "helpsteer"}
     named = {"alpaca-ranked", "ranked"}

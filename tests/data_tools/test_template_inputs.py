@@ -6,17 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_cases import CASES, make_case_tokenizer
 from support import write_jsonl
 
+from alignment.errors import DataError
 from data_tools.convert.run import convert
 from data_tools.convert.writer import Conversion
 from data_tools.formats import Record, Unusable, examples
+from data_tools.rendering import Renderer
+from data_tools.rendering.tokenizer import from_transformers
 
 Row = dict[str, Any]
 U = {"role": "user", "content": "q"}
 A = {"role": "assistant", "content": "good"}
 B = {"role": "assistant", "content": "bad"}
 TOOLS = [{"type": "function", "function": {"name": "now", "parameters": {}}}]
+CALLS = [{"type": "function", "function": {"name": "now", "arguments": {}}}]
 INPUTS = {"tools": TOOLS, "chat_template_kwargs": {"enable_thinking": False}}
 
 SHAPES: dict[str, Row] = {
@@ -180,3 +185,53 @@ def test_the_shapes_of_others_keep_tools_where_they_have_them(tmp_path: Path) ->
 def test_keys_of_turns_are_exported(tmp_path: Path, to: str) -> None:
     turns = [U, {**A, "weight": 0}, U, {**A, "reasoning_content": "hm"}]
     assert converted(tmp_path, {"messages": turns}, to) == [{"messages": turns}]
+
+
+@pytest.mark.parametrize(
+    ("row", "hidden"),
+    [
+        ({"messages": [U, A], "tools": TOOLS}, "'tools'"),
+        ({"messages": [U, {"role": "assistant", "tool_calls": CALLS}]}, "'tool_calls' of a turn"),
+        ({"messages": [U, {**A, "thinking": "hm"}]}, "'thinking' of a turn"),
+        (
+            {"prompt": "q", "chosen": [{**A, "reasoning_content": "hm"}], "rejected": "b"},
+            "'reasoning_content' of a turn",
+        ),
+    ],
+)
+def test_what_a_template_does_not_read_is_refused_by_name(
+    tmp_path: Path, row: Row, hidden: str
+) -> None:
+    record = record_of(tmp_path, row)
+    assert isinstance(record, Record)
+    for name, reads in (("chatml", False), ("qwen3", True)):
+        renderer = Renderer(from_transformers(make_case_tokenizer(CASES[name])))
+        if reads:
+            assert renderer.sequences(record)
+            continue
+        with pytest.raises(Unusable, match=f"the chat template does not read {hidden}"):
+            renderer.sequences(record)
+
+
+def test_llamafactory_gets_tool_calls_and_refuses_what_it_has_no_place_for(tmp_path: Path) -> None:
+    call = {"role": "assistant", "content": "", "tool_calls": CALLS}
+    turns = [U, call, {"role": "tool", "content": "3", "name": "now"}, A]
+    (row,) = converted(tmp_path, {"messages": turns}, "llamafactory")
+    assert [turn["from"] for turn in row["conversations"]] == [
+        "human", "function_call", "observation", "gpt",
+    ]  # fmt: skip
+    called = json.loads(row["conversations"][1]["value"])
+    assert called == [{"name": "now", "arguments": {}}]
+    again = converted(tmp_path, row, "sft")[0]["messages"]
+    assert [turn["content"] for turn in again] == [turn["content"] for turn in turns]
+    assert again[1]["tool_calls"][0]["function"] == CALLS[0]["function"]
+    for lost in (
+        {"messages": [U, {**A, "reasoning_content": "hm"}]},
+        {"messages": [U, {**A, "weight": 0}]},
+        {"messages": [U, {**A, "tool_calls": CALLS}]},
+        {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}},
+        {"messages": [{**U, "name": "ann"}, A]},
+        {"prompt": [U], "chosen": [A, U, A], "rejected": [A]},
+    ):
+        with pytest.raises(DataError, match="--to llamafactory has no place for"):
+            converted(tmp_path, lost, "llamafactory")
