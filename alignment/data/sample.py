@@ -8,7 +8,7 @@ from typing import Any
 from alignment.data.columns import LEFT_OUT
 from alignment.data.prepare import sample_source
 from alignment.data.rows import Start, request_of
-from alignment.data.sources import data_paths, drawn, files_of
+from alignment.data.sources import data_paths, drawn, files_of, is_there
 from alignment.models.chat_template import tokenizer_changes
 from alignment.registry import Stage
 from data_tools.reading import read_rows
@@ -32,6 +32,11 @@ class Sample:
     read: int
     rows: int
     start: Start
+
+
+def can_sample(values: Mapping[str, Any]) -> bool:
+    """Whether there is training data, on this machine."""
+    return bool(values["train_data"]) and all(map(is_there, data_paths(values)["train"]))
 
 
 def sample_stage(stage: Stage, values: Mapping[str, Any], start: Start, count: int) -> Sample:

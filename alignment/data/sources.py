@@ -69,17 +69,16 @@ def located_files(path: str, columns: Columns | None = None) -> list[Located]:
         ConfigError: a list of data sets cannot be read.
         DataError: there is no such file, or a folder has no data file.
     """
-    listed = listed_entry(path) is not None
-    if is_hub_name(path) and not listed:
+    if is_hub_name(path) and listed_entry(path) is None:
         return [Located(Path(path), columns)]
-    if not listed and not Path(path).exists():
+    if not is_there(path):
         raise DataError(f"{path}: no such file", f"looked from {Path.cwd()}")
     return located(path, columns)
 
 
-def are_there(paths: Iterable[str]) -> bool:
-    """Whether all of some paths are files, folders or listed data sets."""
-    return all(Path(path).exists() or listed_entry(path) is not None for path in paths)
+def is_there(path: str) -> bool:
+    """Whether a path is a file, a folder or a listed data set."""
+    return Path(path).exists() or listed_entry(path) is not None
 
 
 def check_sources(settings: Mapping[str, Any]) -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignment.data.rows import Start
-from alignment.data.sample import sample_stage
-from alignment.data.sources import are_there, data_paths
+from alignment.data.sample import can_sample, sample_stage
 from alignment.registry import Stage
 
 _SAMPLE = 2000
@@ -46,8 +45,7 @@ def measure_rows(stage: Stage, values: Mapping[str, Any], start: Start | None) -
     Raises:
         DataError: A row cannot be used.
     """
-    paths = data_paths(values)["train"] if values["train_data"] else []
-    if not paths or not are_there(paths):
+    if not can_sample(values):
         return _assume(stage, values, start, "the data is not there to read")
     if start is None:
         return _assume(stage, values, start, "no tokenizer")
