@@ -108,7 +108,7 @@ def test_a_prefix_of_a_key_is_no_key() -> None:
         ("- beta\n", ":1: not a mapping"),
         ("", "empty"),
         ("beta: [0.1\n", "not YAML"),
-        ("a: &a [1]\nb: [*a, *a]\n", "unknown key 'a'"),
+        ("a: &a [1]\nb: [*a, *a]\n", "2 unknown keys: 'a'"),
         ("learning_rate: [1, 2]\n", "expected a number"),
         ("[1]: 2\n", "a key must be a word"),
     ],

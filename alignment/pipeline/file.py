@@ -11,7 +11,7 @@ A name under ``stages`` is the stage itself, or any name with ``stage: dpo`` in 
 may only need earlier ones, so there is no cycle to find.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from alignment.errors import ConfigError
 from alignment.registry import STAGES
 from alignment.settings.names import find_fault_of_name
 from alignment.settings.resolve import did_you_mean, unknown_key
-from alignment.settings.yaml_file import read_yaml
+from alignment.settings.yaml_file import Entry, read_yaml
 
 _KEYS = ("name", "output_dir", "stages")
 _STEP_KEYS = ("stage", "config", "needs", "set", "nproc", "accelerate")
@@ -66,9 +66,7 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
         ConfigError: A key, stage or role is unknown, or a need does not name an earlier stage.
     """
     top = {entry.key: entry for entry in read_yaml(path)}
-    for key, entry in top.items():
-        if key not in _KEYS:
-            raise unknown_key(key, _KEYS, where=entry.where, owner="align run")
+    _check_top(path, top)
     for key in ("output_dir", "stages"):
         if key not in top:
             raise ConfigError(f"{path}: no '{key}'", f"a pipeline has {', '.join(_KEYS)}")
@@ -88,6 +86,15 @@ def read_pipeline(path: Path, overrides: Sequence[str] = ()) -> Pipeline:
     if fault is not None:
         raise ConfigError(f"{top['name'].where}: name: {name!r} {fault}", "use a plain word")
     return Pipeline(name, folder, tuple(_override(steps, overrides).values()))
+
+
+def _check_top(path: Path, top: Mapping[str, Entry]) -> None:
+    if "stages" not in top and not set(top) <= set(_KEYS):
+        stage = path.stem if path.stem in STAGES else "STAGE"
+        raise ConfigError(f"{path}: is a recipe, not a pipeline", f"align {stage} {path}")
+    for key, entry in top.items():
+        if key not in _KEYS:
+            raise unknown_key(key, _KEYS, where=entry.where, owner="align run")
 
 
 @dataclass(frozen=True, slots=True)

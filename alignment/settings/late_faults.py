@@ -116,6 +116,11 @@ def _kwargs(values: Values, key: str) -> Mapping[str, Any]:
     return values.get(key) or {}
 
 
+def _checkpoints(values: Values) -> bool:
+    given = values["activation_checkpointing"]
+    return bool(values["gradient_checkpointing"] if given is None else given)
+
+
 def _is_over_one_and_broken(values: Values, key: str) -> bool:
     return values[key] is not None and values[key] > 1 and values[key] != int(values[key])
 
@@ -176,7 +181,7 @@ RULES = (
          "{} has a key that torch does not know", f"known: {', '.join(_CHECKPOINTING)}"),
     Rule("activation_checkpointing_kwargs",
          lambda v: bool(_kwargs(v, "activation_checkpointing_kwargs").get("selective"))
-         and not v["activation_checkpointing"],
+         and not _checkpoints(v),
          "selective needs activation_checkpointing", "set activation_checkpointing: true"),
     Rule("activation_checkpointing_kwargs",
          lambda v: bool(_kwargs(v, "activation_checkpointing_kwargs").get("selective"))

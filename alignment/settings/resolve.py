@@ -17,6 +17,7 @@ from alignment.errors import ConfigError
 from alignment.secrets import redact
 from alignment.settings.late_faults import blame
 from alignment.settings.names import check_names
+from alignment.settings.other_names import is_flag, long_flag, other_name
 from alignment.settings.precision import uses_bf16
 from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
@@ -91,16 +92,45 @@ def resolve(
     values = {name: key.default for name, key in schema.items()}
     values["output_dir"] = f"runs/{stage}"
     settings = Settings(stage, values, {"output_dir": "default"}, schema)
+    _check_keys(stage, entries, (*schema, *options))
     for entry in entries:
         name = entry.key.replace("-", "_")
-        if name not in schema:
-            known = [*schema, *options]
-            raise unknown_key(entry.key, known, where=entry.where, owner=f"align {stage}")
+        name = _RENAMED.get(name, name)
         settings.values[name] = convert(schema[name], entry.value, entry.where)
         settings.sources[name] = entry.where
     check_names(settings.values, settings.source)
     check_combinations(stage, settings.values, settings.source, elsewhere=elsewhere)
     return settings
+
+
+def _check_keys(stage: str, entries: list[Entry], known: tuple[str, ...]) -> None:
+    """Report all unknown keys at once, and a pipeline that is given to a stage.
+
+    Raises:
+        ConfigError: A key is unknown.
+    """
+    unknown = [entry for entry in entries if entry.key.replace("-", "_") not in known]
+    pipeline = next((entry for entry in unknown if entry.key == "stages"), None)
+    if pipeline is not None and not pipeline.where.startswith("--"):
+        file = pipeline.where.rpartition(":")[0]
+        raise ConfigError(f"{file}: is a pipeline, not a recipe of {stage}", f"align run {file}")
+    if len(unknown) == 1:
+        (entry,) = unknown
+        raise unknown_key(entry.key, known, where=entry.where, owner=f"align {stage}")
+    if unknown:
+        named = ", ".join(
+            f"'{entry.key}'" + ("" if entry.where.startswith("--") else f" ({entry.where})")
+            for entry in unknown
+        )
+        hints = [
+            hint.replace("did you mean", f"{entry.key}: did you mean")
+            for entry in unknown
+            if (hint := hint_of(entry.key, known))
+        ]
+        raise ConfigError(
+            f"{len(unknown)} unknown keys: {named}",
+            "; ".join(hints) or f"`align {stage} --help-all` lists every key",
+        )
 
 
 def build(settings: Settings) -> tuple[Any, ...]:
@@ -134,7 +164,7 @@ def build(settings: Settings) -> tuple[Any, ...]:
 
 def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:
     """Split a command line into recipes and flags."""
-    first_flag = next((i for i, word in enumerate(argv) if word.startswith("--")), len(argv))
+    first_flag = next((i for i, word in enumerate(argv) if is_flag(word)), len(argv))
     return argv[:first_flag], argv[first_flag:]
 
 
@@ -143,10 +173,10 @@ def read_flags(flags: list[str], schema: Schema) -> list[Entry]:
     entries: list[Entry] = []
     position = 0
     while position < len(flags):
-        word, equals, inline = flags[position].partition("=")
+        word, equals, inline = long_flag(flags[position]).partition("=")
         position += 1
         end = position
-        while end < len(flags) and not flags[end].startswith("--"):
+        while end < len(flags) and not is_flag(flags[end]):
             end += 1
         values = ([inline] if equals else []) + flags[position:end]
         position = end
@@ -276,11 +306,17 @@ def _describe(key: Key) -> str:
 
 
 def unknown_key(name: str, known: Iterable[str], *, where: str, owner: str) -> ConfigError:
-    """The error for an unknown key, with the most similar known key as a hint."""
-    hint = did_you_mean(name.replace("-", "_"), known)
+    """The error for an unknown key, with the key that was meant as a hint."""
+    hint = hint_of(name, known)
     return ConfigError(
         f"{where}: unknown key '{name}'", hint or f"`{owner} --help-all` lists every key"
     )
+
+
+def hint_of(name: str, known: Iterable[str]) -> str:
+    """The key that an unknown one stands for: another tool's name of it, else the most similar."""
+    keys = list(known)
+    return other_name(name, keys) or did_you_mean(name.replace("-", "_"), keys)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
