@@ -12,6 +12,10 @@ if TYPE_CHECKING:
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
+#: Seconds after which a process hangs, however slow the machine; pytest ends a test at 600, and
+#: then without what the process printed.
+PATIENCE = 500
+
 CHAT_TEMPLATE = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n"
     "{% if m['role'] == 'assistant' %}"

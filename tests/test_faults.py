@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support import REPOSITORY, write_jsonl
+from support import PATIENCE, REPOSITORY, write_jsonl
 
 from alignment.registry import STAGES
 from alignment.training.checkpoints import find_fault, newest_whole, rotate, seal
@@ -123,13 +123,12 @@ def start(folder: Path, model: Path, *flags: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def wait_for_steps(folder: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        if (folder / "out" / "metrics.jsonl").exists():
-            return
+def wait_for_steps(folder: Path, process: "subprocess.Popen[str]") -> None:
+    end = time.monotonic() + PATIENCE
+    while not (folder / "out" / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, "the run never logged a step"
         time.sleep(0.05)
-    raise AssertionError("the run never logged a step")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -137,13 +136,13 @@ def test_a_signal_leaves_a_whole_checkpoint(
     number: signal.Signals, code: int, tmp_path: Path, tiny_dir: Path
 ) -> None:
     process = start(tmp_path, tiny_dir, "--logging_steps", "1", "--disable_tqdm", "true")
-    wait_for_steps(tmp_path)
+    wait_for_steps(tmp_path, process)
     second = start(tmp_path, tiny_dir, "--resume")
-    _, told = second.communicate(timeout=60)
-    assert second.returncode == 2
+    _, told = second.communicate(timeout=PATIENCE)
+    assert second.returncode == 2, told[-2000:]
     assert f"in use by process {process.pid} on " in told
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=PATIENCE)
     assert process.returncode == code, told[-2000:]
     assert "continue with --resume" in told
     (saved,) = (tmp_path / "out").glob("checkpoint-*")
@@ -155,8 +154,8 @@ def test_a_signal_leaves_a_whole_checkpoint(
 def test_the_first_number_that_is_not_finite_ends_the_run(tmp_path: Path, tiny_dir: Path) -> None:
     flags = ("--learning_rate", "1e38", "--max_grad_norm", "0", "--save_steps", "1")
     process = start(tmp_path, tiny_dir, *flags)
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == 1
+    _, told = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, told[-2000:]
     assert "a number that is not finite in " in told
     assert "Traceback" not in told
     assert "the last good checkpoint is " in told

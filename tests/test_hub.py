@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from hub import SHA, serve_hub
-from support import REPOSITORY, write_jsonl
+from support import PATIENCE, REPOSITORY, write_jsonl
 
 from alignment.runs.record import load_run
 
@@ -43,7 +43,7 @@ def align(folder: Path, endpoint: str, *words: str) -> subprocess.CompletedProce
     }
     return subprocess.run(
         [sys.executable, "-m", "alignment", *words],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False,
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False,
     )  # fmt: skip
 
 

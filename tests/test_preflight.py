@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support import REPOSITORY, write_jsonl
+from support import PATIENCE, REPOSITORY, write_jsonl
 
 from alignment.errors import ConfigError
 from alignment.memory.batch_size import keep_effective_batch, next_smaller, sizes_after, use_found
@@ -174,7 +174,7 @@ def short(
     }
     command = [*launcher, str(tests / "short_of_memory.py"), str(room), ranks, stage, *flags]
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=300, check=False
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 

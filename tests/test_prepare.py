@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 from hub import SHA, serve_hub
-from support import REPOSITORY, prepare_rows, write_jsonl
+from support import PATIENCE, REPOSITORY, prepare_rows, write_jsonl
 
 from alignment.data import cache
 from alignment.data.load import load_datasets
@@ -56,7 +56,7 @@ def start(action: str, model: Path, data: str, **more: str) -> "subprocess.Popen
 
 
 def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, error = process.communicate(timeout=120)
+    out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     found: dict[str, Any] = json.loads(out)
     return found
@@ -80,7 +80,7 @@ def test_a_killed_writer_leaves_no_entry_and_no_lock(
     folder: Path, data: Path, tiny_dir: Path
 ) -> None:
     process = start("killed", tiny_dir, str(data))
-    process.communicate(timeout=120)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == -signal.SIGKILL
     assert list(cache.entries()) == []
     assert len(list(folder.glob(".*.tmp"))) == 1
@@ -93,7 +93,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     folder: Path, data: Path, tiny_dir: Path
 ) -> None:
     process = start("touched", tiny_dir, str(data))
-    _, error = process.communicate(timeout=120)
+    _, error = process.communicate(timeout=PATIENCE)
     assert f"DataError: {data}: changed while it was read" in error
     assert list(cache.entries()) == []
     assert list(folder.glob(".*.tmp")) == []

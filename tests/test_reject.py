@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import write_jsonl
+from support import PATIENCE, write_jsonl
 
 from alignment.reject.output import Dropped, make_pair, similarity
 from alignment.reject.parts import Parts
@@ -67,7 +67,7 @@ def start(*words: object, **environment: str) -> Any:
 
 def ended(*children: Any) -> list[int | None]:
     for child in children:
-        child.join(timeout=120)
+        child.join(timeout=PATIENCE)
     return [child.exitcode for child in children]
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import PATIENCE
 from test_reliability import environment, sft
 from wandb_server import Server, wandb_server
 
@@ -118,26 +119,29 @@ def test_a_run_trains_and_resumes_in_one_offline_run(
     assert all(re.fullmatch(name, path.name) for path in folders)
 
 
-STEPS = 40
+#: So many that a test meets the run at work, also on a loaded machine.
+STEPS = 100
 
 
-def start_online(folder: Path, model: Path, address: str, *flags: str) -> "subprocess.Popen[str]":
-    """A run as a user starts it, with the test's server and short time-outs."""
+def start_online(
+    folder: Path, model: Path, address: str, *flags: str, init_timeout: int = 120
+) -> "subprocess.Popen[str]":
+    """A run as a user starts it, with the test's server and a short time to finish."""
     words = sft(folder, model, "--max_steps", str(STEPS), *flags)
     words[words.index("--report_to") + 1] = "wandb"
     return subprocess.Popen(
         [sys.executable, "-m", "alignment", "sft", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env=wandb_environment(address), cwd=folder,
+        env=wandb_environment(address, init_timeout), cwd=folder,
     )  # fmt: skip
 
 
-def wandb_environment(address: str) -> dict[str, str]:
+def wandb_environment(address: str, init_timeout: int = 120) -> dict[str, str]:
     kept = {key: value for key, value in environment().items() if not key.startswith("WANDB")}
     return {
         **kept,
         "WANDB_API_KEY": "k" * 40, "WANDB_BASE_URL": address,
-        "WANDB_INIT_TIMEOUT": "4", "WANDB_FINISH_TIMEOUT": "3",
+        "WANDB_INIT_TIMEOUT": str(init_timeout), "WANDB_FINISH_TIMEOUT": "3",
     }  # fmt: skip
 
 
@@ -148,9 +152,9 @@ def logged(folder: Path) -> list[dict[str, Any]]:
 
 
 def wait_until(what: Any) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + PATIENCE
     while not what():
-        assert time.monotonic() < end
+        assert time.monotonic() < end, "the run never got there"
         time.sleep(0.02)
 
 
@@ -165,7 +169,7 @@ def synced(words: list[str], folder: Path) -> Server:
     with wandb_server() as server:
         done = subprocess.run(
             [sys.executable, "-m", "wandb", "sync", *words], capture_output=True, text=True,
-            check=False, env=wandb_environment(server.address), cwd=folder, timeout=120,
+            check=False, env=wandb_environment(server.address), cwd=folder, timeout=PATIENCE,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
     return server
@@ -187,7 +191,7 @@ def test_a_server_that_fails_in_a_run_holds_nothing_up_and_loses_nothing(
         wait_until(lambda: len(logged(tmp_path)) >= 5 or process.poll() is not None)
         assert process.poll() is None, process.communicate()
         server.fail(fault)
-        printed, _ = process.communicate(timeout=90)  # by default W&B waits for days
+        printed, _ = process.communicate(timeout=PATIENCE)  # by default W&B waits for days
         assert process.returncode == 0, printed
         assert not server.ended
     rows = logged(tmp_path)
@@ -208,8 +212,8 @@ def test_a_run_that_cannot_begin_online_is_written_offline_for_real(
 ) -> None:
     with wandb_server() as server:
         server.fail("takes no run")  # its /healthz still answers
-        process = start_online(tmp_path, tiny_dir, server.address)
-        printed, _ = process.communicate(timeout=120)
+        process = start_online(tmp_path, tiny_dir, server.address, init_timeout=4)
+        printed, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, printed
     assert printed.count("this run is written offline") == 1
     rows = logged(tmp_path)
@@ -230,7 +234,7 @@ def test_a_killed_run_goes_on_in_the_same_run_of_wandb(tmp_path: Path, tiny_dir:
         printed, _ = process.communicate()
         assert process.returncode == -9, printed
         again = start_online(tmp_path, tiny_dir, server.address, "--save_steps", "5", "--resume")
-        printed, _ = again.communicate(timeout=120)
+        printed, _ = again.communicate(timeout=PATIENCE)
         assert again.returncode == 0, printed
     run = load_run(tmp_path / "out")
     assert run
@@ -251,7 +255,7 @@ def test_a_run_killed_offline_is_synced_as_one_run(tmp_path: Path, tiny_dir: Pat
         printed, _ = process.communicate()
         assert process.returncode == -9, printed
         again = start_online(tmp_path, tiny_dir, address, *flags, "--resume")
-        printed, _ = again.communicate(timeout=120)
+        printed, _ = again.communicate(timeout=PATIENCE)
         assert again.returncode == 0, printed
     run = load_run(tmp_path / "out")
     assert run

@@ -87,7 +87,7 @@ def _run(stage: str, job: Job) -> None:
         delete_previous_runs(job.folder)
         return
     _quieten()
-    with _tracked(job), disk_errors_in_words(job.folder), recorded(job):
+    with _tracked(job), disk_errors_in_words(job.folder), recorded(job), leaving_group():
         import_heavy("alignment.training.trainers")
         importlib.import_module(f"alignment.stages.{stage}").run(job)
     if is_main():
@@ -104,6 +104,28 @@ def _tracked(job: Job) -> Iterator[None]:
         exit_code = 0
     finally:
         job.trackers.finish(exit_code=exit_code)
+
+
+@contextmanager
+def leaving_group() -> Iterator[None]:
+    """Leave the process group at the end, if the other processes end as well.
+
+    Threads of gloo may still hold tensors, and one that frees them while Python shuts down aborts
+    the process (pytorch/pytorch#179291). After an error, others may still wait in the group.
+    """
+    try:
+        yield
+    except Interrupted:
+        _leave_group()
+        raise
+    _leave_group()
+
+
+def _leave_group() -> None:
+    import torch.distributed as dist
+
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def _quieten() -> None:

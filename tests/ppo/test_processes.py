@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support import PATIENCE
 from two_processes import main
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -31,7 +32,7 @@ def run_two(model: Path, folder: Path, case: str) -> dict[str, Any]:
     }
     command = [*launcher, str(SCRIPT), str(model), str(folder), "2", case]
     done = subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=500, check=False
+        command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr[-9000:]
     return written(folder)

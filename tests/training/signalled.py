@@ -44,6 +44,7 @@ def main(model: str, folder: Path) -> None:
     except Interrupted as interruption:
         found = {"signal": interruption.number, "step": trainer.state.global_step}
         (folder / f"rank-{rank()}.json").write_text(json.dumps(found))
+    trainer.accelerator.end_training()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from support import REPOSITORY
+from support import PATIENCE, REPOSITORY
 from torch.utils.data import DataLoader
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -73,7 +73,7 @@ def test_a_signal_to_one_process_stops_both_at_the_same_step(
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", *launcher, str(SCRIPT), str(tiny_dir), str(tmp_path)],
-        env=environment(), capture_output=True, text=True, timeout=300,
+        env=environment(), capture_output=True, text=True, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = [json.loads((tmp_path / f"rank-{rank}.json").read_text()) for rank in (0, 1)]
