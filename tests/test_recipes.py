@@ -38,7 +38,7 @@ def test_a_recipe_is_a_page_of_keys_that_exist(path: Path, tmp_path: Path) -> No
     settings = resolve(stage, [str(path), "--output_dir", str(tmp_path), "--use_cpu"])
     assert len(settings.sources) <= 32
     assert settings.values["report_to"] == "wandb"
-    off = ["--bf16", "false", "--load_in_4bit", "false"]  # no GPU where the tests run
+    off = ["--load_in_4bit", "false"]  # its package may be missing where the tests run
     build(resolve(stage, [str(path), "--output_dir", str(tmp_path), "--use_cpu", *off]))
 
 

@@ -91,10 +91,9 @@ def build_models(work: Work) -> Models:
     if work.form != "full":
         assert work.adapter is not None
         policy = add_adapter(base, work.adapter, is_classifier=is_classifier)
-        if work.quantized:  # TRL keeps adapters on a quantized base in bfloat16 (QLoRA)
-            for parameter in policy.parameters():
-                if parameter.requires_grad:
-                    parameter.data = parameter.data.to(torch.bfloat16)
+        for parameter in policy.parameters():
+            if parameter.requires_grad:  # as `models.policy.train_in_float32` does
+                parameter.data = parameter.data.float()
     weights = bytes_of(policy) - quantized_saving(base, work.quantized)
     held = Held(weights, gathered_bytes(base, work.quantized))
     if work.quantized:
@@ -131,7 +130,7 @@ def _add_critic(work: Work, models: Models) -> None:
             models.held.critic = bytes_of(models.policy) - before
         else:
             whole = _causal_model(work.critic_config or work.config, work.dtype, work)
-            whole.to(next(p.dtype for p in models.policy.parameters() if p.requires_grad))
+            whole.to(torch.float32)
             models.critic = ModelCritic(whole.base_model, head)
     models.critic.requires_grad_(True)
     models.held.critic += bytes_of(models.critic)

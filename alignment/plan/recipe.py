@@ -8,7 +8,7 @@ from alignment.plan.origins import Origin, Values, first_origin, reward_origins
 from alignment.plan.rows import Lengths, measure_rows
 from alignment.plan.work import Batch, Device, Form, Launch, RewardModel, Work
 from alignment.registry import STAGES, Stage
-from alignment.settings.precision import uses_bf16
+from alignment.settings.precision import loaded_dtype, uses_bf16
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -33,11 +33,10 @@ class StagePlan:
             return "full"
         return "qlora" if self.values["load_in_4bit"] or self.values["load_in_8bit"] else "lora"
 
-    @property
-    def dtype(self) -> str:
+    def dtype(self, form: Form, device: Device) -> str:
         """The dtype that the policy is loaded in."""
-        given = self.values["dtype"]
-        return self.origin.dtype if given in (None, "auto") else str(given)
+        found = loaded_dtype(self.values, adapted=form != "full", gpu=device == "gpu")
+        return self.origin.dtype if found == "auto" else found
 
     def work(self, form: Form, device: Device) -> Work:
         """The work in a form on a device."""
@@ -49,7 +48,7 @@ class StagePlan:
             form=form,
             device=device,
             batch=_batch(self.stage, values, self.lengths),
-            dtype=self.dtype,
+            dtype=self.dtype(form, device),
             autocast=_autocast(values, device),
             adapter=origin.adapter or _new_adapter(values),
             is_adapter_trained=origin.adapter is not None,
@@ -71,7 +70,7 @@ class StagePlan:
         """What a later stage starts from."""
         origin = replace(self.origin, start=self.lengths.start)
         if self.form == "full":
-            return replace(origin, dtype=self.dtype)
+            return replace(origin, dtype=self.dtype("full", "cpu"))
         return replace(origin, adapter=origin.adapter or _new_adapter(self.values))
 
 

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftConfig, PeftModel, set_peft_model_state_dict
+from peft import (
+    PeftConfig,
+    PeftModel,
+    set_peft_model_state_dict,
+)
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint

@@ -24,6 +24,7 @@ from alignment.ppo.adapters import (
     active_adapter,
     add_critic_adapter,
     disable_dropout,
+    read_unquantized,
     recomputed_with,
 )
 from alignment.ppo.config import PPOConfig
@@ -164,9 +165,22 @@ def critic_from_reward_model(
     return ModelCritic(classifier.base_model, head)
 
 
-def critic_from_policy(model: nn.Module, *, dtype: torch.dtype) -> ModelCritic:
-    """Start the critic as a copy of the policy's trunk, its adapter merged, with a zero head."""
-    whole: Any = copy.deepcopy(model)
+def critic_from_policy(
+    model: nn.Module, *, dtype: torch.dtype, trust_remote_code: bool = False
+) -> ModelCritic:
+    """Start the critic as a copy of the policy's trunk, its adapter merged, with a zero head.
+
+    Args:
+        model: The policy; the weights of a quantized base, which cannot be trained, are read again.
+        dtype: Of the weights that are trained.
+        trust_remote_code: Whether code beside the base may run when it is read again.
+    """
+    is_quantized = "quantization_config" in policy_of(model).config.to_dict()
+    whole: Any
+    if is_quantized and isinstance(model, PeftModel):
+        whole = read_unquantized(model, dtype=dtype, trust_remote_code=trust_remote_code)
+    else:
+        whole = copy.deepcopy(model)
     if isinstance(whole, PeftModel):
         whole = whole.merge_and_unload()
     whole.base_model.to(dtype).requires_grad_(True)
@@ -266,8 +280,7 @@ def make_critic(
         return ValueHead(hidden_size(policy_of(model)))
     if args.critic == "lora":
         return lora_critic(model, without_dropout=args.disable_dropout)
-    # bfloat16 rounds most updates of 1e-5 away, so the critic has the precision of what is trained.
-    dtype = next(p.dtype for p in model.parameters() if p.requires_grad)
+    dtype = torch.float32  # bfloat16 rounds most updates of 1e-5 away
     if args.critic_init != "policy":
         for reward in rewards:
             if same_vocabulary(reward.tokenizer, tokenizer):
@@ -278,7 +291,7 @@ def make_critic(
                 "critic_init: reward_model, but no reward model has the policy's vocabulary",
                 "set critic_init: policy",
             )
-    return critic_from_policy(model, dtype=dtype)
+    return critic_from_policy(model, dtype=dtype, trust_remote_code=args.trust_remote_code)
 
 
 def lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:

@@ -18,7 +18,7 @@ from alignment.secrets import redact
 from alignment.settings.late_faults import blame
 from alignment.settings.names import check_names
 from alignment.settings.other_names import is_flag, long_flag, other_name
-from alignment.settings.precision import uses_bf16
+from alignment.settings.precision import loaded_dtype, uses_bf16
 from alignment.settings.rules import check_combinations
 from alignment.settings.schema import Key, Schema, dataclasses_of, schema_of
 from alignment.settings.yaml_file import Entry, Raw, read_yaml
@@ -91,6 +91,7 @@ def resolve(
     entries += read_flags(flags, schema)
     values = {name: key.default for name, key in schema.items()}
     values["output_dir"] = f"runs/{stage}"
+    values["dtype"] = None  # `precision.loaded_dtype` chooses, unless one is given
     settings = Settings(stage, values, {"output_dir": "default"}, schema)
     _check_keys(stage, entries, (*schema, *options))
     for entry in entries:
@@ -144,7 +145,9 @@ def build(settings: Settings) -> tuple[Any, ...]:
         names = {field.name for field in dataclasses.fields(owner) if field.init}
         given = {key: settings.values[key] for key in settings.sources if key in names}
         if "bf16" in names:
-            given["bf16"] = uses_bf16(given)
+            given["bf16"] = uses_bf16(settings.values)
+        if "dtype" in names:
+            given["dtype"] = loaded_dtype(settings.values, adapted=settings.values["use_peft"])
         for old, new in _RENAMED.items():
             if new in names and given.get(new) is None:
                 given[new] = settings.values[old]

@@ -13,6 +13,13 @@ from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Rule, Values, bounds
 from alignment.settings.late_faults import RULES as LATE_RULES
 from alignment.settings.late_faults import late_faults, optimizer_package
+from alignment.settings.precision import (
+    COARSE,
+    computes_in_float32,
+    loses_updates,
+    splits_precision,
+    uses_bf16,
+)
 from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
 from alignment.settings.trackers import TRACKERS
 
@@ -30,6 +37,11 @@ _PACKAGES = (
 
 def _evaluates(values: Values) -> bool:
     return bool(values["eval_data"]) or values["eval_fraction"] > 0
+
+
+def _names_precision(values: Values) -> bool:
+    given = values["model_init_kwargs"] or {}
+    return any(key in given for key in ("dtype", "torch_dtype", "quantization_config"))
 
 
 #: Rules for keys that several stages have.
@@ -119,6 +131,24 @@ _RULES = (
          "leave it out"),
     Rule("bf16", lambda v: bool(v["bf16"]) and v["fp16"],
          "cannot be on together with fp16", "give one of the two"),
+    Rule("dtype", loses_updates,
+         "{} rounds most updates of a whole model to nothing: at a learning rate of 1e-6 under 1 % "
+         "of the weights change",
+         "leave dtype out (float32 weights) and set bf16: true (to compute in bfloat16)"),
+    Rule("dtype", splits_precision,
+         "float32, but bf16 trains the adapter in bfloat16, which needs half the memory",
+         "leave dtype out, or set bf16: false"),
+    Rule("model_init_kwargs", _names_precision,
+         "dtype and quantization are keys of their own",
+         "set dtype, load_in_4bit or load_in_8bit instead"),
+    Rule("lora_modules_to_save",
+         lambda v: bool(v["lora_modules_to_save"]) and v["dtype"] in COARSE
+         and not (v["fp16"] or uses_bf16(v, gpu=True)),
+         "they are trained in float32, which a base in 16 bits cannot multiply without bf16",
+         "set bf16: true, or dtype: float32"),
+    Rule("attn_implementation",
+         lambda v: "flash" in (v["attn_implementation"] or "") and computes_in_float32(v),
+         "{} computes in 16 bits only, and this run computes in float32", "set bf16: true"),
     Rule("fp16", lambda v: v["fp16"] and v["use_cpu"],
          "needs a GPU, and use_cpu is set", "leave one of the two out"),
     Rule("load_in_4bit", lambda v: v["load_in_4bit"] and v["load_in_8bit"],

@@ -4,7 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from alignment.registry import Stage, help_keys, panel
+from alignment.registry import Rule, Stage, help_keys, panel
 from alignment.runs import REWARD_STATS
 
 if TYPE_CHECKING:
@@ -18,7 +18,14 @@ STAGE = Stage(
     roles=("model",),
     keys=help_keys("max_length", "center_rewards_coefficient", "as_chat"),
     help={"center_rewards_coefficient": "keep the mean reward near zero"},
-    rules=(),
+    rules=(
+        Rule(
+            "bf16",
+            lambda values: values["bf16"] is False and values["dtype"] == "bfloat16",
+            "false, but the score head is trained in float32 and the base is in bfloat16",
+            "leave bf16 out, or set dtype: float32",
+        ),
+    ),
     losses=(),
     answer_losses=(),
     splits_prompt=False,

@@ -4,8 +4,6 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from trl import get_quantization_config
-
 from alignment.data.load import load_datasets
 from alignment.data.rows import Start, prepare_stage
 from alignment.models.policy import load_policy
@@ -46,6 +44,5 @@ def trainer_arguments(
         "train_dataset": train,
         "eval_dataset": held_out,
         "processing_class": for_trainer,
-        "quantization_config": get_quantization_config(model),
         "callbacks": job.callbacks(),
     }

@@ -89,11 +89,14 @@ class Job:
         """
         from alignment.memory import preflight
         from alignment.models.end_tokens import set_end_tokens
+        from alignment.models.policy import train_in_float32
         from alignment.training.guard import Complete, Guard
 
         tokenizer: Any = trainer.processing_class
         self.rows.changes.make(tokenizer)  # TRL takes the end token of chat_template_path
         set_end_tokens(trainer.accelerator.unwrap_model(trainer.model), tokenizer)
+        if not trainer.is_deepspeed_enabled:  # which needs one dtype, and keeps float32 copies
+            train_in_float32(trainer.model, str(self.settings.values["model_name_or_path"]))
         guard = next(c for c in trainer.callback_handler.callbacks if isinstance(c, Guard))
         checkpoint = self.checkpoint()
         with disk_errors_in_words(self.folder), guard.watching(trainer):
