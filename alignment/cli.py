@@ -4,12 +4,12 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from alignment import __version__
-from alignment.errors import AlignError
+from alignment.errors import AlignError, hub_error
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
@@ -260,5 +260,14 @@ def entry_point() -> None:
     try:
         main(prog_name="align")
     except AlignError as error:
-        click.echo(redact_text(f"error: {error}"), err=True)
-        sys.exit(2)
+        _exit(error)
+    except Exception as error:
+        in_words = hub_error(error)
+        if in_words is None:
+            raise
+        _exit(in_words)
+
+
+def _exit(error: AlignError) -> NoReturn:
+    click.echo(redact_text(f"error: {error}"), err=True)
+    sys.exit(2)

@@ -40,3 +40,26 @@ class Interrupted(Exception):
 def place_of(source: str) -> str:
     """The prefix of a message with the file and line of a value; empty for a flag or a default."""
     return "" if source in ("default", "") or source.startswith("--") else f"{source}: "
+
+
+def raised_in(error: BaseException) -> str:
+    """The package of the function that raised an error; empty if it was not raised."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__", ""))
+    return name.partition(".")[0]
+
+
+def hub_error(error: BaseException) -> ConfigError | None:
+    """An error of the hub, or of a file that neither it nor the cache has, as a user error."""
+    is_the_hub_s = type(error).__module__.startswith("huggingface_hub")
+    # transformers raises a plain OSError, without a number, for a file that it cannot get
+    is_absent = isinstance(error, OSError) and error.errno is None
+    if not is_the_hub_s and not (is_absent and raised_in(error) == "transformers"):
+        return None
+    first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return ConfigError(
+        f"hub: {first[:300]}",
+        "check the name, HF_TOKEN and HF_ENDPOINT; without a network, fetch it before",
+    )

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -78,6 +79,34 @@ def test_a_stage_takes_model_and_data_from_a_mirror_and_then_from_its_cache(
     assert run.parents["model"].path == "owner/tiny"
     again = align(tmp_path, "", *words, "--resume")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_dead_mirror_costs_one_time_out_if_all_is_cached(
+    hub: Path, tmp_path: Path, tiny_dir: Path
+) -> None:
+    cached = tmp_path / "cache" / "hub" / "models--owner--tiny"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("5" * 40)
+    shutil.copytree(tiny_dir, cached / "snapshots" / ("5" * 40))
+    write_jsonl(tmp_path / "pairs.jsonl", PAIRS)
+    words = ["dpo", "--train_data", "pairs.jsonl", "--output_dir", "out", "--report_to", "none"]
+    words += ["--max_steps", "1", "--per_device_train_batch_size", "2", "--max_length", "64"]
+    began = time.monotonic()
+    dead = "http://127.0.0.1:9"
+    done = align(tmp_path, dead, *words, "--model_name_or_path", "owner/tiny")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - began < 100  # 152 s of tries before
+    assert done.stderr.count(f"hub: {dead}: no answer (") == 1
+    assert "retry" not in done.stderr.lower()
+    (cached / "snapshots" / ("5" * 40) / "model.safetensors").unlink()
+    for name, message in (
+        ("owner/none", "model_name_or_path: owner/none: no such folder, and no hub model"),
+        ("owner/tiny", "hub: owner/tiny does not appear to have a file named pytorch_model.bin"),
+    ):
+        again = align(tmp_path, dead, *words, "--overwrite", "--model_name_or_path", name)
+        assert again.returncode == 2, again.stderr
+        assert f"error: {message}" in again.stderr
+        assert "Traceback" not in again.stderr
 
 
 def test_reject_records_the_commit_of_a_model_of_the_hub(hub: Path, tmp_path: Path) -> None:

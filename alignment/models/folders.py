@@ -14,6 +14,7 @@ from alignment.runs import (
     load_run,
 )
 from alignment.settings.reward_spec import parse_reward
+from data_tools.reading.network import reach_hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -207,12 +208,12 @@ def hub_commit(name: str) -> str | None:
 
 def _is_on_hub(name: str) -> bool:
     """Whether the hub, or its cache on this machine, has a model of that name."""
-    from huggingface_hub import constants, file_exists, try_to_load_from_cache
+    from huggingface_hub import file_exists, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
-        if isinstance(try_to_load_from_cache(name, MODEL_CONFIG), str):
-            return True
-        return not constants.HF_HUB_OFFLINE and file_exists(name, MODEL_CONFIG)
+        is_cached = isinstance(try_to_load_from_cache(name, MODEL_CONFIG), str)
+        is_reached = reach_hub()  # also of a cached model: the rest of it is asked for later
+        return is_cached or (is_reached and file_exists(name, MODEL_CONFIG))
     except (HFValidationError, HfHubHTTPError, OSError):
         return False

@@ -5,10 +5,9 @@ Each is reported before. `blame` is for the rest: it names the key in the error 
 
 import re
 from collections.abc import Iterator, Mapping
-from types import TracebackType
 from typing import Any
 
-from alignment.errors import ConfigError, place_of
+from alignment.errors import ConfigError, place_of, raised_in
 from alignment.registry import Rule, Values, bounds
 
 #: The keys of `lr_scheduler_kwargs` by `lr_scheduler_type`, as transformers has them.
@@ -268,7 +267,7 @@ def blame(
     Returns:
         None if the error is not about a setting: then it is a bug, and keeps its traceback.
     """
-    if not isinstance(error, _RAISED) or _raised_in(error.__traceback__) not in _LIBRARIES:
+    if not isinstance(error, _RAISED) or raised_in(error) not in _LIBRARIES:
         return None
     text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     message = " ".join(text.split())
@@ -287,12 +286,3 @@ def _names(message: str, name: str) -> bool:
     quoted = rf"[`'\"]{re.escape(name)}(=[^`]*)?[`'\"]|--{re.escape(name)}\b|\bargs\.{name}\b"
     plain = rf"\b{re.escape(name)}\b" if "_" in name or " " in name else r"(?!)"
     return re.search(f"{quoted}|{plain}", message) is not None
-
-
-def _raised_in(trace: TracebackType | None) -> str:
-    """The package of the function that raised."""
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from alignment.disk import check_writable, disk_errors_in_words
-from alignment.errors import AlignError, Interrupted, TrainingError
+from alignment.errors import AlignError, Interrupted, TrainingError, hub_error
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
@@ -75,7 +75,7 @@ def _library_errors_in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        in_words = settings.blame(error)
+        in_words = settings.blame(error) or hub_error(error)
         if in_words is None:
             raise
         raise in_words from error

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alignment.errors import DataError
+from data_tools.reading.network import reach_hub
 from data_tools.reading.rows import Row
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+(?::[\w.-]+)?")
@@ -36,6 +37,7 @@ def hub_splits(name: str) -> list[str]:
     """
     if ":" in name:
         return [name]
+    reach_hub()
     from datasets import get_dataset_split_names
 
     try:
@@ -50,6 +52,7 @@ def hub_revision(name: str) -> str:
     Raises:
         DataError: If neither the hub nor its cache has the data set.
     """
+    reach_hub()
     from datasets import load_dataset_builder
 
     try:
@@ -65,6 +68,7 @@ def hub_rows(name: str) -> Iterator[Row]:
     Raises:
         DataError: If neither the hub nor its cache has the data set.
     """
+    reach_hub()
     from datasets import load_dataset
 
     repository, _, split = name.partition(":")
