@@ -161,6 +161,8 @@ def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     record = example.record
     if isinstance(record, Exception):
         raise record
+    if example.more is not None:
+        raise row_error(example.row, example.more)
     name = example.adapter.name if example.adapter else ""
     yield f"{example.row.where}: {name}, {record.kind}; flaws: {', '.join(flaws(record)) or 'none'}"
     if example.unused:

@@ -251,7 +251,7 @@ class _Reading:
     def _rendered(self) -> Iterator[tuple[Served, list[Spoken]]]:
         renderer = self.request.renderer
         for served in self._served():
-            self.unused.update(served.unused)
+            self.unused.update((*served.unused, *renderer.ignored(served.record)))
             try:
                 yield (
                     Served(renderer.wrapped(served.record), served.row),

@@ -146,7 +146,13 @@ def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
 def _read_prompts(path: Path, limit: int | None) -> list[dict[str, Any]]:
     if not path.is_file():
         raise DataError(f"prompts: {path}: no such file", f"Looked from {Path.cwd()}.")
-    rows = list(islice(load_records(path, kind="prompt"), limit))
+    try:
+        rows = list(islice(load_records(path, kind="prompt"), limit))
+    except DataError as error:
+        if "--columns" not in error.remedy:
+            raise
+        remedy = f"{error.remedy}: an option of `align data convert`"
+        raise DataError(error.message, remedy) from None
     if not rows:
         raise DataError(f"{path}: has no prompts", 'Write rows such as {"prompt": "..."}.')
     return rows

@@ -62,6 +62,8 @@ def _read(file: Path, kind: str, format: str | None) -> Iterator[Item]:
             row = next(rows, None)
         except DataError as error:
             remedy = error.remedy or "fix that row, or drop such rows with align data convert"
+            if "--columns" in remedy:
+                remedy += ": an option of `align data convert`"
             if "wanted SFT" in error.message:
                 remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
             raise DataError(error.message, remedy) from None

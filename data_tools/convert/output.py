@@ -39,6 +39,7 @@ class Summary:
         dropped: Rows or pairs that were not written, by code.
         formats: Rows that were read, by source and format.
         repaired: Rows that were changed, by repair.
+        unanswered: Rows of which `--to prompts` wrote only the prompt.
         halved: Pairs of which `--to sft` wrote only the chosen side.
         unused: Rows that hold text in a column, or a key of turns, that nothing reads, by name.
         unified: Rows of text that were written as messages, because others are conversations.
@@ -54,6 +55,7 @@ class Summary:
     repaired: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
     halved: int = 0
+    unanswered: int = 0
     unified: int = 0
     encodings: dict[str, str] = field(default_factory=dict)
 
@@ -76,6 +78,8 @@ class Summary:
             lines.append(
                 f"  {self.halved:,} pairs written without their rejected side, as SFT rows"
             )
+        if self.unanswered:
+            lines.append(f"  {self.unanswered:,} rows written without their answers, as prompts")
         if self.unified:
             lines.append(f"  {self.unified:,} rows of text written as messages, like the others")
         lines.append(f"  {self.rows_in:,} rows in, {self.rows_out:,} out")

@@ -320,6 +320,7 @@ def _merge(done: Done, writer: RecordWriter, repairs: Repairs) -> None:
     writer.summary.rows_in += done.summary.rows_in
     writer.summary.dropped += done.summary.dropped
     writer.summary.unused += done.summary.unused
+    writer.summary.unanswered += done.summary.unanswered
     writer.summary.halved += done.summary.halved
     writer.summary.formats += done.summary.formats
     repairs.counts += done.repairs.counts

@@ -186,6 +186,8 @@ class RecordWriter:
             group = group_id(record)
         if kind == "preference" and self.shape == "sft":
             self.summary.halved += 1
+        if kind != "prompt" and self.shape == "prompts":
+            self.summary.unanswered += 1
         for made in rows:
             made["source"] = self.name
             made["source_row"] = row.number

@@ -54,7 +54,9 @@ def columns_advice(data: Data, *, ranked: bool = True) -> str:
     if not parts:
         return ""
     words = ",".join(f"{part}={column}" for part, column in parts.items())
-    return f"name the parts, as in --columns {shlex.quote(words)}"
+    guess = "chosen" in parts and hint(parts["chosen"]) != "chosen"
+    better = " if the first answer is the better one" if guess else ""
+    return f"name the parts, as in --columns {shlex.quote(words)}{better}"
 
 
 def suggested(data: Data) -> dict[str, str]:

@@ -1,9 +1,7 @@
 """Formats with several ranked or scored answers to a prompt."""
 
-import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from data_tools.formats.record import (
     Adapter,
@@ -13,6 +11,7 @@ from data_tools.formats.record import (
     Unusable,
     alias,
     fields,
+    json_value,
     members,
     number,
     text,
@@ -54,22 +53,14 @@ def ultrafeedback(data: Data) -> list[Record | Unusable]:
 
 def webgpt(data: Data) -> Record:
     """WebGPT comparisons: two answers and their scores."""
-    question = _nested(data["question"])
+    question = data["question"]
+    if isinstance(question, dict) or question.startswith("{"):  # a table has it as text
+        question = json_value(question)
     prompt = (
         question if isinstance(question, str) else text(fields(question, "question"), "full_text")
     )
     answers: list[Text] = [text(data, "answer_0"), text(data, "answer_1")]
     return ranked_of(prompt, answers, [number(data, "score_0"), number(data, "score_1")])
-
-
-def _nested(value: Any) -> Any:
-    """Return an object that a CSV file has as JSON text, or the value itself."""
-    if not isinstance(value, str) or not value.startswith("{"):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        return value
 
 
 def helpsteer(data: Data) -> Record:

@@ -1,5 +1,6 @@
 """Defines the record that every format is read into, and what a format is."""
 
+import ast
 import json
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -249,12 +250,18 @@ def with_template_inputs(record: Record, data: Data) -> Record:
 
 
 def json_value(value: Any) -> Any:
-    """Return a value that may be written as JSON text; None if it is null or empty text."""
+    """Return a value that a table may have as text, JSON or Python's; None if it is empty."""
     if not isinstance(value, str):
         return value
+    if not value.strip():
+        return None
     try:
-        return json.loads(value) if value.strip() else None
+        return json.loads(value)
     except ValueError:
+        pass
+    try:
+        return ast.literal_eval(value)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return value
 
 

@@ -88,6 +88,10 @@ class ChatTemplate:
                 "use a template that does: --chat_template FILE",
             )
 
+    def ignored(self, variables: Mapping[str, Any]) -> list[str]:
+        """Which variables of a row the template never reads."""
+        return [name for name in variables if name not in self._names]
+
     def text(
         self,
         turns: Sequence[Message],

@@ -155,6 +155,13 @@ class Renderer:
         if turns or record.tools:
             self._needed_template().check_reads(turns, record.tools)
 
+    def ignored(self, record: Record) -> tuple[str, ...]:
+        """The template variables of a row that the template never reads, as `column.name`."""
+        if not record.template_kwargs or self.template is None:
+            return ()
+        names = self.template.ignored(record.template_kwargs)
+        return tuple(f"chat_template_kwargs.{name}" for name in names)
+
     def wrapped(self, record: Record) -> Record:
         """The record with a text prompt as a turn of the user, if text is wrapped as turns.
 
