@@ -17,6 +17,7 @@ from data_tools.formats import (
     Record,
     Unusable,
     before_last_answer,
+    columns_advice,
     examples,
     listed,
     nearest,
@@ -186,6 +187,9 @@ def _unlike(
         if lacks:
             return Unusable("missing", f"{', '.join(lacks)}; the row has {listed(data)}")
     if isinstance(found, Unusable):
+        if shape.pattern == "text":
+            remedy = columns_advice(data, text=True) or found.remedy
+            return Unusable(found.code, found.reason, remedy)
         return found
     if example.more is not None:
         return example.more

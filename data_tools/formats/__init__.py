@@ -1,5 +1,6 @@
 """Finds the format of a row and reads it into a record; makes pairs of ranked answers."""
 
+from data_tools.formats.advice import columns_advice
 from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest
 from data_tools.formats.mapping import Columns, parse_columns
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
@@ -61,6 +62,7 @@ __all__ = [
     "as_messages",
     "before_last_answer",
     "by_name",
+    "columns_advice",
     "contents",
     "detect",
     "digest",

@@ -6,19 +6,20 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_tools.formats.record import CONTEXT, Data, Unusable, listed
+from data_tools.formats.record import CONTEXT, FALSE, TRUE, Data, Unusable, listed
 
 ABOUT = re.compile(
     r"(?:.*[_-])?(?:id|ids|uuid|key|hash|index|idx|source|origin|dataset|data_source|subset|split"
     r"|category|categories|type|kind|task|topic|tag|tags|domain|subject|ability|lang|language"
     r"|locale|level|difficulty|model|models|generator|name|title|url|link|license|licence|author"
-    r"|user|date|time|timestamp|created|version|meta|metadata|info)(?:_at|_on)?",
+    r"|date|time|timestamp|speaker|role|created|version|meta|metadata|info)(?:_at|_on)?",
     re.IGNORECASE,
 )
 """Names of columns about a row: they hold no question and no answer."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
 _NEUTRAL = ("text", "content", "value")
 _HINTS: Mapping[str, str] = {
+    "label": "label liked like thumb desirable feedback",
     "rejected": "reject rejected lose loser losing lost worse worst bad neg negative dispreferred "
     "wrong incorrect 坏 差 拒 负 劣 错",
     "chosen": "chosen choose win winner winning better best good pos positive preferred prefer "
@@ -26,7 +27,7 @@ _HINTS: Mapping[str, str] = {
     "completion": "completion response answer output target reply solution assistant bot gpt model "
     "generation summary translation 答 回 复 输 出",
     "prompt": "prompt question query instruction input text context user human ask problem "
-    "document 问 题 提 示 指 令",
+    "document source 问 题 提 示 指 令",
 }
 """Words in the names of columns, by the part that they stand for; the first that fits counts."""
 
@@ -41,14 +42,18 @@ def not_this(what: str, more: Iterable[str], data: Data) -> Unusable:
     )
 
 
-def columns_advice(data: Data, *, ranked: bool = True) -> str:
+def columns_advice(data: Data, *, ranked: bool = True, text: bool = False) -> str:
     """Return an option to paste that names the parts of a row; empty if it has no text.
 
     Args:
         data: The row.
         ranked: Whether its answers may be the sides of a pair.
+        text: Whether its longest text is wanted, to continue from.
     """
     parts = suggested(data)
+    if text and parts:
+        held = [place for place in parts.values() if isinstance(data.get(place), str)]
+        parts = {"text": max(held, key=lambda place: len(data[place]))} if held else parts
     if not ranked and "chosen" in parts:
         parts = {"prompt": parts["prompt"], "completion": parts["chosen"]}
     if not parts:
@@ -59,9 +64,26 @@ def columns_advice(data: Data, *, ranked: bool = True) -> str:
     return f"name the parts, as in --columns {shlex.quote(words)}{better}"
 
 
+def is_label(name: str, value: object) -> bool:
+    """Whether a column says if an answer is good: by its name, and a value that is one of two."""
+    if not isinstance(value, str | int | float) or hint(name) not in ("label", "chosen"):
+        return False
+    return str(value).strip().lower() in TRUE | FALSE
+
+
 def suggested(data: Data) -> dict[str, str]:
     """Guess the columns, or paths into them, of the parts of a row by their names and order."""
-    places = {place: hint(place) for place in _places(data) if not re.search("[,=]", place)}
+    label = next((name for name, value in data.items() if is_label(name, value)), None)
+    found = _guessed({name: value for name, value in data.items() if name != label})
+    return {**found, "label": label} if label and "completion" in found else found
+
+
+def _guessed(data: Data) -> dict[str, str]:
+    named = {place: hint(place) for place in _places(data) if not re.search("[,=]", place)}
+    about = {place for place in named if ABOUT.fullmatch(place)}
+    # names about a row count only if there is nothing else: `source` and `target` of a translation
+    places = {place: part for place, part in named.items() if place not in about}
+    places = named if len(places) < 2 else places
     if not places:
         return {}
     turns = next((place for place in places if _holds_turns(data.get(place))), None)
@@ -76,6 +98,9 @@ def suggested(data: Data) -> dict[str, str]:
     sides = {
         side: next((p for p in left if places[p] == side), None) for side in ("chosen", "rejected")
     }
+    several = [p for p in left if places[p] == "completion"]
+    if len(several) > 1 and sides["rejected"] is None:  # a column `winner` names one of them
+        sides["chosen"] = None
     rest = [p for p in left if p not in sides.values()]
     rest.sort(key=lambda place: places[place] != "completion")  # stable: then in their order
     answers = [p for p in rest if places[p] == "completion"]
@@ -100,7 +125,7 @@ def _holds_turns(value: object) -> bool:
 def _places(data: Data) -> Iterator[str]:
     """Yield the columns of a row that hold text or turns, and paths to text inside others."""
     for name, value in data.items():
-        if ABOUT.fullmatch(name) or name in CONTEXT[:3]:
+        if name in CONTEXT[:3]:
             continue
         if isinstance(value, str):
             if value.strip():

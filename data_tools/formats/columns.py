@@ -8,7 +8,7 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from data_tools.formats.advice import ABOUT, columns_advice, hint, is_turn, not_this
+from data_tools.formats.advice import ABOUT, columns_advice, hint, is_label, is_turn, not_this
 from data_tools.formats.context import is_filled, refuse_media, with_context
 from data_tools.formats.record import (
     ALIASES,
@@ -71,15 +71,17 @@ def read_row(adapter: Adapter, data: Data) -> Result:
 
 
 def unread(adapter: Adapter, data: Data, records: Iterable[Record]) -> tuple[str, ...]:
-    """Return the columns with text, and the keys of turns, that are in no record of a row.
+    """Return the columns with text or a label, and the keys of turns, that are in no record.
 
     A column that repeats what a record holds is not lost.
     """
-    found = [name for name in reading(adapter, tuple(data)).rest if holds_text(data[name])]
+    rest = reading(adapter, tuple(data)).rest
+    found = [name for name in rest if holds_text(data[name])]
     if found:
         said = [text for record in records for text in _texts(record)]
         found = [name for name in found if not _is_said(data[name], said)]
-    return (*found, *_keys_of_turns(data))
+    labels = [name for name in rest if name not in found and is_label(name, data[name])]
+    return (*found, *labels, *_keys_of_turns(data))
 
 
 def _is_said(value: object, said: list[str]) -> bool:
@@ -151,7 +153,10 @@ def more_than(record: Record, unused: Iterable[str], data: Data) -> Unusable | N
     what the file is for.
     """
     parts = {"text": ANSWERS, "sft": ("rejected",), "unpaired": ("rejected",)}.get(record.kind, ())
-    more = [name for name in unused if "[]" not in name and hint(name) in parts]
+    named = [name for name in unused if "[]" not in name]
+    more = [name for name in named if hint(name) in parts]
+    if record.kind == "sft":
+        more += [name for name in named if name in data and is_label(name, data[name])]
     if not more:
         return None
     held = {"text": "text", "sft": "one answer"}.get(record.kind, "labelled answers")
@@ -165,8 +170,8 @@ def passed_over(unused: Iterable[str], data: Data) -> Unusable | None:
         values = ", ".join(f"{name!r} is {shown(data[name])}" for name in answers)
         return Unusable(
             "null" if any(data[name] is None for name in answers) else "missing",
-            f"of this row only the prompt can be read: {values}",
-            "fix the row, or read prompts alone with --format prompt",
+            f"of this row only the prompt can be read: {values}; the row has {listed(data)}",
+            f"fix the row, {columns_advice(data)}, or read prompts alone with --format prompt",
         )
     more = [name for name in unused if not ABOUT.fullmatch(name)]
     return not_this("more than a prompt", more, data) if more else None
@@ -178,6 +183,11 @@ def whole(record: Record | Unusable, unused: tuple[str, ...], data: Data) -> Rec
         return (more_than(record, unused, data) if unused else None) or record
     if record.code == "no_answer" and unused:
         return not_this(record.reason, unused, data)
+    if record.reason.startswith(("'label' is", "'kto_tag' is")):
+        unlabelled = {k: v for k, v in data.items() if k not in ("label", "kto_tag")}
+        remedy = f"to learn from such answers all the same, {columns_advice(unlabelled)}"
+        reason = f"{record.reason}; the row has {listed(data)}"
+        return Unusable(record.code, reason, remedy)
     if record.code == "role" and not record.remedy:
         reason = f"{record.reason}; the row has {listed(data)}"
         return Unusable(record.code, reason, columns_advice(data))

@@ -210,5 +210,5 @@ def _rows_inside(data: Mapping[str, Any]) -> str | None:
     if len(data) > 3:
         return None
     nested = {key: value[0] for key, value in data.items() if tag(value) == "turns"}
-    known = (key for key, row in nested.items() if not isinstance(_detected(row), Unusable))
-    return next(known, None)
+    found = ((key, _detected(row)) for key, row in nested.items())
+    return next((k for k, one in found if isinstance(one, Adapter) and one.strength), None)

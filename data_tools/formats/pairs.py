@@ -109,6 +109,11 @@ def ms_swift(data: Data) -> Record:
     return pair_of(turns[:-1], turns[-1:], answer(data["rejected_response"], "rejected_response"))
 
 
+def query(data: Data) -> Record:
+    """ms-swift: `query`, the chosen answer in `response`, and `rejected_response`."""
+    return pair_of(*(text(data, key) for key in ("query", "response", "rejected_response")))
+
+
 def rejected_messages(data: Data) -> Record:
     """ms-swift: two whole conversations, `messages` and `rejected_messages`."""
     key = alias(data, "messages")
@@ -302,6 +307,7 @@ FORMATS = (
         chosen_messages,
     ),
     Adapter("ms-swift", {"messages": "turns", "rejected_response": ANSWER}, ms_swift, aliased=True),
+    Adapter("ms-swift-query", _texts("query", "response", "rejected_response"), query),
     Adapter(
         "ms-swift-messages",
         {"messages": "turns", "rejected_messages": ANSWER},

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import write_jsonl
+from support import prepare_rows, write_jsonl
 
 from alignment.errors import ConfigError
 from data_tools.checks.validate import validate
@@ -237,6 +237,21 @@ UNKNOWN: list[tuple[Json, Json]] = [
         {"prompt": "q", "response": "a", "rejected_answer": "b"},
         {"prompt": "q", "chosen": "a", "rejected": "b"},
     ),
+    ({"source": "q", "target": "a"}, {"prompt": "q", "completion": "a"}),
+    ({"user": "q", "assistant": "a"}, {"prompt": "q", "completion": "a"}),
+    (
+        {"prompt": "q", "completion": "a", "is_good": False},
+        {"prompt": "q", "completion": "a", "label": False},
+    ),
+    (
+        {"prompt": "q", "response_a": "a", "response_b": "b", "winner": "model_a"},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    ),
+    (
+        {"prompt": "q", "chosen": "a", "rejected": ["b", "c"]},
+        {"prompt": "q", "chosen": "a", "rejected": "b"},
+    ),
+    ({"question": "q", "answer": "a", "label": "math"}, {"prompt": "q", "completion": "a"}),
 ]
 
 
@@ -376,3 +391,24 @@ def test_hints() -> None:
     assert [hint(name) for name in ("answer_good", "badAnswer", "question", "outputs", "zz")] == [
         "chosen", "rejected", "prompt", "completion", None,
     ]  # fmt: skip
+
+
+def test_a_stage_of_text_is_advised_to_name_its_text(tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [{"title": "t", "content": "some text"}])
+    (error,) = failed(source, "text")
+    assert error.endswith("name the parts, as in --columns text=content")
+    named = list(serve(source, kind="text", columns=parse_columns("text=content")))
+    assert [(one.record.text, one.unused) for one in named] == [("some text", ("title",))]
+
+
+def test_a_template_variable_that_is_not_read_is_named(tmp_path: Path, tiny_dir: Path) -> None:
+    row = {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}}
+    rows, _ = prepare_rows("sft", tiny_dir, [write_jsonl(tmp_path / "in.jsonl", [row])])
+    assert rows.by_role["train"].unused == ({"chat_template_kwargs.enable_thinking": 1},)
+
+
+def test_prompts_that_lose_their_answers_are_counted(tmp_path: Path) -> None:
+    source, out = write_jsonl(tmp_path / "in.jsonl", [SHAPES["pair"]]), tmp_path / "out.jsonl"
+    command = ["convert", str(source), "-o", str(out), "--to", "prompts"]
+    printed = CliRunner().invoke(data, command).output
+    assert "  1 rows written without their answers, as prompts\n" in printed

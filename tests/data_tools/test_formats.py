@@ -142,6 +142,7 @@ ROWS: dict[str, list[tuple[dict[str, Any], Any]]] = {
         ({"messages": [U, A], "chosen": [U, A], "rejected": [U, B]}, TURNS),
     ],
     "ms-swift": [({"messages": [U, A], "rejected_response": "bad"}, TURNS)],
+    "ms-swift-query": [({"query": "q", "response": "good", "rejected_response": "bad"}, PAIR)],
     "ms-swift-messages": [
         ({"messages": [U, A], "rejected_messages": [U, B]}, TURNS),
         ({"messages": [U, A], "rejected_messages": [B]}, TURNS),
