@@ -61,7 +61,7 @@ class Limits(NamedTuple):
 
 LIMITS = {
     "data_tools": Limits(rooms=15, arrows=50, floors=9, imports=2.7),
-    "alignment": Limits(rooms=22, arrows=100, floors=10, imports=2.9),
+    "alignment": Limits(rooms=22, arrows=100, floors=10, imports=2.95),
 }
 LIMITED = list(LIMITS)
 HEAVY = {

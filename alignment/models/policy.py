@@ -171,63 +171,6 @@ def train_in_float32(policy: Any, path: str) -> None:
         set_peft_model_state_dict(policy, weights)
 
 
-def _check_whole_model(
-    kind: Any, model: ModelConfig, args: Any, **how: Any
-) -> PreTrainedModel | None:
-    """Check the files of the whole model that TRL is to load; returns it without numbers.
-
-    Raises:
-        ConfigError: They are no model, or not a whole one.
-    """
-    path, revision = str(model.model_name_or_path), model.model_revision
-    trusts = bool(args.trust_remote_code)
-    skeleton = check_weights(kind, path, revision=revision, trust_remote_code=trusts, **how)
-    if not load_config(path, revision=revision, trust_remote_code=trusts).architectures:
-        raise ConfigError(
-            f"model_name_or_path: {path}: its config names no architectures",
-            'add "architectures": ["Qwen3ForCausalLM"], or the class that it is, to config.json',
-        )
-    return skeleton
-
-
-def train_in_float32(policy: Any, path: str) -> None:
-    """Keep what is trained beside a frozen base in float32, as PEFT keeps plain LoRA weights.
-
-    TRL rounds the adapter on a quantized base to bfloat16, and modules that are trained whole have
-    the dtype of the base. In 16 bits most small updates would be lost.
-
-    Args:
-        policy: An adapter on its base; a whole model is left as it is.
-        path: What the policy was loaded from; an adapter there had more digits.
-    """
-    if not isinstance(policy, PeftModel):
-        return
-    coarse = [p for p in policy.parameters() if p.requires_grad and p.dtype in _COARSE]
-    for parameter in coarse:
-        parameter.data = parameter.data.float()
-    if coarse and adapter_base(path) is not None:
-        weights = get_peft_model_state_dict(policy) | load_peft_weights(path)
-        set_peft_model_state_dict(policy, weights)
-
-
-def read_unquantized(
-    policy: PeftModel, *, dtype: torch.dtype, trust_remote_code: bool
-) -> PeftModel:
-    """Read the base of a policy again, not quantized, and put a copy of its adapter on it."""
-    config = copy.deepcopy(policy.peft_config["default"])
-    quantized = policy.get_base_model()
-    base = AutoModelForCausalLM.from_pretrained(
-        quantized.config.name_or_path,
-        revision=config.revision or DEFAULT_REVISION,
-        dtype=dtype,
-        trust_remote_code=trust_remote_code,
-    )
-    base.resize_token_embeddings(quantized.get_input_embeddings().weight.size(0))
-    whole = get_peft_model(base, config)
-    set_peft_model_state_dict(whole, get_peft_model_state_dict(policy, adapter_name="default"))
-    return whole
-
-
 def _new_adapter(model: ModelConfig, skeleton: PreTrainedModel | None) -> LoraConfig | None:
     """The adapter that a recipe asks for; it names the revision of its base, if there is one.
 

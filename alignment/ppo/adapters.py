@@ -11,12 +11,15 @@ import torch
 from peft import (
     PeftConfig,
     PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from alignment.models.policy import load_causal_model
 from alignment.runs import ADAPTER_WEIGHTS
 
 #: The names of reward adapters on the policy's base start with it.
@@ -122,6 +125,24 @@ def add_critic_adapter(model: PeftModel, name: str) -> None:
     for parameter_name, parameter in model.named_parameters():
         if name in parameter_name.split("."):
             parameter.requires_grad_(True)
+
+
+def read_unquantized(
+    policy: PeftModel, *, dtype: torch.dtype, trust_remote_code: bool
+) -> PeftModel:
+    """Read the base of a policy again, not quantized, and put a copy of its adapter on it."""
+    config = deepcopy(policy.peft_config["default"])
+    quantized = policy.get_base_model()
+    base = load_causal_model(
+        quantized.config.name_or_path,
+        revision=config.revision or "main",
+        dtype=dtype,
+        trust_remote_code=trust_remote_code,
+    )
+    base.resize_token_embeddings(quantized.get_input_embeddings().weight.size(0))
+    whole = get_peft_model(base, config)
+    set_peft_model_state_dict(whole, get_peft_model_state_dict(policy, adapter_name="default"))
+    return whole
 
 
 def add_saved_adapter(model: PeftModel, folder: Path, name: str) -> dict[str, Tensor]:

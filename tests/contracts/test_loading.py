@@ -20,7 +20,7 @@ LOADERS = {
     "AutoTokenizer": ["alignment/models/tokenizer.py"],
     "AutoModelForCausalLM": ["alignment/models/policy.py"],
     "AutoModelForSequenceClassification": ["alignment/models/classifier.py"],
-    "PeftModel": ["alignment/models/classifier.py", "alignment/models/policy.py"],
+    "PeftModel": ["alignment/models/classifier.py"],
 }
 
 
