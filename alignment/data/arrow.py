@@ -54,6 +54,7 @@ class RowsWriter:
         arrays.append(pa.array([group for _, group in batch], pa.uint64()))
         table = pa.record_batch(arrays, names=[*names, *ABOUT_ROW])
         if self._writer is None:
+            # the columns are those of the first rows
             self._sink = pa.OSFile(str(self._path), "wb")
             self._writer = pa.ipc.new_stream(self._sink, table.schema)
         self._writer.write_batch(table)
@@ -73,6 +74,7 @@ def _array(name: str, values: list[Any]) -> pa.Array:
         return pa.array(values, pa.string())
     if name == "label":
         return pa.array(values, pa.bool_())
+    # 32 bits: they count within one batch
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
     flat: Any

@@ -61,6 +61,7 @@ def find_entry(key: str, is_right: Callable[[dict[str, Any]], bool]) -> Entry | 
     """The entry under a key that a test of its `about` accepts; marks it as used now."""
     for entry in entries(key):
         if is_right(entry.about):
+            # the bound deletes what was not used for longest; disks often keep no time of access
             os.utime(entry.folder / ABOUT)
             return entry
     return None
@@ -80,6 +81,7 @@ def only_writer(key: str) -> Iterator[None]:
     folder = cache_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # never deleted: a writer that waits for it would hold the lock of a file without a name
         lock = (folder / f".{key}.lock").open("w")
     except OSError as error:
         raise ConfigError(
@@ -117,6 +119,7 @@ def new_entry(key: str) -> Iterator[Path]:
 def keep_entry(folder: Path, name: str, about: dict[str, Any]) -> Entry:
     """Give a written entry its name, and delete the least used ones beyond the bound."""
     (folder / ABOUT).write_text(json.dumps(about, ensure_ascii=False), encoding="utf-8")
+    # before the rename: after a power cut, a name must not stand for files without content
     for file in folder.iterdir():
         sync(file)
     place = cache_folder() / name

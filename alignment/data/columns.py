@@ -125,6 +125,7 @@ def _whole_pair(_: Served, sides: Sequence[Tokens], limits: Limits) -> Encoded:
 
 def _pair_with_prompt(_: Served, sides: Sequence[Tokens], limits: Limits) -> Encoded:
     chosen, rejected = sides
+    # a tokenizer may merge the end of the prompt with the answer, differently on each side
     begin = _common(chosen.ids, rejected.ids, min(chosen.answer, rejected.answer))
     kept = [side.ids[limits.window] for side in sides]
     length = max(len(chosen.ids), len(rejected.ids))

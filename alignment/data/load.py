@@ -23,6 +23,7 @@ def load_datasets(rows: StageRows, values: Mapping[str, Any]) -> tuple[Dataset, 
 
 def _mapped(prepared: Prepared, kept: Numbers) -> Dataset:
     dataset = Dataset.from_file(str(prepared.entry.rows)).remove_columns(list(ABOUT_ROW))
+    # a selection makes every access slower, so none if all rows are kept
     if len(kept) < len(dataset):
         dataset = dataset.select(np.asarray(kept))
     return dataset

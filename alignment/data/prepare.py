@@ -69,6 +69,7 @@ class Request:
     def key(self) -> str:
         """A digest of all but the data."""
         facts = {
+            # else rows that an older version rendered would be trained on without notice
             "code": _code_digest(),
             "kind": self.stage.kind,
             "splits_prompt": self.stage.splits_prompt,
@@ -182,6 +183,7 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
                     roles, carrying = count_roles(s for one, _ in batch for s in one.sides)
                     by_role.update(roles)
                     learned += carrying
+        # digest and rows may be of two versions of the file
         if states != [state_of(path) for path in paths]:
             raise DataError(f"{', '.join(paths)}: changed while it was read", "start again")
         about: dict[str, Any] = {
@@ -284,6 +286,7 @@ class _Reading:
                     watch=watch,
                 )
                 if files:
+                    # Parquet is read column by column, and an early stop leaves bytes unread
                     in_order = file_kind(file) != "parquet" and seen == file.stat().st_size
                     found = digest.hexdigest() if in_order else digest_source(str(file))
                     self._digests.append(found)

@@ -172,6 +172,7 @@ def _limits(stage: Stage, values: Mapping[str, Any], start: Start, *, adds_token
     vocabulary = None if adds_tokens else start.vocabulary  # TRL resizes the embeddings then
     if stage.samples:
         room = values["max_completion_length"]
+        # the response is written into the same positions
         tokens = None if start.positions is None else start.positions - room
         return Limits(tokens, vocabulary=vocabulary)
     packs = bool(values.get("packing"))
@@ -208,6 +209,7 @@ def select_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Selecti
         found["eval"] = _kept(held_out, np.arange(held_out.entry.about["rows"]))
     elif values["eval_fraction"] > 0:
         groups = read_column(train.entry.rows, GROUP)[chosen]
+        # by prompt, not by row: the same prompt on both sides would flatter the measure
         is_held_out = _shares(groups, values["seed"]) < values["eval_fraction"]
         found["train"] = _kept(train, chosen[~is_held_out])
         if is_held_out.any():

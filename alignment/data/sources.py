@@ -114,6 +114,7 @@ def state_of(path: str) -> list[Any]:
     files, entry = files_of(path), listed_entry(path)
     if not files:
         return [hub_digest(path)] if entry is None else [hub_digest(path), entry]
+    # the inode too: a file moved onto another may have its size and time
     stats = [(str(file.absolute()), file.stat()) for file in files]
     state: list[Any] = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
     return state if entry is None else [*state, entry]

@@ -62,6 +62,7 @@ class LongestRows:
         """Take one micro-step of the trainer, as Trainer's loop does."""
         dataset = self.loader.dataset
         batch = self.loader.collate_fn([dataset[row] for row in self._rows(size)])
+        # counts the tokens that carry loss, as Trainer does: some models divide by them
         batches, num_items = trainer.get_batch_samples(iter([batch]), 1, trainer.args.device)
         trainer.current_gradient_accumulation_steps = trainer.args.gradient_accumulation_steps
         # DDP's wrapper would wait for the other processes in backward; the model inside does not.

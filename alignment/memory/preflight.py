@@ -81,8 +81,10 @@ def train(
             return trainer.train(resume_from_checkpoint=checkpoint)
         except _Smaller as found:
             size = found.size
+        # else the run would differ from one that was given this size
         random_states.put_back()
         _use_size(trainer, size)
+        # at once: a run that is killed must resume with this size, or its bits change
         _record_sizes(run, folder, trainer.args)
         return trainer.train(resume_from_checkpoint=checkpoint)
     except (RuntimeError, MemoryError) as error:
@@ -184,6 +186,7 @@ class Preflight(TrainerCallback):
                 raise
             is_short = True
         seconds = time.perf_counter() - started
+        # the traceback of an error may hold tensors of the batch in a cycle
         clear_device_cache(garbage_collection=True)
         return not _in_any_process(is_short, device), seconds
 

@@ -107,6 +107,7 @@ def memory_of_later_steps(trainer: Any, *, accumulates: bool) -> Iterator[None]:
     """
     trained = [p for p in trainer.model.parameters() if p.requires_grad]
     held: list[Tensor] = []
+    # a resumed run has them; paged ones may leave the device
     if not trainer.optimizer.state and "paged" not in str(trainer.args.optim):
         each = {p.dtype: state_bytes(trainer.optimizer, like=p) for p in trained}
         for p in trained:
@@ -129,6 +130,7 @@ def state_bytes(optimizer: Any, *, like: Tensor) -> float:
     If no such optimizer can be made from its defaults, two numbers are assumed, as in Adam.
     """
     inner = optimizer.optimizer if isinstance(optimizer, AcceleratedOptimizer) else optimizer
+    # bitsandbytes keeps parameters of fewer than 4,096 numbers in 32 bits
     weight = nn.Parameter(torch.zeros(128, 128, dtype=like.dtype, device=like.device))
     weight.grad = torch.zeros_like(weight)
     known = signature(type(inner).__init__).parameters

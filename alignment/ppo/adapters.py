@@ -57,6 +57,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
+        # train() on the model would also turn on parts that were in eval mode before
         for module in training:
             module.training = True
 
@@ -158,6 +159,7 @@ def add_saved_adapter(model: PeftModel, folder: Path, name: str) -> dict[str, Te
         found = set_peft_model_state_dict(
             model, {key: x for key, x in weights.items() if key not in others}, adapter_name=name
         )
+    # PEFT only lists them, and the reward would be computed without a part of its adapter
     if found.unexpected_keys:
         raise ValueError(f"{folder}: {found.unexpected_keys[0]} fits no module of the policy")
     for parameter_name, parameter in model.named_parameters():

@@ -129,6 +129,7 @@ class AlarmBell:
         counts = self.memory["counts"]
         rings = alarm.rings(now, self.memory["first"], self.args)
         counts[alarm.name] = counts.get(alarm.name, 0) + 1 if rings else 0
+        # ==, not >=: a fault that goes on is reported once
         lasts = rings and counts[alarm.name] == self.args.alarm_patience
         return lasts and alarm.name not in self.memory["rung"]
 

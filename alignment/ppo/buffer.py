@@ -71,6 +71,7 @@ class RolloutBuffer:
         assert self.rollout is not None
         self.plan = self.make_plan(self.rollout, number=self.number, epoch=epoch)
         size = self.args.gradient_accumulation_steps
+        # a mini-batch divides by its own tokens, so that accumulating equals one large batch
         minis = [torch.cat(self.plan[at : at + size]) for at in range(0, len(self.plan), size)]
         counts = torch.stack([self.rollout.response_mask[mini].sum() for mini in minis])
         self.mini_tokens = self.reduce(counts.float()).tolist()
@@ -82,6 +83,7 @@ class RolloutBuffer:
             rollout.attention_mask.sum(dim=1),
             micro_size=micro,
             mini_size=micro * self.args.gradient_accumulation_steps,
+            # nothing of it is state: a resumed run draws the same order without any
             seed=(self.args.seed, self.args.process_index, number, epoch),
         )
 

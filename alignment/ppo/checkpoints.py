@@ -28,6 +28,7 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         if self.args.should_save:
             save_critic(policy, folder)
+        # the model at the end of a run is to be used, not resumed: it needs no rollout
         if not _internal_call:
             return
         if self.args.should_save:
@@ -36,6 +37,7 @@ class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         folder, policy = Path(resume_from_checkpoint), self.accelerator.unwrap_model(self.model)
+        # loading an adapter makes PEFT freeze the others
         with kept_gradients(policy):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
         load_critic(policy, folder)

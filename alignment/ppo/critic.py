@@ -53,6 +53,7 @@ class ValueHead(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.linear = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        # random values would be noise in the first advantages, before the critic has learned
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.offset = 0.0
@@ -63,12 +64,14 @@ class ValueHead(nn.Module):
         Shape:
             hidden: `(B, T, H)`; the result: `(B, T)`.
         """
+        # returns of 10 to 100 need more than the 3 digits of bfloat16
         with torch.autocast(hidden.device.type, enabled=False):
             values: Tensor = self.linear(hidden.to(self.linear.weight.dtype)).squeeze(-1)
         return values.float() + self.offset
 
     def get_extra_state(self) -> Tensor:
         """Put the offset into `state_dict`."""
+        # a Python float: less than float64 would resume to other bits
         return torch.tensor(self.offset, dtype=torch.float64)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -253,6 +256,7 @@ def policy_of(model: nn.Module) -> Any:
 
 def _save_head(head: ValueHead, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    # safetensors refuses tensors that share memory or have gaps
     state = {name: x.detach().cpu().contiguous() for name, x in head.state_dict().items()}
     save_file(state, path, metadata={"format": "pt"})
 
@@ -313,6 +317,7 @@ def lora_critic(model: nn.Module, *, without_dropout: bool) -> LoraCritic:
 
 def split_groups(optimizer: torch.optim.Optimizer, critic: set[int], *, lr: float) -> None:
     """Move the parameters with these ids to groups of their own, with their own learning rate."""
+    # Trainer has split them by weight decay already, which must hold for the critic too
     for group in list(optimizer.param_groups):
         ours = [p for p in group["params"] if id(p) in critic]
         if ours:

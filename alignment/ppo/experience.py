@@ -66,6 +66,7 @@ def score_tokens(
     with torch.no_grad(), autocast():
         for index in plan:
             rows = rollout.rows(index)
+            # the rows of a micro-batch are cut to its longest response
             length = rows.response_ids.size(1)
             output = respond(model, rows, with_values=True)
             logps[index, :length] = output.logps.float()
@@ -113,6 +114,7 @@ def combine_scores(
     Raises:
         DataError: no reward function gave a row a score.
     """
+    # nansum of nothing is 0, a score like any other
     without = torch.isnan(scores).all(dim=1)
     if without.any():
         row = int(without.nonzero()[0])
@@ -127,6 +129,7 @@ def combine_scores(
     total = (scores * weights).nansum(dim=1)
     if args.score_clip is not None:
         total = total.clamp(-args.score_clip, args.score_clip)
+    # after the clip, which would swallow it
     if args.missing_eos_penalty is not None:
         total = total - args.missing_eos_penalty * (~ended).to(total.dtype)
     return total
@@ -169,10 +172,12 @@ def make_experience(
     penalty = math.kl_estimate(logps, ref_logps, estimator=args.kl_estimator)
     rewards = math.token_rewards(penalty, scores, mask, beta=beta)
     if args.whiten_rewards:
+        # without the mean, a rollout of only bad answers would be half rewarded
         rewards = math.whiten(rewards, mask, keep_mean=True, reduce=reduce)
     # 4. Advantages and returns.
     values, shift = tokens.values, 0.0
     if center:
+        # with lambda 1 the advantage is the return minus the value, whatever the other values are
         errors, _ = math.gae(rewards, values, mask, gamma=args.gamma, lam=1.0)
         shift = math.masked_mean(errors, mask, reduce=reduce).item()
         values = torch.where(mask, values + shift, 0.0)

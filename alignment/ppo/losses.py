@@ -60,6 +60,7 @@ def ppo_loss(
             the graph, since DDP waits for every parameter.
     """
     mask = rows.response_mask
+    # bfloat16 has 3 digits, too few for a ratio near 1
     logps, values = output.logps.float(), output.state_values.float()
     high = args.epsilon_high if args.epsilon_high is not None else args.cliprange
     policy = math.policy_loss(

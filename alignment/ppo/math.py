@@ -41,6 +41,7 @@ def kl_estimate(logps: Tensor, ref_logps: Tensor, *, estimator: KLEstimator = "k
         case "k2":
             return log_ratio.square() / 2
         case "k3":
+            # expm1, since r - 1 rounds the difference of two models that nearly agree to 0
             return torch.expm1(log_ratio) - log_ratio
     raise ValueError(f"unknown KL estimator {estimator!r}")
 
@@ -74,6 +75,7 @@ def gae(
         rewards, values, response_mask, and both results: `(B, T)`.
     """
     mask = response_mask.to(values.dtype)
+    # a value after the end would reach the last token as V(s_{t+1})
     values = values * mask
     rewards = rewards * mask
     following = torch.zeros_like(values[:, 0])
@@ -149,6 +151,7 @@ def policy_loss(
         where the clip cut the gradient) and `approx_kl` (k3 of the old policy to the new one, in
         nats) are scalars summed over tokens; `ratio` is `(B, T)`.
     """
+    # before exp: what padding holds could overflow, and its gradient be NaN even with weight 0
     log_ratio = torch.where(response_mask, logps - old_logps, 0.0)
     ratio = log_ratio.exp()
     unclipped = -advantages * ratio

@@ -57,6 +57,7 @@ class Prompts:
             return
         budget = limit - max_completion_length
         for row, prompt in enumerate(dataset["prompt"], start=1):
+            # tokenising every prompt of a large set would delay the start by minutes
             if len(str(prompt).encode()) + _TEMPLATE_BYTES <= budget:
                 continue  # a token has at least a byte
             (ids,) = self.ids([{"prompt": prompt}])

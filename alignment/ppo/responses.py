@@ -55,6 +55,7 @@ class SamplingPPO(CheckpointedPPO):
         self.tokenizer = (
             processing.tokenizer if isinstance(processing, ProcessorMixin) else processing
         )
+        # all checks here come before the first rollout, which may take minutes
         check_ends(self.eos_token_ids, self.tokenizer)
         per_rollout = self.args.generation_batch_size // self.num_generations
         check_count(self.train_dataset, num_prompts=per_rollout)

@@ -89,8 +89,10 @@ def check_scores(answer: Any, *, count: int, source: str) -> list[float | None]:
 def _check_score(score: Any, row: int, source: str) -> float | None:
     if score is None:
         return None
+    # as in the list of one-element tensors that a model call in a loop gives
     if isinstance(score, Tensor) and score.numel() == 1:
         score = score.item()
+    # float() would also take '1.0', which is more likely a wrong column than a score
     if not isinstance(score, numbers.Real | np.generic) or isinstance(score, np.str_):
         raise DataError(
             f"reward {source}: row {row} is {score!r} ({type(score).__name__}), not a number",

@@ -23,6 +23,7 @@ class HttpReward(Reward):
     """
 
     def __init__(self, url: str, *, timeout: float, retries: int) -> None:
+        # the name appears in metrics and trackers; a query may hold a key
         super().__init__(url.split("?")[0].rstrip("/").rsplit("/", 1)[-1])
         self.url = url
         self.timeout = timeout
@@ -51,6 +52,7 @@ class HttpReward(Reward):
             try:
                 return self._ask_once(body)
             except urllib.error.HTTPError as error:
+                # the same request would be refused again
                 if error.code != 429 and error.code < 500:
                     raise ConfigError(
                         f"reward {self.url}: HTTP {error.code} {error.reason}",

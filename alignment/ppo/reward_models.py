@@ -67,6 +67,7 @@ class ModelReward(Reward):
         return self._classifier
 
     def _take(self, classifier: PreTrainedModel) -> None:
+        # transformers finds the last token of a row by it, and refuses a batch without it
         classifier.config.get_text_config().pad_token_id = self.tokenizer.pad_token_id
         self._classifier = classifier.eval().requires_grad_(False)
         self._limit(classifier.config)
@@ -92,6 +93,7 @@ class ModelReward(Reward):
             self._token_ids(prompt, completion)
             for prompt, completion in zip(columns["prompts"], columns["completions"], strict=True)
         ]
+        # texts of similar length together: a batch is padded to its longest
         order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
         scores = torch.zeros(len(rows))
         for start in range(0, len(order), self.batch_size):
@@ -128,6 +130,7 @@ class ModelReward(Reward):
                 len(ids),
                 self.max_length,
             )
+        # the end stays: the score is read at the last token
         return list(ids[-self.max_length :])
 
 
@@ -173,6 +176,7 @@ class AdapterReward(ModelReward):
         if not isinstance(model, PeftModel):
             return False
         config = model.get_base_model().config
+        # an adapter on other weights would run without an error and mean nothing
         if _place_of(config.name_or_path) != _place_of(self.base):
             return False
         others = add_saved_adapter(model, self.folder, name)
@@ -199,6 +203,7 @@ class AdapterReward(ModelReward):
             return super()._score(rows)
         model, name, head = self._shared
         batch = self._pad(rows)
+        # PPO trains the policy in train mode; its dropout would make scores random
         with torch.no_grad(), evaluating(model), active_adapter(model, name):
             hidden = model.get_base_model().base_model(**batch, use_cache=False).last_hidden_state
         # As in AutoModelForSequenceClassification: at the last token that is not padding.

@@ -89,6 +89,7 @@ def pad_rollout(
         counts: Whether the tokens of each response count in the losses.
         device: Of the tensors.
     """
+    # left: then all responses begin in the same column
     prompt_ids, prompt_attention = _pad(prompts, pad_token_id, side="left")
     response_ids, response_attention = _pad(responses, pad_token_id, side="right")
     mask = response_attention.bool() & torch.tensor(counts).unsqueeze(1)

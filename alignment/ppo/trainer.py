@@ -118,6 +118,7 @@ class PPOTrainer(SamplingPPO):
         Args:
             inputs: Rows of the data set, read when a rollout is sampled.
         """
+        # an evaluation must not use up the rollout that training is in
         if not self.model.training:
             rollout = self.roll_out(inputs)
             tokens = self._sum(rollout.response_mask.sum().float())
@@ -175,6 +176,7 @@ class PPOTrainer(SamplingPPO):
             return score_tokens(
                 self.model,
                 rollout,
+                # without a KL penalty, its forward would be for nothing
                 reference=reference_of(policy, self.ref_model) if self.args.beta > 0 else None,
                 plan=plan,
                 autocast=self.accelerator.autocast,
@@ -187,6 +189,7 @@ class PPOTrainer(SamplingPPO):
             scores=scores,
             args=self.args,
             beta=self.ppo_state.beta,
+            # held-out prompts must not move the critic
             center=self.args.center_values and self.model.training,
             reduce=self._sum,
         )
@@ -220,6 +223,7 @@ class PPOTrainer(SamplingPPO):
     ) -> Tensor:
         """Take one micro-step; none if the rest of this rollout is not used, for too much KL."""
         state = self.ppo_state
+        # counted all the same, so that steps, schedule and checkpoints stay where they were
         if state.stopped and self.buffer.place(state.micro_steps):
             state.micro_steps += 1
             return torch.zeros((), device=self.accelerator.device)
@@ -261,6 +265,7 @@ class PPOTrainer(SamplingPPO):
         num_items_in_batch: Any = None,
     ) -> Tensor:
         """Compute the loss of a micro-batch, as Trainer asks for it."""
+        # the first advantages of a new critic are noise, which the policy need not learn
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
         loss = self._loss(model, inputs, sums=self._sums, train_policy=train_policy)
         if not self.model.training:
@@ -320,6 +325,7 @@ class PPOTrainer(SamplingPPO):
         super().log(logs, start_time)
         measure = self.args.metric_for_best_model or "objective/score"
         value = logs.get(f"eval_{measure.removeprefix('eval_')}")
+        # an alarm compares upwards; a loss falls as it gets better
         if isinstance(value, float):
             self.alarms.note_held_out(-value if self.args.greater_is_better is False else value)
 

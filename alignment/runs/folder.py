@@ -38,6 +38,7 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
                 f"output_dir: {folder}: not empty, and not a run of align", "choose another folder"
             )
         return None
+    # a mistake in a recipe fails before step 1, and the corrected one needs no --overwrite
     if run.status == "failed" and not (holds_results(folder) or (folder / METRICS).is_file()):
         return None
     if not resume and not overwrite:
@@ -64,6 +65,7 @@ def set_aside(folder: Path) -> Path | None:
     Raises:
         ConfigError: The folder cannot be renamed.
     """
+    # the target of a link is renamed, on its own disk; the link stays
     place = folder.resolve()
     _finish_deleting(place)
     if not (place / RECORD).is_file():

@@ -30,6 +30,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             yield
         finally:
+            # while the lock is held: afterwards it may be another run's file
             path.unlink(missing_ok=True)
 
 
@@ -37,6 +38,7 @@ def _acquire(path: Path, folder: Path) -> IO[str]:
     while True:
         file = path.open("a+", encoding="utf-8")
         try:
+            # a file that merely exists would stay after a kill -9; the kernel drops a lock
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)

@@ -159,6 +159,7 @@ def new_run(
         git=_git(),
         device=platform.machine(),
         processes=processes.count(),
+        # a record is shared with a model, and a flag may hold a token
         command=["align", stage, *redact_words(sys.argv[2:])],
         started=time.time(),
     )
@@ -228,6 +229,7 @@ def identify(model: str, revision: str = "main") -> Parent:
     folder = Path(model)
     run = find_run(model)
     if run is not None:
+        # checkpoints of one run are different models
         mark = "" if checkpoint_step(folder) is None else folder.name
         return Parent(model, run.fingerprint + mark, run.stage)
     if folder.is_dir():
@@ -262,6 +264,7 @@ def is_unfinished_record(path: Path) -> bool:
 
 def _git() -> dict[str, Any]:
     """The commit of the working directory and whether files differ; empty outside a repository."""
+    # -uno: a search for untracked files would walk through all data and runs
     commands = {"commit": ["rev-parse", "HEAD"], "changes": ["status", "--porcelain", "-uno"]}
     found: dict[str, Any] = {}
     for name, arguments in commands.items():

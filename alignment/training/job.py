@@ -117,6 +117,7 @@ class Job:
         with disk_errors_in_words(self.folder):
             trainer.save_model(str(self.folder))
             if is_main():
+                # else the record could say finished, and a power cut leave empty weights
                 sync_files(self.folder)
 
     def write(self, name: str, text: str) -> None:

@@ -53,5 +53,6 @@ class SpikeGuard(TrainerCallback):
                 f"the last good checkpoint is {good}; look at the rows there, lower "
                 "learning_rate or raise max_loss_spike",
             )
+        # the median of a window follows a loss that falls, and one outlier does not move it
         self.losses.append(float(loss))
         self.good_step = state.global_step

@@ -41,6 +41,7 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # TRL made its collator from arguments that it resolved; ours takes those
         given = self.data_collator
         self.data_collator = MaskedPreferences(
             pad_token_id=given.pad_token_id,
@@ -86,6 +87,7 @@ class MaskedPreferences(DataCollatorForPreference):  # type: ignore[misc]
         ]
         window = slice(self.max_length)
         if self.max_length is not None and self.truncation_mode == "keep_end":
+            # masks must be cut exactly as TRL cuts the tokens
             window = slice(-self.max_length, None)
         _fill(batch["completion_mask"], [mask[window] for mask in masks])
         return batch

@@ -147,6 +147,7 @@ class ChatTemplate:
         Raises:
             Unusable: If the template refuses a question with an answer; `template`.
         """
+        # rendered, since no file of a model names this token reliably: eos_token may be another
         asked = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _PROBE}]
         tail = self.text(asked).partition(_PROBE)[2]
         found = (token for token in self.tokenizer.special_texts if tail.lstrip().startswith(token))
@@ -205,6 +206,7 @@ class _TurnFinder:
             if content is not None:
                 start = self._start_by_content(i, content) if start is None else start
                 end = self._end_by_content(i, content) if end is None else end
+        # a guess would put loss on the user's text
         if start is None or end is None or start > end:
             raise Unusable(
                 "template",

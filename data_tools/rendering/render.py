@@ -116,6 +116,7 @@ class Renderer:
         self.template = ChatTemplate(tokenizer, variables) if tokenizer.template else None
         self.as_chat = self.template is not None if as_chat is None else as_chat
         self.loss_on = loss_on
+        # the last prompt rendered: the two sides of a pair ask for the same one
         self._asked: tuple[list[Message], Mapping[str, Any], str] = ([], {}, "")
         self.variables = dict(variables or {})
 
@@ -150,6 +151,7 @@ class Renderer:
             for part in (*parts, record.messages or "")
             if not isinstance(part, str)
             for turn in part
+            # more than role and content: only such a turn can hold a part that is left out
             if len(turn) > 2
         ]
         if turns or record.tools:
@@ -226,6 +228,7 @@ class Renderer:
             chosen = [i for i, one in enumerate(spoken) if one.plain is plain]
             if not chosen:
                 continue
+            # a chat template writes special tokens itself; plain text gets the tokenizer's
             encodings = self.tokenizer.encoder.encode_batch(
                 [spoken[i].text for i in chosen], add_special_tokens=plain
             )

@@ -57,6 +57,7 @@ class ModelTokenizer:
         self, *, template: str, eos: str, added: Sequence[AddedToken] = ()
     ) -> "ModelTokenizer":
         """Return the tokenizer with another chat template, end token and further tokens."""
+        # a copy: adding tokens changes an encoder in place
         encoder = Tokenizer.from_str(self.encoder.to_str()) if added else self.encoder
         encoder.add_tokens(list(added))
         special = {**self.special, **({"eos_token": eos} if eos else {})}
@@ -103,6 +104,7 @@ def from_transformers(tokenizer: Any) -> ModelTokenizer:
             "tokenizer.json if transformers can",
         )
     template = tokenizer.chat_template
+    # older models name several; `default` is the one that transformers applies
     if isinstance(template, dict):
         template = template.get("default") or next(iter(template.values()))
     encoder = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
