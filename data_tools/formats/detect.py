@@ -108,7 +108,7 @@ def _decided(data: Mapping[str, Any], known: _Candidates) -> Adapter:
     names = " and ".join(sorted(a.name for a in matches))
     raise Unusable(
         "two_formats",
-        f"the row fits two formats: {names}",
+        f"the row fits two formats: {names}; the row has {listed(data)}",
         f"choose one with --format, or {columns_advice(data)}",
     )
 
