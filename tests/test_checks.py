@@ -170,7 +170,9 @@ def test_pt_counts_what_packing_throws_away(
 def test_ppo_refuses_prompts_that_leave_no_room(tmp_path: Path, unloadable: Path) -> None:
     rows = [{"prompt": "say one"}, {"prompt": "say two"}, {"prompt": LONG * 3}]
     more = ["--reward_model", f"{__name__}:length_is_reward", "--max_completion_length", "8"]
-    with pytest.raises(DataError, match=r"1 of 3 prompts leave no room for 8 .* row 3; .* 504 fit"):
+    with pytest.raises(
+        DataError, match=r"1 of 3 prompts leave no room for 8 .*\.jsonl:3; .* 504 fit"
+    ):
         run_stage("ppo", words(tmp_path, unloadable, rows, *more))
     assert not (tmp_path / "out" / "run.json").exists()  # the next start needs no --overwrite
 

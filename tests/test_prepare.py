@@ -21,7 +21,7 @@ from support import PATIENCE, REPOSITORY, prepare_rows, write_jsonl
 
 from alignment.data import cache
 from alignment.data.load import load_datasets
-from alignment.data.prepare import Prepared
+from alignment.data.prepare import Prepared, described_drops
 from alignment.data.sources import digest_source
 from alignment.errors import ConfigError, DataError
 
@@ -41,9 +41,15 @@ def data(tmp_path: Path) -> Path:
     return write_jsonl(tmp_path / "rows.jsonl", ROWS)
 
 
-def prepared(model: Path, data: Path, *flags: str) -> Prepared:
-    rows, _ = prepare_rows("sft", model, [data], *flags)
+def prepared(model: Path, data: Path, *flags: str, stage: str = "sft") -> Prepared:
+    rows, _ = prepare_rows(stage, model, [data], *flags)
     return rows.by_role["train"]
+
+
+def ids_of(one: Prepared) -> list[list[int]]:
+    with pa.memory_map(str(one.entry.rows)) as source:
+        ids: list[list[int]] = pa.ipc.open_stream(source).read_all()["input_ids"].to_pylist()
+        return ids
 
 
 def start(action: str, model: Path, data: str, **more: str) -> "subprocess.Popen[str]":
@@ -129,6 +135,7 @@ def test_a_copy_of_a_file_is_found_by_its_content(
         ["--chat_template", "alpaca"],
         ["--on_bad_row", "drop"],
         ["--data_format", "prompt-completion"],
+        ["--data_encoding", "gb18030"],
     ],
     ids=lambda flags: flags[0],
 )
@@ -137,6 +144,44 @@ def test_settings_that_change_rows_make_another_entry(
 ) -> None:
     one, other = prepared(tiny_dir, data), prepared(tiny_dir, data, *flags)
     assert one.entry.folder != other.entry.folder
+
+
+def test_rows_of_another_encoding_are_the_same_and_it_is_reported(
+    folder: Path, data: Path, tiny_dir: Path, tmp_path: Path
+) -> None:
+    texts = ["解释光合作用", "植物把阳光、水和二氧化碳变成养分", "为什么天空是蓝色的？"]
+    rows = [{"prompt": one, "completion": other} for one in texts for other in texts]
+    write_jsonl(data, rows)
+    recoded = tmp_path / "gbk.jsonl"
+    recoded.write_bytes(data.read_bytes().decode().encode("gbk"))
+    one, other = prepared(tiny_dir, data), prepared(tiny_dir, recoded)
+    assert ids_of(one) == ids_of(other)
+    assert list(described_drops(other)) == [f"encoding: gb18030 (detected) of {recoded}"]
+    assert not list(described_drops(one))
+    named = prepared(tiny_dir, recoded, "--data_encoding", "gbk")
+    assert list(described_drops(named)) == [f"encoding: gbk (as asked) of {recoded}"]
+
+
+def test_rows_keep_their_place_also_if_the_file_is_found_by_its_content(
+    folder: Path, data: Path, tiny_dir: Path, tmp_path: Path
+) -> None:
+    data.write_text('[\n{"text": "a"},\n\n{"text": 1},\n{"text": "b"}\n]')
+    flags = ("--on_bad_row", "drop")
+    before = prepared(tiny_dir, data, *flags, stage="pt")
+    assert [before.place(row) for row in range(2)] == [f"{data}:2", f"{data}:5"]
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(data.read_bytes())
+    after = prepared(tiny_dir, copy, *flags, stage="pt")
+    assert after.entry.folder == before.entry.folder
+    assert after.place(1) == f"{copy}:5"
+    assert next(iter(described_drops(after))).startswith(f"dropped: {copy}:4: ")
+
+
+def test_a_folder_of_several_splits_is_not_trained_on(tiny_dir: Path, tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        write_jsonl(tmp_path / f"{split}.jsonl", [{"text": "a"}])
+    with pytest.raises(DataError, match=r"has the splits test, train\n.*/train\.jsonl"):
+        prepared(tiny_dir, tmp_path, stage="pt")
 
 
 def test_settings_that_do_not_change_rows_find_the_entry(

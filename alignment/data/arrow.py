@@ -4,7 +4,7 @@ from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -13,22 +13,41 @@ import pyarrow as pa
 from alignment.data.columns import Encoded
 
 #: Columns about a row, next to those that the trainer reads.
-LENGTH, FATE, GROUP = "length", "fate", "group"
-ABOUT_ROW = (LENGTH, FATE, GROUP)
+LENGTH, FATE, GROUP, FILE, LINE = "length", "fate", "group", "file", "line"
+ABOUT_ROW = (LENGTH, FATE, GROUP, FILE, LINE)
+
+
+class PlacedRow(NamedTuple):
+    """An encoded row, the hash of its prompt, and where it comes from.
+
+    Attributes:
+        file: The file that it is in.
+        line: The line on which it starts; in files without lines its number, negative.
+    """
+
+    encoded: Encoded
+    group: int
+    file: str
+    line: int
 
 
 class RowsWriter:
     """Writes encoded rows to an Arrow stream file, with constant memory.
 
+    Attributes:
+        rows: Rows that were written.
+
     Args:
         path: The file, which `datasets.Dataset.from_file` maps.
+        files: The files that rows come from.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, files: Sequence[str]) -> None:
         self._path = path
         self._sink: Any = None
         self._writer: Any = None
         self.rows = 0
+        self._numbers = {file: number for number, file in enumerate(files)}
 
     def __enter__(self) -> Self:
         return self
@@ -43,15 +62,18 @@ class RowsWriter:
             self._writer.close()
             self._sink.close()
 
-    def write(self, batch: Sequence[tuple[Encoded, int]]) -> None:
-        """Append rows, each with the hash of its prompt."""
+    def write(self, batch: Sequence[PlacedRow]) -> None:
+        """Append rows."""
         if not batch:
             return
-        names = list(batch[0][0].columns)
-        arrays = [_array(name, [one.columns[name] for one, _ in batch]) for name in names]
-        arrays.append(pa.array([one.length for one, _ in batch], pa.int32()))
-        arrays.append(pa.array([int(one.fate) for one, _ in batch], pa.uint8()))
-        arrays.append(pa.array([group for _, group in batch], pa.uint64()))
+        rows = [one.encoded for one in batch]
+        names = list(rows[0].columns)
+        arrays = [_array(name, [one.columns[name] for one in rows]) for name in names]
+        arrays.append(pa.array([one.length for one in rows], pa.int32()))
+        arrays.append(pa.array([int(one.fate) for one in rows], pa.uint8()))
+        arrays.append(pa.array([one.group for one in batch], pa.uint64()))
+        arrays.append(pa.array([self._numbers[one.file] for one in batch], pa.int32()))
+        arrays.append(pa.array([one.line for one in batch], pa.int32()))
         table = pa.record_batch(arrays, names=[*names, *ABOUT_ROW])
         if self._writer is None:
             # the columns are those of the first rows

@@ -130,8 +130,17 @@ def refuse(
     *,
     values: Mapping[str, Any],
     positions: int | None = None,
+    first: str = "",
 ) -> None:
     """Stop if training could only waste time.
+
+    Args:
+        stage: The stage.
+        name: The role of the rows, in words.
+        counts: What the trainer makes of them.
+        values: The settings.
+        positions: Tokens that the model can place.
+        first: The place of the first row that is too long.
 
     Raises:
         DataError: nothing is left to learn from, a row is longer than what the model can read, or
@@ -147,9 +156,8 @@ def refuse(
     if stage.long_rows == "refuse" and counts.too_long and not drops:
         raise DataError(
             f"{name} data: {counts.too_long} of {counts.rows} prompts leave no room for "
-            f"{values['max_completion_length']} new tokens, the first of them row "
-            f"{counts.first_too_long}; the longest has {counts.longest} tokens, "
-            f"{counts.limit} fit",
+            f"{values['max_completion_length']} new tokens, the first of them {first}; the "
+            f"longest has {counts.longest} tokens, {counts.limit} fit",
             "leave such prompts out: --on_bad_row drop, or lower max_completion_length",
         )
     losses = values.get("loss_type") or []

@@ -18,7 +18,7 @@ from typing import Any
 import xxhash
 
 import data_tools
-from alignment.data.arrow import RowsWriter
+from alignment.data.arrow import FILE, LINE, PlacedRow, RowsWriter, read_column
 from alignment.data.cache import (
     ROWS,
     Entry,
@@ -41,7 +41,7 @@ from alignment.errors import DataError
 from alignment.registry import Stage
 from alignment.runs import Source
 from data_tools.formats import Unusable, parse_columns, prompt_key
-from data_tools.reading import Fault, RowError, file_kind, progress
+from data_tools.reading import UNORDERED, UTF_8, Fault, RowError, data_files, look, place, progress
 from data_tools.rendering import Renderer, Spoken, count_roles
 from data_tools.shapes import Served, serve
 
@@ -64,6 +64,7 @@ class Request:
     format: str | None = None
     columns: str | None = None
     drops_bad_rows: bool = False
+    encoding: str | None = None
 
     @property
     def key(self) -> str:
@@ -80,6 +81,7 @@ class Request:
             "limits": asdict(self.limits),
             "format": self.format,
             "columns": self.columns,
+            "encoding": self.encoding,
             "drops_bad_rows": self.drops_bad_rows,
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
@@ -104,6 +106,8 @@ class Prepared:
         learned: Tokens that carry loss, before any cut.
         dropped: The first bad rows that were left out, as messages.
         unused: For each source, rows with text in a column that nothing reads, by column.
+        encodings: The encodings of files that are not UTF-8, by file.
+        files: The files that the rows come from.
     """
 
     entry: Entry
@@ -112,6 +116,14 @@ class Prepared:
     learned: int
     dropped: tuple[str, ...]
     unused: tuple[Mapping[str, int], ...]
+    encodings: Mapping[str, str]
+    files: tuple[str, ...]
+
+    def place(self, row: int) -> str:
+        """Where a row comes from, as `file:line`; rows are counted from 0."""
+        file = self.files[int(read_column(self.entry.rows, FILE)[row])]
+        line = int(read_column(self.entry.rows, LINE)[row])
+        return place(file, -line, None if line < 0 else line)
 
 
 def prepare(paths: Sequence[str], request: Request) -> Prepared:
@@ -128,6 +140,8 @@ def prepare(paths: Sequence[str], request: Request) -> Prepared:
         found = _find(key, paths)
         entry = found if found is not None else _write(key, paths, request)
     about = entry.about
+    # an entry is found by content too: its files may have had other names
+    names = dict(zip(about["files"], _names(paths), strict=True))
     return Prepared(
         entry,
         tuple(
@@ -136,9 +150,17 @@ def prepare(paths: Sequence[str], request: Request) -> Prepared:
         ),
         about["tokens"],
         about["learned"],
-        tuple(about["named"]),
+        tuple(f"{names[file]}{message}" for file, message in about["named"]),
         tuple(one["unused"] for one in about["sources"]),
+        {names[file]: encoding for file, encoding in about["encodings"].items()},
+        tuple(names.values()),
     )
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """The files of some sources, and the splits of hub data sets."""
+    located = [one.file for path in paths for one in located_files(path)]
+    return [str(file) for one in located for file in data_files(one)]
 
 
 def sample_source(path: str, request: Request, count: int) -> list[Encoded]:
@@ -148,7 +170,7 @@ def sample_source(path: str, request: Request, count: int) -> list[Encoded]:
         DataError: a row cannot be used and bad rows are not dropped, or there is none.
     """
     batches = _Reading(path, request).batches()
-    return [encoded for encoded, _ in islice(chain.from_iterable(batches), count)]
+    return [one.encoded for one in islice(chain.from_iterable(batches), count)]
 
 
 def _find(key: str, paths: Sequence[str]) -> Entry | None:
@@ -176,11 +198,12 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
     learned = 0
     with new_entry(key) as folder:
         readings = [_Reading(path, request) for path in paths]
-        with RowsWriter(folder / ROWS) as writer:
+        files = _names(paths)
+        with RowsWriter(folder / ROWS, files) as writer:
             for reading in readings:
                 for batch in reading.batches():
                     writer.write(batch)
-                    roles, carrying = count_roles(s for one, _ in batch for s in one.sides)
+                    roles, carrying = count_roles(s for one in batch for s in one.encoded.sides)
                     by_role.update(roles)
                     learned += carrying
         # digest and rows may be of two versions of the file
@@ -198,9 +221,11 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
                 for one, state in zip(readings, states, strict=True)
             ],
             "rows": writer.rows,
+            "files": files,
+            "encodings": {file: name for one in readings for file, name in one.encodings.items()},
             "tokens": dict(by_role),
             "learned": learned,
-            "named": [message for one in readings for message in one.named][:_NAMED_ROWS],
+            "named": [named for one in readings for named in one.named][:_NAMED_ROWS],
         }
         digests = "\n".join(one["digest"] for one in about["sources"])
         name = f"{key}-{hashlib.sha256(digests.encode()).hexdigest()[:16]}"
@@ -215,10 +240,12 @@ class _Reading:
     def __init__(self, path: str, request: Request) -> None:
         self.path, self.request = path, request
         self.rows = self.dropped = 0
-        self.named: list[str] = []
         self.unused: Counter[str] = Counter()
         given = request.columns
         self._columns = parse_columns(given, format=request.format) if given else None
+        self.named: list[tuple[str, str]] = []
+        self._file = path
+        self.encodings: dict[str, str] = {}
         self._digests: list[str] = []
 
     def counts(self) -> dict[str, int]:
@@ -229,8 +256,8 @@ class _Reading:
         """The digest of the source, as `digest_source` gives it."""
         return digest_of(self.path, self._digests) if self._digests else hub_digest(self.path)
 
-    def batches(self) -> Iterator[list[tuple[Encoded, int]]]:
-        """Encoded rows with the hash of their prompts.
+    def batches(self) -> Iterator[list[PlacedRow]]:
+        """Encoded rows with the hash of their prompts and their places.
 
         Reading and rendering the next rows goes on while the tokenizer, which needs no interpreter,
         works on the last ones.
@@ -248,7 +275,13 @@ class _Reading:
             while waiting:
                 yield self._encoded(*waiting.popleft())
         if self.rows == 0:
-            raise DataError(f"{self.path}: no row left to learn from", "see `align data validate`")
+            of = f": {self.dropped} of {self.dropped} rows were dropped" if self.dropped else ""
+            raise DataError(
+                f"{self.path}: no row left to learn from{of}",
+                f"the first of them: {''.join(self.named[0])}"
+                if self.named
+                else "see `align data validate`",
+            )
 
     def _rendered(self) -> Iterator[tuple[Served, list[Spoken]]]:
         renderer = self.request.renderer
@@ -267,6 +300,7 @@ class _Reading:
         files = files_of(self.path)
         with progress(files, worth=_LONG) as bar:
             for file, columns in located_files(self.path, self._columns):
+                self._file = str(file)
                 digest = hashlib.sha256()
                 seen = 0
 
@@ -282,18 +316,22 @@ class _Reading:
                     kind=self.request.stage.kind,
                     format=self.request.format,
                     columns=columns,
+                    encoding=self.request.encoding,
                     on_error=self._drop,
                     watch=watch,
                 )
                 if files:
-                    # Parquet is read column by column, and an early stop leaves bytes unread
-                    in_order = file_kind(file) != "parquet" and seen == file.stat().st_size
+                    kind, encoding = look(file, self.request.encoding)
+                    if encoding != UTF_8:
+                        self.encodings[str(file)] = str(encoding)
+                    # tables are read column by column, and an early stop leaves bytes unread
+                    in_order = kind not in UNORDERED and seen == file.stat().st_size
                     found = digest.hexdigest() if in_order else digest_source(str(file))
                     self._digests.append(found)
 
     def _encoded(
         self, rows: list[Served], future: Future[list[Any]], sizes: list[int]
-    ) -> list[tuple[Encoded, int]]:
+    ) -> list[PlacedRow]:
         tokens = iter(future.result())
         made = []
         for served, size in zip(rows, sizes, strict=True):
@@ -303,7 +341,10 @@ class _Reading:
             except Unusable as error:
                 self._drop(_row_error(served, error))
                 continue
-            made.append((encoded, xxhash.xxh64_intdigest(prompt_key(served.record).encode())))
+            group = xxhash.xxh64_intdigest(prompt_key(served.record).encode())
+            line = served.row.line
+            at = -served.row.number if line is None else line
+            made.append(PlacedRow(encoded, group, served.row.source, at))
         self.rows += len(made)
         return made
 
@@ -313,7 +354,7 @@ class _Reading:
             raise DataError(error.message, remedy) from None
         self.dropped += 1
         if len(self.named) < _NAMED_ROWS:
-            self.named.append(error.message)
+            self.named.append((self._file, error.message.removeprefix(self._file)))
 
 
 def _row_error(served: Served, why: Unusable) -> RowError:
@@ -321,7 +362,9 @@ def _row_error(served: Served, why: Unusable) -> RowError:
 
 
 def described_drops(prepared: Prepared) -> Iterable[str]:
-    """One line per named bad row, and one per source with their number."""
+    """One line per named bad row, and one per source with their number; encodings first."""
+    for file, encoding in prepared.encodings.items():
+        yield f"encoding: {encoding} of {file}"
     yield from (f"dropped: {message}" for message in prepared.dropped)
     for source in prepared.sources:
         if source.dropped:

@@ -121,6 +121,7 @@ def request_of(
         format=values["data_format"],
         columns=values["columns"],
         drops_bad_rows=values["on_bad_row"] == "drop",
+        encoding=values["data_encoding"],
     )
 
 
@@ -261,7 +262,15 @@ def check_rows(rows: StageRows, values: Mapping[str, Any]) -> dict[str, Counts]:
             click.echo(
                 f"{name}: {describe_loss(prepared.tokens, prepared.learned, everything=everything)}"
             )
-        refuse(rows.stage, name, counts, values=values, positions=rows.start.positions)
+        first = counts.first_too_long
+        refuse(
+            rows.stage,
+            name,
+            counts,
+            values=values,
+            positions=rows.start.positions,
+            first=prepared.place(selection.chosen[first - 1]) if first else "",
+        )
         for line in (
             *warnings(rows.stage, name, counts),
             *_left_out(rows, name, prepared, selection),
@@ -289,6 +298,6 @@ def _left_out(
     limit = rows.request.limits.tokens
     for row in left_out[:_NAMED_ROWS]:
         why = f"its prompt has {lengths[row]} tokens, {limit} leave room for a response"
-        yield f"dropped: {name} row {row + 1}: {why}"
+        yield f"dropped: {prepared.place(row)}: {why}"
     if len(left_out):
         yield f"dropped {len(left_out)} of {len(selection.chosen)} {name} prompts: too long"

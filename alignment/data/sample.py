@@ -53,7 +53,7 @@ def sample_stage(stage: Stage, values: Mapping[str, Any], start: Start, count: i
     for path in paths:
         rows = sample_source(path, request, share)
         found += rows
-        sizes.append(len(rows) if len(rows) < share else _count(path))
+        sizes.append(len(rows) if len(rows) < share else _count(path, request.encoding))
     total = drawn(values, sizes)
     kept = [one.length for one in found if not one.fate & LEFT_OUT]
     used = min(int(total * (1 - values["eval_fraction"])), values["max_rows"] or total)
@@ -65,10 +65,12 @@ def sample_stage(stage: Stage, values: Mapping[str, Any], start: Start, count: i
     )
 
 
-def _count(path: str) -> int:
+def _count(path: str, encoding: str | None) -> int:
     """Rows of a source, unusable ones too: the lines of its files, or a reading of them."""
     return sum(
-        _lines(file) if file.suffix in _LINES else sum(1 for _ in read_rows(file))
+        _lines(file)
+        if file.suffix in _LINES
+        else sum(1 for _ in read_rows(file, encoding=encoding))
         for file in files_of(path)
     )
 

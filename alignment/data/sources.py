@@ -19,7 +19,7 @@ from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.runs import Source
 from data_tools.formats import Columns, Located, listed_entry, located, weighted
-from data_tools.reading import hub_revision, hub_splits, is_hub_name
+from data_tools.reading import hub_revision, hub_splits, is_hub_name, split_of
 
 Numbers = npt.NDArray[np.int64]
 #: Roles of data, and the keys that name them.
@@ -57,7 +57,7 @@ def files_of(path: str) -> list[Path]:
     """The files that a path stands for, in the order in which they are read; none of a hub name.
 
     Raises:
-        DataError: there is no such file, or a folder has no data file.
+        DataError: there is no such file, or a folder has no data file or several splits.
     """
     return [one.file for one in located_files(path) if not is_hub_name(one.file)]
 
@@ -73,7 +73,13 @@ def located_files(path: str, columns: Columns | None = None) -> list[Located]:
         return [Located(Path(path), columns)]
     if not is_there(path):
         raise DataError(f"{path}: no such file", f"looked from {Path.cwd()}")
-    return located(path, columns)
+    found = located(path, columns)
+    splits = {split_of(one.file): one.file for one in found} if Path(path).is_dir() else {}
+    named = sorted(splits.keys() - {""})
+    if len(named) > 1:  # a run on all of them would train on the test rows
+        file = splits["train" if "train" in named else named[0]]
+        raise DataError(f"{path}: has the splits {', '.join(named)}", f"name the files: {file} ...")
+    return found
 
 
 def is_there(path: str) -> bool:

@@ -38,6 +38,12 @@ class DataArgs:
             "prompt=question,chosen=answer_good,rejected=answer_bad."
         },
     )
+    data_encoding: str | None = field(
+        default=None,
+        metadata={
+            "help": "Encoding of text files, such as gb18030. Default: detected for each file."
+        },
+    )
     max_rows: int | None = field(
         default=None, metadata={"help": "Train on this many rows, sampled from all with the seed."}
     )

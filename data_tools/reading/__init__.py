@@ -4,6 +4,7 @@ from data_tools.reading.bar import SLOW, progress
 from data_tools.reading.encodings import UTF_8, checked_encoding
 from data_tools.reading.files import (
     KIND_NAMES,
+    UNORDERED,
     FileKind,
     data_files,
     file_kind,
@@ -31,6 +32,7 @@ __all__ = [
     "KIND_NAMES",
     "SLOW",
     "STDIN",
+    "UNORDERED",
     "UTF_8",
     "Batch",
     "Fault",

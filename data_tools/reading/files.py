@@ -39,6 +39,8 @@ KIND_NAMES: dict[FileKind, str] = {
 }
 BY_SUFFIX: dict[str, FileKind] = {".csv": "csv", ".tsv": "tsv", ".txt": "text"}
 JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+UNORDERED = frozenset({"parquet", "arrow", "excel"})
+"""Kinds whose bytes are not read from the first to the last."""
 HEAD, FIRST_LINE = 1 << 12, 1 << 24
 MAGIC: tuple[tuple[bytes, FileKind], ...] = (
     (b"PAR1", "parquet"),
