@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from data_tools.checks import CHECKS, SEVERITIES
+from data_tools.checks import CHECKS, SEVERITIES, visible
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
 from data_tools.convert.output import json_line, table, written_whole
 from data_tools.formats import Pairing, Unusable, row_error
@@ -71,6 +71,9 @@ def print_report(report: Report) -> None:
         click.echo(f"not used: {name!r}, in {count:,} rows of {Path(source).name}")
     for source, licences in report.licences.items():
         click.echo(f"licence: {'; '.join(licences) or 'unknown'} for {Path(source).name}")
+    if report.not_compared:
+        skipped = f"{report.not_compared:,} rows were not looked at"
+        click.echo(f"near repeats: {skipped}; `align data dedup --near 0.9` compares all")
     if not totals:
         click.echo("nothing found")
 
@@ -171,7 +174,7 @@ def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     if model is None:
         for part, text in plain_parts(record):
             yield click.style(f"[{part}]", bold=True)
-            yield text
+            yield visible(text)
         return
     try:
         found = sides(record, model, options["max_length"])
@@ -194,7 +197,7 @@ def _coloured(side: Side, max_length: int) -> Iterator[str]:
 def _styled(token: Token, index: int) -> str:
     colour = "green" if token.loss else None
     return click.style(
-        token.text,
+        visible(token.text),
         fg=colour if token.kept else "red",
         underline=index % 2 == 0,
         strikethrough=not token.kept,

@@ -1,5 +1,6 @@
 """Lists what can be wrong with preference data: stable codes, their severity and meaning."""
 
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -82,6 +83,7 @@ CHECKS: dict[str, Check] = {
     "over_cap": Check("info", "the prompt has more pairs than `--max-pairs`"),
     "duplicate_pair": Check("warn", "the same prompt, chosen and rejected as an earlier row"),
     "duplicate_prompt": Check("warn", "the same prompt as an earlier row: split by group"),
+    "near_duplicate": Check("warn", "at least 90 % similar to an earlier row on another prompt"),
     "contradiction": Check("error", "another row on this prompt prefers the other answer"),
     "preference_cycle": Check("warn", "the preferences on one prompt form a circle"),
     "chosen_elsewhere_rejected": Check(
@@ -96,16 +98,20 @@ CHECKS: dict[str, Check] = {
     ),
     "role_marker_in_body": Check("warn", "`Human:` or `Assistant:` inside a turn"),
     "special_token": Check("error", "the text contains a special token of a template or tokenizer"),
-    "literal_backslash_n": Check("warn", "a backslash and an n that may mean a newline"),
+    "literal_backslash_n": Check("warn", "a backslash and an n outside code and formulas"),
     "replacement_char": Check("warn", "U+FFFD: text was lost in decoding"),
     "zero_width_or_control": Check("warn", "invisible characters"),
     "mojibake": Check("warn", "text decoded with the wrong encoding"),
-    "html": Check("info", "HTML tags or entities"),
+    "html": Check("info", "HTML tags or entities outside code"),
     "sentinel_input": Check("warn", "the prompt ends in `No input`, `无输入` or the like"),
+    "sentinel_output": Check("warn", "the answer is `No output`, `无输出` or the like"),
+    "stringified_messages": Check("error", "messages written as the text of a list"),
     "language_mismatch": Check("warn", "chosen and rejected are in different languages"),
     "language_of_prompt": Check("info", "neither answer is in the prompt's language"),
     "script_mismatch": Check("info", "one answer in traditional, one in simplified Chinese"),
-    "unfinished_answer": Check("info", "an answer without final punctuation: is it cut off?"),
+    "unfinished_answer": Check(
+        "info", "the last sentence of an answer has no final mark: is it cut off?"
+    ),
     "pii_email": Check("warn", "an e-mail address"),
     "pii_phone_cn": Check("warn", "a Chinese mobile number"),
     "pii_phone_us": Check("warn", "a US telephone number"),
@@ -164,3 +170,12 @@ def failing(found: Iterable[str], fail_on: Iterable[str]) -> list[str]:
             if code in names or SEVERITIES.index(CHECKS[code].severity) >= bound
         }
     )
+
+
+def visible(text: str) -> str:
+    """Return a text with its control characters escaped, which a terminal would obey."""
+    return CONTROLS.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+"""All but tabs and line ends: escape sequences of terminals, and marks that turn text around."""

@@ -1,15 +1,25 @@
 """Checks one record: its texts, and its parts against each other."""
 
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rapidfuzz import fuzz
 
 from data_tools.checks import Finding
-from data_tools.checks.language import chinese_script, language
+from data_tools.checks.language import chinese_script, differ, language
 from data_tools.checks.texts import text_findings
-from data_tools.formats import Message, Record, Text, contents, is_sentinel, normalised, plain
+from data_tools.formats import (
+    Message,
+    Record,
+    Text,
+    contents,
+    is_sentinel,
+    is_sentinel_output,
+    normalised,
+    plain,
+)
 
 NEAR = 95.0
 LONGEST_COMPARED = 20_000
@@ -31,11 +41,13 @@ def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[
             yield from _turn_order(value, part)
     if is_sentinel(plain(record.prompt).rsplit("\n", 1)[-1]):
         yield Finding("sentinel_input", "prompt")
+    for part, answer in _answers(record):
+        if is_sentinel_output(answer):
+            yield Finding("sentinel_output", part, answer[:40])
+        if unfinished(answer):
+            yield Finding("unfinished_answer", part, answer[-12:])
     if record.kind == "preference":
         yield from pair_findings(record)
-    answer = record.completion if record.kind in ("sft", "unpaired") else ""
-    if answer and _unfinished(plain(answer)):
-        yield Finding("unfinished_answer", "completion", plain(answer)[-12:])
 
 
 def cut_by_length(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -52,19 +64,18 @@ def pair_findings(record: Record) -> Iterator[Finding]:
     if record.margin is not None and record.margin <= 0:
         yield Finding("tie" if record.margin == 0 else "negative_margin", "", f"{record.margin:g}")
     spoken = language(chosen), language(rejected)
-    if spoken[0] != spoken[1]:
+    if differ(*spoken):
         yield Finding("language_mismatch", "", f"{spoken[0]} against {spoken[1]}")
     # the language of the last question, since a system prompt is often in English
     asked = language(contents(record.prompt)[-1]) if record.prompt else "other"
     # only between Chinese and English, where scripts are a reliable sign
-    if asked in ("zh", "en") and {*spoken} <= {"zh", "en"} - {asked}:
+    other = asked in ("zh", "en") and {*spoken} <= {"zh", "en"} - {asked}
+    # a translation is asked for in one language and given in another
+    if other and not NAMES_LANGUAGE.search(plain(record.prompt)):
         yield Finding("language_of_prompt", "", f"{asked} asked, {spoken[0]} answered")
     scripts = {chinese_script(chosen), chinese_script(rejected)}
     if scripts == {"traditional", "simplified"}:
         yield Finding("script_mismatch")
-    for part, answer in (("chosen", chosen), ("rejected", rejected)):
-        if _unfinished(answer):
-            yield Finding("unfinished_answer", part)
 
 
 def _similarity(chosen: str, rejected: str) -> Iterator[Finding]:
@@ -110,8 +121,42 @@ def _turn_order(turns: list[Message], part: str) -> Iterator[Finding]:
         yield Finding("role_order", part, f"the last turn is of the {roles[-1]}")
 
 
-def _unfinished(answer: str) -> bool:
-    """Whether a text of some length ends in a letter or a comma, as answers do that are cut off."""
-    tail = answer.rstrip()
-    # a short answer such as a name or a number needs no final punctuation
-    return len(tail) > 20 and (tail[-1].isalnum() or tail[-1] in ",，、")
+def _answers(record: Record) -> list[tuple[str, str]]:
+    """Return the answers of a record that a model learns from, by part."""
+    named = [
+        ("chosen", record.chosen),
+        ("rejected", record.rejected),
+        ("completion", record.completion),
+        ("messages", record.messages[-1:] if record.messages else ""),
+    ]
+    return [(part, plain(answer)) for part, answer in named if answer]
+
+
+def unfinished(answer: str) -> bool:
+    """Whether the last sentence of an answer has no final mark, though it is prose with marks."""
+    tail = answer.rstrip()[-LINE:]
+    line = tail.rsplit("\n", 1)[-1]
+    if not line or not (line[-1].isalpha() or line[-1] in ",，、"):
+        return False
+    # lists, code, formulas, headings, verses and signatures end without a mark too
+    if NO_PROSE.search(line) or answer.count("```") or language(line) == "other":
+        return False
+    if line[-1] in ",，、":
+        return True
+    is_long = len(line) >= LONG_ASCII if line.isascii() else len(line) >= LONG_CHINESE
+    return is_long and SENTENCE.search(tail[:-1]) is not None
+
+
+NAMES_LANGUAGE = re.compile(
+    r"(?i)翻译|翻譯|译成|譯成|[英中日韩法德俄]文|[英汉日韩法德俄]语|\btranslat|\b(?:english|chinese)\b"
+)
+LINE = 2000
+LONG_ASCII, LONG_CHINESE = 60, 25
+NO_PROSE = re.compile(
+    r"^\s*(?:[-*+•·●◦>#|]|\(?\d{1,3}[.)、:：）]"
+    r"|[（(]?[A-Za-z一二三四五六七八九十]{1,2}[.)、）])"
+    r"|[=<>{}|\\^_$]|https?:|\w\.\w{2,4}$|[:：]\s*[^:：]{0,40}$"
+)
+"""Lines that are no prose: items, headings, tables, formulas, code, addresses, `key: value`."""
+SENTENCE = re.compile(r"[.!?][\"')\]]*\s|[。！？…]")
+"""The end of a sentence before the last one: the author uses such marks."""

@@ -1,15 +1,28 @@
 """Checks across rows: repeats, contradictions, circles, answers that are rejected everywhere."""
 
 import functools
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.checks import Finding, Where
-from data_tools.formats import Record, answer_key, plain, prompt_key
+from data_tools.formats import (
+    Record,
+    answer_key,
+    normalised,
+    plain,
+    prompt_key,
+    spoken_parts,
+)
 from data_tools.reading import split_of
+from data_tools.sets.near import NearIndex
 
+NEAR = 0.9
+"""Least similarity of a row to one that it nearly repeats: shared 5-grams of letters and digits."""
+NO_WORD = re.compile(r"[\W_]+")
+MOST_COMPARED, SHORTEST_COMPARED = 50_000, 20
 MANY = 5
 """Prompts under which an answer is rejected before that is a finding."""
 SHORT = 8
@@ -31,6 +44,9 @@ class SetChecks:
         self.edges: dict[str, list[Edge]] = defaultdict(list)
         self.first: dict[str, Where] = {}
         self.rejections: dict[str, dict[str, Where]] = defaultdict(dict)
+        self.near = NearIndex(NEAR)
+        self.compared: list[Where] = []
+        self.more = 0
 
     def add(self, where: Where, record: Record) -> Iterator[Finding]:
         """Add a record; yields repeats of earlier rows at once."""
@@ -41,6 +57,8 @@ class SetChecks:
             yield Finding("duplicate_prompt", "prompt", place)
             if earlier.source != where.source and _apart(earlier.source, where.source):
                 yield Finding("leak_exact", "prompt", place)
+        if earlier == where or record.kind == "text":
+            yield from self._near(where, record)
         if record.kind != "preference":
             return
         chosen, rejected = answer_key(plain(record.chosen)), answer_key(plain(record.rejected))
@@ -51,6 +69,24 @@ class SetChecks:
         self.edges[prompt].append(edge)
         if len(plain(record.rejected)) >= SHORT:
             self.rejections[rejected].setdefault(prompt, where)
+
+    def _near(self, where: Where, record: Record) -> Iterator[Finding]:
+        """Yield the earlier row that a row nearly repeats, prompt and answers together."""
+        # a row that gives several records is compared once
+        if self.compared and self.compared[-1] == where:
+            return
+        if len(self.compared) >= MOST_COMPARED:
+            self.more += 1
+            return
+        text = NO_WORD.sub("", normalised("\n".join(spoken_parts(record))))
+        if len(text) < SHORTEST_COMPARED:
+            return
+        match = self.near.add(len(self.compared), text)
+        if match:
+            place = f"{match.jaccard:.0%} similar to {self.compared[match.key]}"
+            yield Finding("near_duplicate", "", place)
+        else:
+            self.compared.append(where)
 
     def finish(self) -> Iterator[tuple[Where, Finding]]:
         """Yield what the whole set shows, each with a row that shows it."""

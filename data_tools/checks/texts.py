@@ -1,12 +1,24 @@
 """Checks one text by itself: encoding, markup, personal data, secrets."""
 
+import ipaddress
+import itertools
 import re
 from collections.abc import Callable, Iterator
 
-from data_tools.checks import Finding
+from data_tools.checks import Finding, visible
 
-HIDDEN = "[\u200b-\u200f\u2060\ufeff\u00ad\u202a-\u202e\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-CARD_LENGTHS = range(13, 20)
+EMOJI = (
+    "\u200d\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\ufe0f"
+    "\U0001f000-\U0001faff"
+)
+JOINED = "\u0590-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af\ufb1d-\ufdff\ufe70-\ufefc"
+"""Scripts that need joiners or marks of direction, such as Arabic and those of India."""
+HIDDEN = (
+    "[\u200b\u2060\ufeff\u00ad\u202a-\u202e\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    # a joiner inside an emoji, or next to a letter of such a script, is part of the text
+    f"|(?<![{EMOJI}{JOINED}])[\u200c-\u200f](?![{JOINED}])|(?<=[{EMOJI}])\u200d(?![{EMOJI}])"
+)
+CARD_LENGTHS = range(14, 20)
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 PATTERNS: dict[str, re.Pattern[str]] = {
@@ -23,7 +35,11 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"(?:\s[^<>]*)?/?>|&(?:amp|lt|gt|quot|nbsp|apos|#\d{2,5});",
         re.IGNORECASE,
     ),
-    "pii_email": re.compile(r"[A-Za-z0-9._%+-]+@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)*\.[A-Za-z]{2,}"),
+    # bounded, and only from the start of a name: the time grows with the text, not with its square
+    "pii_email": re.compile(
+        r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
+        r"(?![A-Za-z0-9-])"
+    ),
     "pii_phone_cn": re.compile(r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d{9}(?![\d.])"),
     "pii_phone_us": re.compile(
         r"(?<![\d-])(?:\+?1[-. ]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\d-])"
@@ -69,9 +85,11 @@ def text_findings(text: str, part: str) -> Iterator[Finding]:
     """Yield each kind of flaw in a text once, with its first occurrence."""
     for code in _likely(text):
         prove = PROOFS.get(code)
-        for match in PATTERNS[code].finditer(text):
-            # a number with a wrong checksum is no card and no identity number, a later one may be
-            if prove is None or prove(match[0]):
+        # markup in code is what the code is about
+        searched = CODE.sub(_blanked, text) if code in OUTSIDE_CODE and "`" in text else text
+        for match in itertools.islice(PATTERNS[code].finditer(searched), MOST_TRIED):
+            # a number with a wrong checksum is no card, a later one may be
+            if (prove is None or prove(match[0])) and _in_context(code, searched, match):
                 yield Finding(code, part, shown(code, text, match))
                 break
     if looks_like_mojibake(text):
@@ -100,7 +118,7 @@ def redacted(text: str) -> str:
     for code in _likely(text):
         if code.startswith("pii") or code == "secret":
             text = PATTERNS[code].sub("•••", text)
-    return " ".join(text.split())
+    return visible(" ".join(text.split()))
 
 
 def looks_like_mojibake(text: str) -> bool:
@@ -126,9 +144,85 @@ def _luhn(found: str) -> bool:
 
 
 def _identity(found: str) -> bool:
+    month, day = int(found[10:12]), int(found[12:14])
+    if not (1 <= month <= 12 and 1 <= day <= 31):
+        return False
     total = sum(int(d) * weight for d, weight in zip(found, ID_WEIGHTS, strict=False))
     return "10X98765432"[total % 11] == found[-1].upper()
 
 
-PROOFS: dict[str, Callable[[str], bool]] = {"pii_card": _luhn, "pii_id_cn": _identity}
+PLACEHOLDERS = re.compile(
+    r"(?i)^(?:git|user(?:name)?|name|e?mail|your[\w.-]*|my[._-]?e?mail|someone|somebody|xxx+|abc|test)@"
+    r"|@(?:[\w-]+\.)*(?:example|domain|company|yourcompany|yourdomain|mydomain|website|xxx+|abc|test)"
+    r"\.[a-z.]+$"
+    r"|\.(?:example|invalid|localhost|local|test|png|jpe?g|gif|svg|webp|css|js|py|md)$"
+)
+"""Addresses that documents use for nobody in particular, and names of files."""
+PUBLIC_RESOLVERS = frozenset(
+    {"8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "114.114.114.114"}
+)
+
+
+def _address(found: str) -> bool:
+    return PLACEHOLDERS.search(found) is None
+
+
+def _ssn(found: str) -> bool:
+    """Whether a number can have been issued."""
+    area, group, serial = found.split("-")
+    return area not in ("000", "666") and area < "900" and group != "00" and serial != "0000"
+
+
+def _public(found: str) -> bool:
+    """Whether an address belongs to a machine on the internet; versions have small numbers."""
+    numbers = [int(number) for number in found.split(".")]
+    return (
+        ipaddress.ip_address(found).is_global
+        and found not in PUBLIC_RESOLVERS
+        and max(numbers) > VERSION
+    )
+
+
+VERSION = 30
+CODE = re.compile(r"```.*?(?:```|\Z)|`[^`\n]{1,200}`", re.DOTALL)
+OUTSIDE_CODE = frozenset({"html", "literal_backslash_n"})
+ARITHMETIC = re.compile(r"[-+*/×÷=^]\s{0,2}\Z")
+ARITHMETIC_AFTER = re.compile(r"\s{0,2}[+*/×÷=^]")
+LATEX = re.compile(
+    r"(?:abla|atural|eq?|eg|earrow|ewcommand|ewline|exists|i|leq|geq|mid|ode|oindent|olimits|onumber"
+    r"|ormal\w{0,12}|ot\w{0,12}|otin|u|um|subset\w{0,2})(?![A-Za-z])"
+)
+"""What follows `\\n` in the names of LaTeX commands."""
+MOST_TRIED = 5000
+"""Occurrences in a text that are looked at until one is proved."""
+NEAR_BY = 200
+"""Characters before an occurrence that may show that it is inside a string or a formula."""
+
+
+def _blanked(match: re.Match[str]) -> str:
+    return " " * len(match[0])
+
+
+def _in_context(code: str, text: str, match: re.Match[str]) -> bool:
+    """Whether an occurrence means what its code says, by the text around it."""
+    start, end = match.span()
+    before = text[max(0, start - NEAR_BY) : start]
+    if code in ("pii_card", "pii_phone_cn"):
+        return not (ARITHMETIC.search(before) or ARITHMETIC_AFTER.match(text, end))
+    if code != "literal_backslash_n":
+        return True
+    line = before.rsplit("\n", 1)[-1]
+    in_string = line.count('"') % 2 == 1 or re.search(r"(?:^|[^\w'])'[^']*\Z", line) is not None
+    command = LATEX.match(text, end) is not None and line[-1:] not in ".?!。？！:："
+    named = line[-1:].isspace() and text[end : end + 1].isspace()  # "the \n at the end"
+    return not (in_string or command or named or line.endswith("\\r"))
+
+
+PROOFS: dict[str, Callable[[str], bool]] = {
+    "pii_card": _luhn,
+    "pii_id_cn": _identity,
+    "pii_email": _address,
+    "pii_ssn_like": _ssn,
+    "pii_ipv4": _public,
+}
 NUMERIC = frozenset(code for code in PATTERNS if code.startswith("pii") and code != "pii_email")

@@ -67,6 +67,7 @@ class Report:
         counts: Records with a flaw, by source and code.
         rows_with: Rows with such a record, by source and code.
         encodings: The encodings of sources that are not UTF-8.
+        not_compared: Rows beyond the number among which near repeats are looked for.
         examples: The first findings of each code.
         inputs: The sha256 and size of each file.
         bias: The shares of longer chosen answers, by source.
@@ -85,6 +86,7 @@ class Report:
     bias: dict[str, dict[str, Any]] = field(default_factory=dict)
     shortcuts: dict[str, dict[str, Any]] = field(default_factory=dict)
     licences: dict[str, list[str]] = field(default_factory=dict)
+    not_compared: int = 0
     _last: dict[tuple[str, str], int] = field(default_factory=dict)
     unused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
@@ -127,6 +129,7 @@ class Report:
             "rows": dict(self.rows),
             "records": dict(self.records),
             "encodings": self.encodings,
+            "not_compared": self.not_compared,
             "length_bias": self.bias,
             "shortcuts": self.shortcuts,
             "licences": self.licences,
@@ -201,6 +204,7 @@ def validate(  # noqa: PLR0913
                     report.records[str(file)] += 1
                     _one(example, record, across, whole, add)
             whole.finish(report, add)
+    report.not_compared = across.more
     for where, finding in across.finish():
         add(where, finding)
     return report

@@ -18,7 +18,7 @@ from typing import IO, Any
 import orjson
 import zstandard
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, DataError
 from data_tools.reading import bare_suffix, licences_of, parse_json
 
 STDOUT = Path("-")
@@ -156,14 +156,22 @@ class _WrittenBehind(io.FileIO):
 
 
 def json_line(value: Any) -> bytes:
-    """Return a row as a line of JSON, keys in their order; integers may have any length."""
+    """Return a row as a line of JSON, keys in their order; integers may have any length.
+
+    Raises:
+        DataError: If it is nested too deep to be written.
+    """
     try:
         return orjson.dumps(value, None, orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError as error:
-        if "64-bit" not in str(error):
+        if "64-bit" not in str(error) and "Recursion" not in str(error):
             raise
-    # orjson refuses integers beyond 64 bits; few rows have them, so the slow way is only for those
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # orjson refuses integers beyond 64 bits and 254 levels; the slow way is only for such rows
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError as error:
+        reason = f"a row is nested too deep to be written: {str(value)[:60]}"
+        raise DataError(reason, "delete the deep column") from error
     return text.encode() + b"\n"
 
 
@@ -268,7 +276,7 @@ def _csv(delimiter: str) -> Rewrite:
 def _cell(value: Any) -> str:
     if value is None:
         return ""
-    return value if isinstance(value, str) else orjson.dumps(value).decode()
+    return value if isinstance(value, str) else json_line(value).decode().rstrip("\n")
 
 
 def _parquet(rows: Path, out: IO[bytes]) -> None:

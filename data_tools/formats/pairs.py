@@ -26,7 +26,16 @@ from data_tools.formats.turns import (
 )
 
 ANSWER = "text|object|turns"
-SCORES = (("score_chosen", "score_rejected"), ("chosen-rating", "rejected-rating"))
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen-score", "rejected-score"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("reward_chosen", "reward_rejected"),
+    ("chosen_reward", "rejected_reward"),
+)
 NUMBERED = ("margin", *itertools.chain.from_iterable(SCORES))
 EXTRA_ID = re.compile(r"<extra_id_[01]>(System|User|Assistant)\n")
 

@@ -1,6 +1,7 @@
 """Flattens, normalises and hashes the texts of records, so that they can be compared."""
 
 import functools
+import html
 import re
 import unicodedata
 from typing import Any
@@ -19,21 +20,54 @@ SENTINELS = frozenset(
         "无输入",
         "没有输入",
         "无",
+        "没有",
+        "空",
+        "暂无",
         "暂无输入",
+        "无需",
+        "无需输入",
+        "无须输入",
+        "不需要输入",
+        "不用输入",
+        "不需要",
+        "无需任何输入",
+        "无额外输入",
+        "没有额外输入",
+        "无内容",
+        "无输入内容",
+        "输入为空",
+        "不适用",
+        "無",
+        "無輸入",
+        "沒有輸入",
+        "無需輸入",
+        "不適用",
         "no input",
         "noinput",
-        "<noinput>",
-        "<no input>",
         "nan",
         "n/a",
+        "na",
+        "nil",
+        "null",
         "none",
+        "empty",
         "not applicable",
+        "no additional input",
+        "no input provided",
+        "no input given",
         "no input required",
         "no input needed",
         "no input necessary",
     }
 )
-"""What annotators wrote instead of an empty `input`: case folded, without a full stop."""
+"""What annotators wrote instead of an empty `input`: case folded, without brackets."""
+SENTINEL_OUTPUTS = frozenset(
+    {"无输出", "没有输出", "暂无输出", "无需输出", "無輸出", "沒有輸出"}
+    | {"no output", "nooutput", "no output required", "no output needed", "nan"}
+)
+"""What annotators wrote instead of an answer; the answer `无` or `none` may be right."""
+BRACKETS = "<>[]()（）【】《》「」\"'“”"
+LONGEST_SENTINEL = 40
 
 
 def plain(value: str | list[dict[str, Any]]) -> str:
@@ -60,9 +94,20 @@ def is_blank(value: str | list[dict[str, Any]]) -> bool:
 
 def is_sentinel(value: object) -> bool:
     """Whether the `input` of an alpaca row only says that there is none."""
-    if not isinstance(value, str):
-        return False
-    return value.strip().rstrip("。.!！").strip().casefold() in SENTINELS
+    return isinstance(value, str) and _bare(value) in SENTINELS
+
+
+def is_sentinel_output(value: str) -> bool:
+    """Whether an answer only says that there is none."""
+    return _bare(value) in SENTINEL_OUTPUTS
+
+
+def _bare(value: str) -> str:
+    """Return a short text without brackets, entities and the full stop, case folded."""
+    if len(value) > 3 * LONGEST_SENTINEL:
+        return ""
+    text = html.unescape(value).strip().rstrip("。.!！").strip()
+    return text.strip(BRACKETS).strip().rstrip("。.!！").casefold()
 
 
 @functools.lru_cache(maxsize=16)  # several checks of one record need the same texts

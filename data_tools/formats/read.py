@@ -20,7 +20,16 @@ from data_tools.formats.record import (
     Text,
     Unusable,
 )
-from data_tools.reading import Fault, OnError, Row, RowError, Watch, data_files, read_batches
+from data_tools.reading import (
+    Fault,
+    OnError,
+    Row,
+    RowError,
+    Watch,
+    data_files,
+    read_batches,
+    turns_of_cell,
+)
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 
@@ -234,6 +243,12 @@ def _judged(record: Record | Unusable) -> Record | Unusable:
     for name, part in zip(names, found, strict=True):
         if is_blank(part):
             return Unusable(f"empty_{name}", f"{name!r} is empty")
+        if type(part) is str and turns_of_cell(part) is not None:
+            return Unusable(
+                "stringified_messages",
+                f"{name!r} is the text of a list of messages",
+                "write the list itself, without quotes around it; only tables may hold its text",
+            )
     return record
 
 

@@ -58,6 +58,7 @@ HARD = frozenset(
         "not_text",
         "not_used",
         "two_systems",
+        "stringified_messages",
     }
 )
 """Codes that stop a conversion unless `--on-error drop`: the file is not what it seems to be.

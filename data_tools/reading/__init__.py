@@ -1,6 +1,7 @@
 """Reads files, folders and hub data sets as rows that know their place."""
 
 from data_tools.reading.bar import SLOW, progress
+from data_tools.reading.cells import turns_of_cell
 from data_tools.reading.encodings import UTF_8, checked_encoding
 from data_tools.reading.files import (
     KIND_NAMES,
@@ -64,4 +65,5 @@ __all__ = [
     "read_batches",
     "read_rows",
     "split_of",
+    "turns_of_cell",
 ]

@@ -26,6 +26,22 @@ SOURCES = {
     "dpo_en_demo": "permissive/dpo_en_demo.json",
     "oaast_rm_zh": "permissive/oaast_rm_zh.json",
 }
+SUPERSEDED = {"language_mismatch"}
+"""Labels by the share of letters in all characters: of answers with code, digits or tables."""
+NO_DEFECTS = {
+    "pii_email": {("hh", 249)},  # at example.com
+    "zero_width_or_control": {  # joiners of emoji, and a letter of Persian
+        ("dpo_zh_demo", 148),
+        ("dpo_zh_demo", 208),
+        ("dpo_zh_demo", 278),
+    },
+    "literal_backslash_n": {  # in strings of code, and in formulas
+        *(("oaast_rm_zh", row) for row in (188, 330, 501, 502, 613, 658, 665)),
+        *(("dpo_zh_demo", row) for row in (222, 224)),
+        *(("dpo_en_demo", row) for row in (117, 229, 266)),
+    },
+}
+"""Labels by code that name no defect, with their source and row."""
 ACROSS_ROWS = {"duplicate_prompt", "prompt_mismatch"}
 """Labels that only the source shows: the other row, or the other prompt, is not with them."""
 
@@ -44,7 +60,9 @@ def test_all_labelled_defects_are_found_under_their_code(shared_data: Path) -> N
     missed = [
         (number, defect["code"])
         for number, defect in enumerate(defects, start=1)
-        if defect["code"]
+        if (defect["source"], defect["row"] + 1) not in NO_DEFECTS.get(defect["code"], ())
+        and defect["code"] not in SUPERSEDED
+        and defect["code"]
         not in (
             there[defect["source"]][defect["row"] + 1]
             if defect["code"] in ACROSS_ROWS
@@ -67,7 +85,9 @@ def test_every_label_is_found_in_its_source_too_and_nothing_else_under_its_code(
     labels: dict[tuple[str, str], set[int]] = defaultdict(set)
     for line in labelled.read_text("utf-8").splitlines():
         defect = json.loads(line)
-        labels[defect["source"], defect["code"]].add(defect["row"] + 1)
+        place = (defect["source"], defect["row"] + 1)
+        if defect["code"] not in SUPERSEDED and place not in NO_DEFECTS.get(defect["code"], ()):
+            labels[defect["source"], defect["code"]].add(defect["row"] + 1)
     beyond: Counter[tuple[str, str]] = Counter()
     for name, file in SOURCES.items():
         found = codes_by_row(shared_data / file)
@@ -91,20 +111,22 @@ COUNTS = {
         "answer_is_prefix": 1,
         "duplicate_pair": 11,
         "duplicate_prompt": 11,
-        "html": 2,
-        "language_mismatch": 13,
+        "html": 1,
         "length_bias": 1,
-        "literal_backslash_n": 2,
         "mojibake": 1,
         "pii_email": 1,
         "replacement_char": 6,
         "script_mismatch": 1,
         "template_shortcut": 1,
-        "unfinished_answer": 20,
-        "zero_width_or_control": 4,
+        "unfinished_answer": 4,
+        "zero_width_or_control": 1,
     },
     "permissive/mt_bench_zh_question.jsonl": {},
-    "permissive/alpaca_zh_extra.json": {"duplicate_prompt": 28, "unfinished_answer": 4},
+    "permissive/alpaca_zh_extra.json": {
+        "duplicate_prompt": 28,
+        "near_duplicate": 1,
+        "unfinished_answer": 3,
+    },
     "permissive/nemo_dummy_dpo.jsonl": {
         "duplicate_pair": 96,
         "duplicate_prompt": 96,
@@ -120,7 +142,7 @@ def test_counts_on_real_slices(shared_data: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "pairs", "mismatched"),
-    [("dpo_zh_demo", 300, 13), ("dpo_en_demo", 300, 7), ("oaast_rm_zh", 1809, 195)],
+    [("dpo_zh_demo", 300, 0), ("dpo_en_demo", 300, 0), ("oaast_rm_zh", 1809, 52)],
 )
 def test_languages_differ_as_often_as_counted(
     shared_data: Path, name: str, pairs: int, mismatched: int
@@ -131,7 +153,14 @@ def test_languages_differ_as_often_as_counted(
 
 
 TEXTS = [
-    ("mail me: a.b@example.com", "pii_email"),
+    ("mail me: a.b@uni-mail.org", "pii_email"),
+    ("write to a@example.com. or b@mail.example.org", ""),
+    ("your.name@gmail.com, user@domain.com, git@github.com:a/b", ""),
+    ("icon@2x.png and @decorator.name", ""),
+    ("mask 255.255.255.0, 127.0.0.1, 0.0.0.0, 10.1.2.3, 8.8.8.8, v2.3.4.5", ""),
+    ("host 151.101.65.69 is up", "pii_ipv4"),
+    ("ssn 900-45-6789 and 000-12-3456", ""),
+    ("身份证 11010519491331002X", ""),  # no such month
     ("打 13812345678 找我", "pii_phone_cn"),
     ("call +1 (202) 555-0143 now", "pii_phone_us"),
     ("ssn 123-45-6789", "pii_ssn_like"),
@@ -139,7 +168,6 @@ TEXTS = [
     ("card 4111 1111 1111 1111", ""),  # one digit over and over is no real card
     ("card 4539 1488 0343 6467", "pii_card"),
     ("card 4539 1488 0343 6468", ""),
-    ("host 192.168.1.20 is up", "pii_ipv4"),
     ("version 1.2.3.400", ""),
     ("key AKIAIOSFODNN7EXAMPLE", "secret"),
     ("xoxb-123456789012-abcdef", "secret"),
@@ -153,10 +181,18 @@ TEXTS = [
     ("<|reserved_special_token_0|>", "special_token"),
     ("a < b | c > d", ""),
     ("a\\nb", "literal_backslash_n"),
+    ("end.\\n\\nNext", "literal_backslash_n"),
+    ('printf("%d\\n", x); and $a \\neq b$ and the \\n at the end and `a\\nb`', ""),
     ("a\ufffdb", "replacement_char"),
     ("a\u200bb", "zero_width_or_control"),
     ("a\x07b", "zero_width_or_control"),
+    ("family 👩‍🏫 🧙‍♂️ 👨🏽‍💻 ❤️‍🔥 🏳️‍🌈", ""),
+    ("می‌خواهم שלום\u200f", ""),
+    ("a\u200db", "zero_width_or_control"),
+    ("👩\u200d b", "zero_width_or_control"),
+    ("a\u200e", "zero_width_or_control"),
     ("<br/>", "html"),
+    ("write `<br/>` or\n```html\n<p>x</p>\n```", ""),
     ("a < b &amp; c", "html"),
     ("fiancÃ© was here", "mojibake"),
     ("naïve café, 很好", ""),
@@ -193,12 +229,62 @@ PAIRS: list[tuple[Record, set[str]]] = [
     (pair("Four apples, of which one is bad.", "Four apples"), {"answer_is_prefix"}),
     (pair("There are four.", "一共有四个苹果。"), {"language_mismatch"}),
     (pair("一共有四个苹果。", "桌子上有五个苹果。"), {"language_of_prompt"}),
-    (pair("There are four.", "I do not see any apples on this tab"), {"unfinished_answer"}),
+    (
+        pair(
+            "There are four.",
+            "I looked at it. There may be some apples on the table, but I do not see any of them "
+            "on this tab",
+        ),
+        {"unfinished_answer"},
+    ),
+    (
+        pair(
+            "一共有四个苹果。",
+            "桌子上有苹果。不过，我要先看看厨房里和冰箱里还有没有别的水果，然后再告诉你一共有",
+            "有几个苹果？",
+        ),
+        {"unfinished_answer"},
+    ),
+    (
+        pair(
+            "There are four.",
+            "Here they are:\n\n- a red apple from the garden\n- a green apple from the shop",
+        ),
+        set(),
+    ),
+    (
+        pair(
+            "There are four.",
+            "Run this. It counts the apples for you in a moment:\n```\nprint(len(apples))\n```",
+        ),
+        set(),
+    ),
+    (
+        pair(
+            "There are four.",
+            "We add them. Then the number of all apples is $a + b$ = 3 + 1 = four",
+        ),
+        set(),
+    ),
+    (pair("There are four.", "I counted them twice. Best regards,\nAnna"), set()),
     (
         pair("这个苹果说的是时间问题。", "這個蘋果說的是時間問題呢。", "有几个苹果？"),
         {"script_mismatch"},
     ),
     (pair("There are four.", "Go away.", "Count\nNo input"), {"sentinel_input"}),
+    (pair("There are four.", "Go away.", "Count\n&lt;无输入&gt;"), {"sentinel_input", "html"}),
+    (pair("There are four.", "Go away.", "Count\n（不适用）"), {"sentinel_input"}),
+    (pair("There are four.", "&lt;No output&gt;"), {"sentinel_output", "html"}),
+    (pair("There are four.", "None."), set()),
+    (pair("x = 34152; y = 2", "There are four."), set()),
+    (
+        pair(
+            "用 `npm install express` 安装，然后运行 `node app.js`。",
+            "先安装 Express 和 Node，再运行。",
+            "怎么启动？",
+        ),
+        set(),
+    ),
     (replace(pair("There are four.", "Go away."), margin=0.0), {"tie"}),
     (replace(pair("There are four.", "Go away."), margin=-1.0), {"negative_margin"}),
     (pair("There are four.", "Go away."), set()),
@@ -288,7 +374,8 @@ def test_a_prompt_in_train_and_eval_files_is_a_leak(
     ("text", "wanted"),
     [
         ("你好，世界", "zh"),
-        ("Hello, world", "en"),
+        ("Hello, big world", "en"),
+        ("Open Assistant", "other"),
         ("Hello 世界 and good morning to all", "mixed"),
         ("42351", "other"),
         ("привет", "other"),
