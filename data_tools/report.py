@@ -49,16 +49,7 @@ def print_report(report: Report) -> None:
     click.echo(f"{rows:,} rows, {records:,} records in {len(report.inputs)} file(s)")
     for source, encoding in report.encodings.items():
         click.echo(f"encoding: {encoding} of {Path(source).name}")
-    totals = report.totals
-    for severity in reversed(SEVERITIES):
-        for code in sorted(code for code in totals if CHECKS[code].severity == severity):
-            name = click.style(f"{severity:<5}", fg=COLOURS[severity])
-            share = f"{report.share(code):6.1%}"
-            click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
-            for one in report.examples[code]:
-                where = one.where._replace(source=Path(one.where.source).name)
-                details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
-                click.echo(f"        {where}{': ' if details else ''}{details}")
+    _print_codes(report)
     for source, bias in report.bias.items():
         if bias["pairs"]:
             low, high = bias["interval"]
@@ -74,8 +65,22 @@ def print_report(report: Report) -> None:
     if report.not_compared:
         skipped = f"{report.not_compared:,} rows were not looked at"
         click.echo(f"near repeats: {skipped}; `align data dedup --near 0.9` compares all")
-    if not totals:
+    if not report.totals:
         click.echo("nothing found")
+
+
+def _print_codes(report: Report) -> None:
+    """Print each code with its count, its share of all rows, and some places."""
+    totals = report.totals
+    for severity in reversed(SEVERITIES):
+        for code in sorted(code for code in totals if CHECKS[code].severity == severity):
+            name = click.style(f"{severity:<5}", fg=COLOURS[severity])
+            share = f"{report.share(code):6.1%}"
+            click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
+            for one in report.examples[code]:
+                where = one.where._replace(source=Path(one.where.source).name)
+                details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
+                click.echo(f"        {where}{': ' if details else ''}{details}")
 
 
 def run_stats(sources: Sequence[str], options: Options) -> str:
