@@ -338,3 +338,12 @@ def test_a_pass_that_stops_early_still_has_the_digest_of_all(
     path.write_text(json.dumps(ROWS) + "\n" * 70_000, encoding="utf-8")
     found = prepared(tiny_dir, path)
     assert found.sources[0].sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_column_that_is_nested_too_deep_ends_in_a_line(
+    folder: Path, data: Path, tiny_dir: Path
+) -> None:
+    data.write_text('{"prompt": "a", "x": ' + "[" * 1010 + "]" * 1010 + "}\n")
+    reward = ("--reward_model", "test_prepare:length")
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: a column is nested too deep"):
+        prepared(tiny_dir, data, *reward, stage="ppo")

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
 from alignment.registry import Stage
-from data_tools.formats import Unusable
 from data_tools.rendering import Tokens
 from data_tools.shapes import Served
 
@@ -168,11 +167,7 @@ def _prompt(_: Stage, served: Served, sides: Sequence[Tokens], limits: Limits) -
     # Text, since reward functions get the row as it is: Arrow would unify the types of a column
     # over all rows, and turn large integers into floats.
     row = {**served.row.data, "prompt": served.record.prompt}
-    try:
-        text = json.dumps(row, ensure_ascii=False, default=str)
-    except RecursionError as error:
-        raise Unusable("wrong_type", "a column is nested too deep", "delete it") from error
-    columns = {"prompt_ids": tokens.ids, "row": text}
+    columns = {"prompt_ids": tokens.ids, "row": json.dumps(row, ensure_ascii=False, default=str)}
     return Encoded(columns, len(tokens.ids), fate, (tokens,))
 
 

@@ -341,6 +341,10 @@ class _Reading:
             except Unusable as error:
                 self._drop(_row_error(served, error))
                 continue
+            except RecursionError:
+                why = Unusable("wrong_type", "a column is nested too deep", "delete it")
+                self._drop(_row_error(served, why))
+                continue
             group = xxhash.xxh64_intdigest(prompt_key(served.record).encode())
             line = served.row.line
             at = -served.row.number if line is None else line

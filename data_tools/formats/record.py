@@ -206,7 +206,8 @@ def tag(value: object) -> str:
         if not value:
             return "empty list"
         inner = {"text": "texts", "object": "turns", "number": "numbers"}
-        return inner.get(tag(value[0]), "lists")
+        # not asked about a list in a list, which may go on for a thousand levels
+        return "lists" if isinstance(value[0], list) else inner.get(tag(value[0]), "lists")
     return TAGS.get(type(value), "null")
 
 

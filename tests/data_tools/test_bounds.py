@@ -63,9 +63,11 @@ def nested(depth: int) -> str:
 
 
 @pytest.mark.parametrize("depth", [250, 300, 900, 1100, 200_000])
-@pytest.mark.parametrize("shape", ["line", "array", "document", "tools"])
+@pytest.mark.parametrize("shape", ["line", "list", "array", "document", "tools"])
 def test_deep_json_ends_in_a_line(tmp_path: Path, depth: int, shape: str) -> None:
     row = f'{{"prompt":"a","completion":"b","x":{nested(depth)}}}'
+    if shape == "list":
+        row = f'{{"prompt":"a","completion":"b","x":{"[" * depth}{"]" * depth}}}'
     if shape == "tools":
         row = f'{{"prompt":"a","completion":"b","tools":[{{"function":{nested(depth)}}}]}}'
     text = {"array": f"[{row}]", "document": row.replace(",", ",\n", 1)}.get(shape, row + "\n")
