@@ -73,6 +73,7 @@ def collators(folder: Path, model: Callable[[str], Path]) -> dict[str, Callable[
         data = write_jsonl(folder / "one.jsonl", rows_of(stage, [[*TURNS]] * 2))
         rows, values = prepare_rows(stage, start, [data], *flags(stage))
         argv = ["--model_name_or_path", str(start), "--train_data", str(data), "--use_cpu"]
+        argv += ["--output_dir", str(folder / stage)]
         args = build(resolve(stage, [*argv, "--report_to", "none", *flags(stage)]))[-1]
         args.remove_unused_columns = False
         found[stage] = trainer(
