@@ -162,6 +162,7 @@ def refuse(
         )
     losses = values.get("loss_type") or []
     learns_answers = any(loss in losses for loss in stage.answer_losses)
+    # a loss on the chosen answer learns from equal pairs too, a preference does not
     if counts.kept if learns_answers else counts.learnable:
         return
     change = "raise" if stage.length_key == "max_length" else "lower"

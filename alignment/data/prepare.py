@@ -263,6 +263,7 @@ class _Reading:
         works on the last ones.
         """
         waiting: deque[tuple[list[Served], Future[list[Any]], list[int]]] = deque()
+        # one thread: batches stay in order, and the tokenizer works in parallel by itself
         with ThreadPoolExecutor(1) as pool:
             rendered = self._rendered()
             while batch := list(islice(rendered, _BATCH)):

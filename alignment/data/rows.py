@@ -226,6 +226,7 @@ def _kept(prepared: Prepared, chosen: Numbers) -> Selection:
 def _shares(groups: npt.NDArray[np.uint64], seed: int) -> npt.NDArray[np.float64]:
     """A number in [0, 1) for each hash, decided by hash and seed (the mixer of SplitMix64)."""
     with np.errstate(over="ignore"):
+        # the hash alone would hold out the same prompts with every seed
         mixed = groups + np.uint64(seed + 1) * np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

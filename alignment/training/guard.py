@@ -76,6 +76,7 @@ class Guard(TrainerCallback):
         self.keep, args.save_total_limit = args.save_total_limit, None
         if state.global_step > 0:
             counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
+            # else num_tokens would start again from 0 in the metrics of a resumed run
             self.trainer._total_train_tokens = counted["num_tokens"]
         if 0 < state.max_steps <= state.global_step:
             raise Complete
@@ -111,6 +112,7 @@ class Guard(TrainerCallback):
             TrainingError: names the parameter, the rows and the checkpoint to go back to.
         """
         model: nn.Module = kwargs["model"]
+        # one norm of all: a test of each parameter would wait for the device each time
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         if not gradients or torch.isfinite(nn.utils.get_total_norm(gradients)).all():
             self.overflows = 0
