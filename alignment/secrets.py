@@ -28,6 +28,12 @@ _SHAPES = re.compile(
     r"hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{16,}"
     r"|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=]{8,}"
 )
+#: User and password of a URL, and the parameters of its query.
+_USER = re.compile(r"(?<=://)[^/\s@]{1,512}@")
+_PARAMETER = re.compile(r"(?<=[?&;])([\w.-]{1,64})=([^&;#\s\"'<>]{1,4096})")
+#: Parameters of URLs that are secret, beside the keys that `is_secret` knows.
+_PARAMETERS = ("key", "apikey", "auth", "authorization", "code", "pass", "passwd", "pwd", "secret",
+               "sig", "signature", "credential")  # fmt: skip
 
 
 def is_secret(key: str) -> bool:
@@ -51,7 +57,16 @@ def redact_text(text: str) -> str:
     """A text without the secrets of the environment and without anything that looks like one."""
     for value in _planted():
         text = text.replace(value, REDACTED)
-    return _SHAPES.sub(REDACTED, text)
+    text = _SHAPES.sub(REDACTED, text)
+    if "://" not in text:
+        return text
+    return _PARAMETER.sub(_without_secret, _USER.sub(f"{REDACTED}@", text))
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    name = parameter[1].lower().replace("-", "_")
+    secret = is_secret(name) or name.rpartition("_")[2] in _PARAMETERS
+    return f"{parameter[1]}={REDACTED}" if secret else parameter[0]
 
 
 def _planted() -> list[str]:

@@ -155,9 +155,13 @@ def test_a_stage_that_fails_ends_the_pipeline(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
-    plans = plan(folder, "rm.lora_target_modules=no_such_layer", "rm.use_peft=1")
-    assert run_pipeline(plans) != 0
-    assert "rm ended with exit code" in capfd.readouterr().err
+    wrong = ("rm.lora_target_modules=no_such_layer", "rm.use_peft=1")
+    plans = plan(folder, *wrong, "rm.trust_remote_code=true")
+    assert run_pipeline(plans) == 2
+    told = capfd.readouterr().err
+    assert "rm ended with exit code" in told
+    lines = [line for line in told.splitlines() if "code of its models will run" in line]
+    assert lines == ["  trust_remote_code: code of its models will run (--trust_remote_code)"]
     assert load_run(folder / "runs" / "ppo") is not None  # what was there stays
 
 

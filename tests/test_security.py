@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ from test_reliability import sft
 from alignment.errors import ConfigError
 from alignment.pipeline.file import read_pipeline
 from alignment.pipeline.run import plan_pipeline
+from alignment.runs import changes, new_run
 from alignment.secrets import redact, redact_text, redact_words
+from alignment.settings.resolve import describe, resolve
 from alignment.training import run
 from alignment.training.run import run_stage
 
@@ -166,6 +169,49 @@ def test_what_would_run_is_printed_without_keys(
     assert "--hub_token '<redacted>'" in plan.pasteable
     assert FLAG not in capsys.readouterr().out + plan.pasteable
     assert FLAG in plan.argv, "the stage itself is given it"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("http://me:pw@host:80/score", "http://<redacted>@host:80/score"),
+        ("https://token@host/a@b", "https://<redacted>@host/a@b"),
+        ("http://h/s?api_key=abc&n=2#x", "http://h/s?api_key=<redacted>&n=2#x"),
+        ("http://h/s?n=2&token=a%20b", "http://h/s?n=2&token=<redacted>"),
+        ("see http://h/?X-Amz-Signature=ab, then", "see http://h/?X-Amz-Signature=<redacted> then"),
+        ("http://h/s?key=a b=c", "http://h/s?key=<redacted> b=c"),
+        ("http://host/score?model=rm&eos_token=x", "http://host/score?model=rm&eos_token=x"),
+        ("a@b.c ?key=1", "a@b.c ?key=1"),
+    ],
+)
+def test_secrets_of_urls_are_redacted(text: str, shown: str) -> None:
+    assert redact_text(text) == shown
+    assert redact("reward_model", [text]) == [shown]
+    assert redact_words(["--reward_model", text]) == ["--reward_model", shown]
+
+
+def test_urls_are_redacted_in_linear_time() -> None:
+    for text in ("http://" + "a" * 10**6, "://" * 300_000, "http://h?" + "a" * 10**6):
+        began = time.monotonic()
+        redact_text(text)
+        assert time.monotonic() - began < 1
+
+
+def test_a_url_with_secrets_is_the_same_run_and_is_shown_nowhere(tmp_path: Path) -> None:
+    argv = ["--output_dir", str(tmp_path), "--reward_model", "http://me:hunter2@h/s?api_key=s3cret"]
+    settings = resolve("ppo", argv)
+    assert settings.values["reward_model"] == ["http://me:hunter2@h/s?api_key=s3cret"]
+    assert "hunter2" not in describe(settings)
+    assert "s3cret" not in describe(settings)
+    record = new_run(
+        "ppo", settings=settings.values, sources=settings.sources, inputs={}, parents={}
+    )
+    record.write(tmp_path)
+    written = (tmp_path / "run.json").read_text(encoding="utf-8")
+    assert "<redacted>@h/s?api_key=<redacted>" in written
+    assert "hunter2" not in written
+    assert "s3cret" not in written
+    assert not list(changes(record, settings=settings, inputs={}, parents={}))
 
 
 def test_texts_and_command_lines_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:

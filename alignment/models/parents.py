@@ -8,7 +8,6 @@ from alignment.errors import ConfigError
 from alignment.models.folders import adapter_base, check_causal_model, check_model
 from alignment.registry import ROLES, STAGES
 from alignment.runs import Parent, identify
-from alignment.secrets import redact_text
 from alignment.settings.reward_spec import (
     RewardKind,
     RewardSpec,
@@ -62,8 +61,7 @@ def identify_reward(reward: RewardSpec) -> Parent:
     """
     match reward.kind:
         case RewardKind.URL:
-            url = redact_text(reward.text)
-            return Parent(url, url, None)
+            return Parent(reward.shown, reward.shown, None)
         case RewardKind.FUNCTION:
             file = find_source(reward)
             digest = "builtin" if file is None else digest_file(file)[:16]

@@ -70,6 +70,9 @@ def run_pipeline(plans: Sequence[Plan]) -> int:
         if plan.action not in ("run", "resume"):
             continue
         click.echo(f"  {plan.pasteable}")
+        if plan.settings.values["trust_remote_code"]:
+            place = plan.settings.source("trust_remote_code")
+            click.echo(f"  trust_remote_code: code of its models will run ({place})", err=True)
         code = run_child(command(plan.step.stage, list(plan.argv)))
         if code != 0:
             click.echo(

@@ -52,7 +52,7 @@ def load_rewards(
     for reward in map(parse_reward, specs):
         match reward.kind:
             case RewardKind.URL:
-                rewards.append(HttpReward(reward.text, timeout=timeout, retries=retries))
+                rewards.append(HttpReward(reward, timeout=timeout, retries=retries))
             case RewardKind.FUNCTION:
                 rewards.append(FunctionReward(load_function(reward), name=reward.text))
             case RewardKind.FOLDER | RewardKind.HUB:
@@ -65,6 +65,11 @@ def load_rewards(
                     )
                 )
     return rewards, [r.tokenizer if isinstance(r, ModelReward) else None for r in rewards]
+
+
+def shown_rewards(specs: list[str]) -> list[str]:
+    """The entries of `reward_model` without passwords or keys, for what is saved with a run."""
+    return [parse_reward(spec).shown for spec in specs]
 
 
 def load_reward_model(

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from alignment.errors import ConfigError
+from alignment.secrets import redact_text
 from alignment.settings.names import HUB_NAME
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
@@ -53,6 +54,11 @@ class RewardSpec:
     def is_model(self) -> bool:
         """Whether weights are loaded for it."""
         return self.kind in (RewardKind.FOLDER, RewardKind.HUB)
+
+    @property
+    def shown(self) -> str:
+        """The name without the password or key of a URL."""
+        return redact_text(self.text)
 
     @property
     def is_file(self) -> bool:

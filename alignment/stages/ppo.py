@@ -107,7 +107,7 @@ STAGE = Stage(
 
 def run(job: "Job") -> None:
     """Train on prompts; the reference is the model that training starts from."""
-    from alignment.ppo.rewards import load_rewards
+    from alignment.ppo.rewards import load_rewards, shown_rewards
     from alignment.ppo.trainer import PPOTrainer
     from alignment.training.arguments import trainer_arguments
 
@@ -121,6 +121,8 @@ def run(job: "Job") -> None:
         timeout=args.reward_timeout,
         retries=args.reward_retries,
     )
+    # training_args.bin would hold what a URL has of passwords in every checkpoint
+    args.reward_model = shown_rewards(args.reward_model)
     trainer = PPOTrainer(
         **arguments,
         reward_funcs=rewards,

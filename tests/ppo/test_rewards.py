@@ -3,6 +3,7 @@
 import json
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -375,7 +376,7 @@ def test_an_http_scorer_that_hangs_is_given_up(load: Callable[..., Any]) -> None
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
-        with pytest.raises(ConfigError, match="timed out"):
+        with pytest.raises(ConfigError, match="no whole answer in 0"):
             load(url, timeout=0.1, retries=0)(prompts=["a"], completions=["b"])
 
 
@@ -397,3 +398,115 @@ def test_ppo_trains_on_a_reward_model_a_function_and_a_scorer_together(
     assert row["rewards/score"] == 0.25
     expected = row["rewards/rm"] + 0.5 * 2.0 + 4.0 * 0.25
     assert row["objective/score"] == pytest.approx(expected, abs=1e-5)
+
+
+class Raw(BaseHTTPRequestHandler):
+    """Answers with bytes as they are, piece by piece, with pauses."""
+
+    pieces: ClassVar[list[list[bytes]]] = []
+    pause: ClassVar[float] = 0.0
+    headers_seen: ClassVar[list[dict[str, str]]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.headers_seen.append({**self.headers, "path": self.path})
+        pieces = self.pieces.pop(0) if len(self.pieces) > 1 else self.pieces[0]
+        try:
+            for piece in pieces:
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(self.pause)
+        except OSError:  # the client has given up
+            pass
+        self.close_connection = True
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def whole(answer: bytes, length: int | None = None) -> list[bytes]:
+    size = len(answer) if length is None else length
+    return [f"HTTP/1.0 200 OK\r\nContent-Length: {size}\r\n\r\n".encode(), answer]
+
+
+@pytest.fixture
+def raw(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, type[Raw]]]:
+    monkeypatch.setattr(reward_http, "_FIRST_WAIT", 0.01)
+
+    class Handler(Raw):
+        pieces: ClassVar[list[list[bytes]]] = [whole(b'{"scores": [1]}')]
+        pause: ClassVar[float] = 0.0
+        headers_seen: ClassVar[list[dict[str, str]]] = []
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    httpd.daemon_threads = True
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield f"127.0.0.1:{httpd.server_port}", Handler
+    httpd.shutdown()
+    httpd.server_close()
+    thread.join()
+
+
+ONE = {"prompts": ["a"], "completions": ["b"]}
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        whole(b'{"scores": [1', 15),  # fewer bytes than announced
+        [b"HTTP/1.0 200 OK\r\n\r\n", b'{"scores": [1'],  # no length, and cut
+        [b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"],
+        [b""],  # closed without an answer
+        [b"nonsense\r\n\r\n"],
+    ],
+)
+def test_an_answer_that_breaks_is_asked_for_again(
+    broken: list[bytes], raw: tuple[str, type[Raw]], load: Callable[..., Any]
+) -> None:
+    host, handler = raw
+    handler.pieces = [broken, whole(b'{"scores": [1]}')]
+    assert load(f"http://{host}/", retries=1)(**ONE) == [1.0]
+    assert len(handler.headers_seen) == 2
+    handler.pieces = [broken]
+    with pytest.raises((ConfigError, DataError), match=r"no answer after 2 attempts|answered b"):
+        load(f"http://{host}/", retries=1)(**ONE)
+
+
+@pytest.mark.parametrize("drips", [[b"HTTP/1.0 200 OK\r\n\r\n"] + [b" "] * 50, [b"H"] * 50])
+def test_an_answer_that_drips_is_given_up_as_a_whole(
+    drips: list[bytes], raw: tuple[str, type[Raw]], load: Callable[..., Any]
+) -> None:
+    host, handler = raw
+    handler.pieces, handler.pause = [drips], 0.1
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"no whole answer in 0\.3 s"):
+        load(f"http://{host}/", timeout=0.3, retries=0)(**ONE)
+    assert time.monotonic() - began < 1.5
+
+
+def test_an_answer_without_end_is_refused(
+    raw: tuple[str, type[Raw]], load: Callable[..., Any]
+) -> None:
+    host, handler = raw
+    handler.pieces = [[b"HTTP/1.0 200 OK\r\n\r\n"] + [b" " * 65536] * 50]
+    with pytest.raises(DataError, match=r"the answer is longer than 1,010,000 bytes"):
+        load(f"http://{host}/")(**ONE)
+    assert len(handler.headers_seen) == 1
+
+
+def test_secrets_in_a_url_are_sent_and_never_shown(
+    raw: tuple[str, type[Raw]], load: Callable[..., Any]
+) -> None:
+    host, handler = raw
+    reward = load(f"http://me:hunter2@{host}?api_key=s3cret", retries=0)
+    assert reward(**ONE) == [1.0]
+    assert reward.__name__ == "127.0.0.1"
+    assert handler.headers_seen[0]["Authorization"] == "Basic bWU6aHVudGVyMg=="
+    assert handler.headers_seen[0]["path"] == "/?api_key=s3cret"
+    handler.pieces = [whole(b"[]")]
+    with pytest.raises(DataError) as caught:
+        reward(**ONE)
+    assert str(caught.value).startswith(
+        f"reward http://<redacted>@{host}?api_key=<redacted>: answered b'[]'"
+    )
