@@ -28,7 +28,7 @@ def sft(record: Record) -> list[Json]:
     elif isinstance(record.prompt, str):
         row = {"prompt": record.prompt, "completion": answer}
     else:
-        row = {"messages": _conversation(record.prompt, answer)}
+        row = {"messages": [*map(_unlearned, record.prompt), *as_messages(answer, "assistant")]}
     return [_with_template_inputs(row, record)]
 
 
@@ -103,6 +103,11 @@ def _with_template_inputs(row: Json, record: Record) -> Json:
     if record.template_kwargs is not None:
         row["chat_template_kwargs"] = record.template_kwargs
     return row
+
+
+def _unlearned(turn: Json) -> Json:
+    """A turn of a prompt: only the answer to it is learned, also in one conversation with it."""
+    return {**turn, "weight": 0} if turn["role"] == "assistant" else turn
 
 
 def _conversation(prompt: Text, answer: Text) -> list[Json]:

@@ -197,6 +197,25 @@ CASES: dict[str, Written | Refused] = {
     "lima_multi.jsonl": Written(
         "sft", {"messages": [user("hi"), bot("yo"), user("again"), bot("sure")]}
     ),
+    "multi_turn_pref.jsonl": Written(
+        "pairs",
+        {
+            "prompt": [system("S"), user("a"), bot("b"), user("c")],
+            "chosen": [bot("good")],
+            "rejected": [bot("bad")],
+        },
+    ),
+    "same_first_turn.jsonl": Written(
+        "sft",
+        {
+            "messages": [
+                user("Can you convert money?"),
+                bot("Yes, which?"),
+                user("5 EUR to USD"),
+                bot("5.4"),
+            ]
+        },
+    ),
     "null_rejected.jsonl": Refused((":1:", "'rejected' is null")),
     "null_system.jsonl": Written("pairs", {"prompt": "a", "chosen": "b", "rejected": "c"}),
 }

@@ -412,3 +412,15 @@ def test_prompts_that_lose_their_answers_are_counted(tmp_path: Path) -> None:
     command = ["convert", str(source), "-o", str(out), "--to", "prompts"]
     printed = CliRunner().invoke(data, command).output
     assert "  1 rows written without their answers, as prompts\n" in printed
+
+
+def test_a_stage_learns_the_same_of_rows_and_of_what_they_are_converted_to(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    """Of a prompt with earlier answers, only the last answer is learned."""
+    pair = {"prompt": [U, B, U], "chosen": [A], "rejected": [B]}
+    source, out = write_jsonl(tmp_path / "in.jsonl", [pair]), tmp_path / "out.jsonl"
+    CliRunner().invoke(data, ["convert", str(source), "-o", str(out), "--to", "sft"])
+    learned = [prepare_rows("sft", tiny_dir, [file])[0].by_role["train"] for file in (source, out)]
+    assert learned[0].learned == learned[1].learned
+    assert sum(learned[0].tokens.values()) == sum(learned[1].tokens.values())
