@@ -66,18 +66,21 @@ def run(job: "Job") -> None:
 def reward_stats(trainer: Any) -> dict[str, float]:
     """Mean and deviation of the scores of chosen answers, held-out ones if there are any."""
     import torch
+    from accelerate.utils import gather_object  # type: ignore[import-untyped]
 
     rows = trainer.eval_dataset if trainer.eval_dataset is not None else trainer.train_dataset
-    rows = rows.select(range(min(_STATS_PAIRS, len(rows))))
-    scores = []
+    loader = trainer.get_eval_dataloader(rows.select(range(min(_STATS_PAIRS, len(rows)))))
+    scores: list[float] = []
     trainer.model.eval()
-    for batch in trainer.get_eval_dataloader(rows):
-        inputs = {key: batch[key] for key in ("input_ids", "attention_mask")}
+    for number, batch in enumerate(loader):
+        inputs = {
+            key: batch[key].to(trainer.args.device) for key in ("input_ids", "attention_mask")
+        }
         with torch.no_grad(), trainer.compute_loss_context_manager():
             logits = trainer.model(**inputs).logits[:, 0].float()
-        chosen = logits.chunk(2)[0]  # the collator puts the chosen half first
-        scores.append(trainer.accelerator.gather(chosen))
-    values = torch.cat(scores)
+        if number < loader.batch_sampler.real:
+            scores += logits.chunk(2)[0].tolist()  # the collator puts the chosen half first
+    values = torch.tensor(gather_object(scores), dtype=torch.float64)
     return {
         "mean": values.mean().item(),
         "std": values.std(correction=0).item(),

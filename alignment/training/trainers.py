@@ -7,6 +7,7 @@ TRL 1.16 names used that are not public; `tests/contracts` holds their signature
 overridden: `_prepare_dataset`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,19 @@ from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
 
+from alignment.training.metrics import HIGHEST, LOWEST, WeightedMetrics
 
-class PreparedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+
+class PreparedSFTTrainer(WeightedMetrics, SFTTrainer):  # type: ignore[misc]
     """SFTTrainer that packs prepared rows but changes nothing else about them."""
+
+    units = {"entropy": "tokens", "mean_token_accuracy": "tokens"}  # noqa: RUF012 - a constant
+    loss_unit = "tokens"
+
+    def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Count rows, and the tokens that carry loss."""
+        labels = inputs["labels"]
+        return {"rows": len(labels), "tokens": (labels[..., 1:] != -100).sum()}
 
     def _prepare_dataset(
         self, dataset: Any, processing_class: Any, args: Any, packing: bool, *rest: Any
@@ -27,17 +38,36 @@ class PreparedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
 
-class PreparedRewardTrainer(RewardTrainer):  # type: ignore[misc]
+class PreparedRewardTrainer(WeightedMetrics, RewardTrainer):  # type: ignore[misc]
     """RewardTrainer that takes prepared rows as they are."""
+
+    units = {"min_reward": LOWEST, "max_reward": HIGHEST}  # noqa: RUF012 - a constant
+
+    def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Count pairs."""
+        return {"rows": len(inputs["input_ids"]) // 2}
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
 
-class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
-    """DPOTrainer that takes prepared rows as they are, with masks within the answers."""
+class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
+    """DPOTrainer that takes prepared rows as they are, with masks within the answers.
 
+    The loss ``sft`` is a mean over the tokens of an optimizer step, as in the sft stage; TRL's is
+    one over the tokens of a batch of one process, so it changes with accumulation and processes.
+    """
+
+    units = {  # noqa: RUF012 - a constant
+        "entropy": "tokens",
+        "mean_token_accuracy": "chosen tokens",
+        "logits/chosen": "chosen tokens",
+        "logits/rejected": "rejected tokens",
+    }
     data_collator: Any
+    loss_weights: list[Any]
+    step_tokens: float | None = None
+    step_batches = 1
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -53,10 +83,71 @@ class PreparedDPOTrainer(DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
+    def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Count pairs, and the tokens of the answers."""
+        chosen, rejected = (x.sum() for x in inputs["completion_mask"][:, 1:].chunk(2))
+        return {
+            "rows": len(inputs["completion_mask"]) // 2,
+            "tokens": chosen + rejected,
+            "chosen tokens": chosen,
+            "rejected tokens": rejected,
+        }
 
-class PreparedKTOTrainer(KTOTrainer):  # type: ignore[misc]
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        """Get the batches of an optimizer step, and count the chosen tokens of all processes."""
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        counted = [self.count(batch)["chosen tokens"] for batch in batches]
+        tokens = torch.tensor([float(x) for x in counted], device=self.args.device).sum()
+        self.step_tokens = float(self.accelerator.reduce(tokens, reduction="sum"))
+        self.step_batches = len(batches)
+        return batches, items
+
+    def losses(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
+        """Split the loss into that of pairs and that of the tokens of chosen answers."""
+        if "sft" not in self.loss_types:
+            return super().losses(model, inputs)
+        *losses, auxiliary = self._loss_parts(model, inputs)
+        found = {"rows": auxiliary, "chosen tokens": torch.zeros_like(auxiliary)}
+        for name, weight, loss in zip(self.loss_types, self.loss_weights, losses, strict=True):
+            unit = "chosen tokens" if name == "sft" else "rows"
+            found[unit] = found[unit] + weight * (loss - auxiliary)
+        return found
+
+    def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Compute the loss; tokens of an optimizer step weigh the same in any of its batches."""
+        if "sft" not in self.loss_types:
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        losses = self.losses(model, inputs)
+        share = 1.0
+        if self.model.training and self.step_tokens:
+            # Trainer divides by the batches of the step, and DDP by the processes
+            mine = float(self.count(inputs)["chosen tokens"])
+            share = mine * self.step_batches * self.args.world_size / self.step_tokens
+        return losses["rows"] + share * losses["chosen tokens"]
+
+    def _loss_parts(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """Each loss by itself, then the auxiliary loss of a mixture of experts, which all hold."""
+        weights, count = self.loss_weights, len(self.loss_types)
+        self.loss_weights = list(torch.eye(count, count + 1, device=self.args.device))
+        try:
+            parts: torch.Tensor = super().compute_loss(model, inputs)
+        finally:
+            self.loss_weights = weights
+        return parts
+
+
+class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
     """KTOTrainer that shuffles prepared rows once, with masks within the answers."""
 
+    units = {  # noqa: RUF012 - a constant
+        "entropy": "tokens",
+        "logits/chosen": "chosen tokens",
+        "logits/rejected": "rejected tokens",
+        "rewards/chosen": "chosen",
+        "rewards/rejected": "rejected",
+        "logps/chosen": "chosen",
+        "logps/rejected": "rejected",
+    }
     data_collator: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -71,6 +162,20 @@ class PreparedKTOTrainer(KTOTrainer):  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:
         return dataset.shuffle(seed=args.seed)
+
+    def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Count rows and the tokens of the answers, also by label."""
+        is_chosen = torch.as_tensor(inputs["label"], dtype=torch.bool)
+        tokens = inputs["completion_mask"][:, 1:].sum(dim=1)
+        is_chosen = is_chosen.to(tokens.device)
+        return {
+            "rows": len(tokens),
+            "tokens": tokens.sum(),
+            "chosen": is_chosen.sum(),
+            "rejected": (~is_chosen).sum(),
+            "chosen tokens": tokens[is_chosen].sum(),
+            "rejected tokens": tokens[~is_chosen].sum(),
+        }
 
 
 @dataclass
