@@ -115,4 +115,5 @@ def run(job: "Job") -> None:
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedDPOTrainer
 
-    job.train(PreparedDPOTrainer(**trainer_arguments(job)))
+    trainer = PreparedDPOTrainer(**trainer_arguments(job), answer_losses=STAGE.answer_losses)
+    job.train(trainer)

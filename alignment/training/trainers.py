@@ -7,7 +7,7 @@ TRL 1.16 names used that are not public; `tests/contracts` holds their signature
 overridden: `_prepare_dataset`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,8 @@ class PreparedRewardTrainer(WeightedMetrics, RewardTrainer):  # type: ignore[mis
 class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer that takes prepared rows as they are, with masks within the answers.
 
-    The loss ``sft`` is a mean over the tokens of an optimizer step, as in the sft stage; TRL's is
-    one over the tokens of a batch of one process, so it changes with accumulation and processes.
+    The losses in ``answer_losses`` are means over the tokens of chosen answers in an optimizer
+    step; TRL's are means over a batch of one process, which change with accumulation and processes.
     """
 
     units = {  # noqa: RUF012 - a constant
@@ -104,18 +104,18 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Split the loss into that of pairs and that of the tokens of chosen answers."""
-        if "sft" not in self.loss_types:
+        if not set(self.answer_losses) & set(self.loss_types):
             return super().losses(model, inputs)
         *losses, auxiliary = self._loss_parts(model, inputs)
         found = {"rows": auxiliary, "chosen tokens": torch.zeros_like(auxiliary)}
         for name, weight, loss in zip(self.loss_types, self.loss_weights, losses, strict=True):
-            unit = "chosen tokens" if name == "sft" else "rows"
+            unit = "chosen tokens" if name in self.answer_losses else "rows"
             found[unit] = found[unit] + weight * (loss - auxiliary)
         return found
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss; tokens of an optimizer step weigh the same in any of its batches."""
-        if "sft" not in self.loss_types:
+        if not set(self.answer_losses) & set(self.loss_types):
             return super().compute_loss(model, inputs, *args, **kwargs)
         losses = self.losses(model, inputs)
         share = 1.0
