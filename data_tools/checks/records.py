@@ -155,7 +155,7 @@ LONG_ASCII, LONG_CHINESE = 60, 25
 NO_PROSE = re.compile(
     r"^\s*(?:[-*+•·●◦>#|]|\(?\d{1,3}[.)、:：）]"
     r"|[（(]?[A-Za-z一二三四五六七八九十]{1,2}[.)、）])"
-    r"|[=<>{}|\\^_$]|https?:|\w\.\w{2,4}$|[:：]\s*[^:：]{0,40}$"
+    r"|[=<>{}|\\^_$#]|https?:|\w\.\w{2,4}$|[:：]\s*[^:：]{0,40}$"
 )
 """Lines that are no prose: items, headings, tables, formulas, code, addresses, `key: value`."""
 SENTENCE = re.compile(r"[.!?][\"')\]]*\s|[。！？…]")

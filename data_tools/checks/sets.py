@@ -22,7 +22,7 @@ from data_tools.sets.near import NearIndex
 NEAR = 0.9
 """Least similarity of a row to one that it nearly repeats: shared 5-grams of letters and digits."""
 NO_WORD = re.compile(r"[\W_]+")
-MOST_COMPARED, SHORTEST_COMPARED = 50_000, 20
+MOST_COMPARED, SHORTEST_COMPARED = 20_000, 20
 MANY = 5
 """Prompts under which an answer is rejected before that is a finding."""
 SHORT = 8

@@ -152,7 +152,8 @@ def _identity(found: str) -> bool:
 
 
 PLACEHOLDERS = re.compile(
-    r"(?i)^(?:git|user(?:name)?|name|e?mail|your[\w.-]*|my[._-]?e?mail|someone|somebody|xxx+|abc|test)@"
+    r"(?i)^(?:git|user(?:name)?|name|e?mail|your[\w.-]*|my[._-]?e?mail|someone|somebody"
+    r"|xxx+|abc|test)@|^[\w.]@\w{1,3}\."
     r"|@(?:[\w-]+\.)*(?:example|domain|company|yourcompany|yourdomain|mydomain|website|xxx+|abc|test)"
     r"\.[a-z.]+$"
     r"|\.(?:example|invalid|localhost|local|test|png|jpe?g|gif|svg|webp|css|js|py|md)$"

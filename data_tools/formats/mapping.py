@@ -58,7 +58,12 @@ class Columns:
             Unusable: If a column is not there; `missing`.
         """
         found = {}
-        for part, column in self.parts.items():
+        # the reader of tables makes the capitals of a header lower case
+        parts = {
+            part: name.lower() if name not in data and name.lower() in data else name
+            for part, name in self.parts.items()
+        }
+        for part, column in parts.items():
             value = _at(data, column)
             if value is not _ABSENT:
                 found[part] = self._turns(value)
@@ -66,9 +71,9 @@ class Columns:
                 raise Unusable(
                     "missing", f"no column {column!r} for {part!r}: the row has {listed(data)}"
                 )
-        taken = {column for column in self.parts.values() if column in data}
+        taken = {column for column in parts.values() if column in data}
         # a path reads a part of its column: what else is in it stays, but is no context
-        inner = {column.partition(".")[0] for column in self.parts.values()} - taken
+        inner = {column.partition(".")[0] for column in parts.values()} - taken
         hidden = {*found, *(inner & {*CONTEXT})}
         rest = {name: value for name, value in data.items() if name not in taken}
         return {**found, **{f"<{k}>" if k in hidden else k: v for k, v in rest.items()}}

@@ -62,6 +62,9 @@ def system(text: str) -> dict[str, str]:
 HI = {"prompt": [user("hi")], "chosen": [bot("yo")], "rejected": [bot("no")]}
 SUM = {"prompt": "2+2?", "completion": "4"}
 SUMS = {"prompt": "2+2?", "chosen": "4", "rejected": "5"}
+ABC = {"prompt": "a", "chosen": "b", "rejected": "c"}
+LIGHT = {"prompt": "解释光合作用", "completion": "植物把光变成化学能。?"}
+LIGHT_UTF = {"prompt": "解释光合作用", "completion": "植物把光变成化学能。😀"}
 CASES: dict[str, Written | Refused] = {
     "kto_int_label.jsonl": Written("kto", {"prompt": "Hi", "completion": "Hello", "label": True}),
     "kto.csv": Written("kto", {"prompt": "Hi", "completion": "Hello", "label": True}),
@@ -217,8 +220,67 @@ CASES: dict[str, Written | Refused] = {
         },
     ),
     "null_rejected.jsonl": Refused((":1:", "'rejected' is null")),
-    "null_system.jsonl": Written("pairs", {"prompt": "a", "chosen": "b", "rejected": "c"}),
+    "null_system.jsonl": Written("pairs", ABC),
+    "alpaca_gbk.csv": Written("sft", LIGHT, ("encoding gb18030 (detected) of",)),
+    "alpaca_gbk.json": Written("sft", LIGHT, ("encoding gb18030 (detected) of",)),
+    "alpaca_gbk.jsonl": Written("sft", LIGHT, ("encoding gb18030 (detected) of",)),
+    "alpaca_utf-16.csv": Written("sft", LIGHT_UTF, ("encoding utf-16 (byte order mark) of",)),
+    "alpaca_utf-16.jsonl": Written("sft", LIGHT_UTF, ("encoding utf-16 (byte order mark) of",)),
+    "alpaca_utf-8-sig.csv": Written("sft", LIGHT_UTF, ("2 rows in, 2 out",)),
+    "alpaca_utf-8-sig.json": Written("sft", LIGHT_UTF, ("2 rows in, 2 out",)),
+    "alpaca_utf-8-sig.jsonl": Written("sft", LIGHT_UTF, ("2 rows in, 2 out",)),
+    "pt.txt": Written("text", {"text": "第一段。"}, ("2 rows in, 2 out",)),
+    "ptdir": Written("text", {"text": "one"}, ("2 rows in, 2 out",)),
+    "saved": Written("pairs", {"prompt": "a", "chosen": "c", "rejected": "e"}, ("2 rows in",)),
+    "hfrepo": Written("pairs", {"prompt": "a", "chosen": "c", "rejected": "e"}, ("1 rows in",)),
+    "shards": Written("pairs", {"prompt": "p0a", "chosen": "c", "rejected": "e"}, ("6 rows in",)),
+    "mixed_folder": Refused(
+        ("mixes JSON array (b.json) and JSON lines", "name the files one by one")
+    ),
+    "split_dict.json": Written("pairs", ABC, ("1 rows in, 1 out",)),
+    "wrapped.json": Written("sft", {"prompt": "a", "completion": "b"}),
+    "wrapped_many.json": Written("sft", {"prompt": "a", "completion": "b"}),
+    "single_object.json": Written("sft", {"prompt": "a", "completion": "b"}),
+    "indented_single.json": Written("sft", {"prompt": "a", "completion": "b"}),
+    "columns.json": Written("pairs", {"prompt": "a", "chosen": "c", "rejected": "e"}, ("2 out",)),
+    "concat.json": Written("pairs", ABC, ("2 rows in, 2 out",)),
+    "comments.jsonc": Refused((":1: this is a comment", "grep -v '^ *//'")),
+    "capital_header.csv": Written("pairs", ABC),
+    "excel_bom_crlf.csv": Written(
+        "pairs", {"prompt": 'a "q" b', "chosen": "x\r\ny", "rejected": "z"}
+    ),
+    "excel_sep.csv": Written("pairs", ABC),
+    "excel_trailing_col.csv": Written("pairs", ABC),
+    "semicolon.csv": Written("pairs", {"prompt": "Hi", "chosen": "Hello", "rejected": "Go"}),
+    "loose_quotes.csv": Refused((":3: not CSV", "put the field in quotes and double those")),
+    "pandas_repr.csv": Written(
+        "pairs", {"prompt": [user("hi")], "chosen": [bot("a")], "rejected": [bot("b")]}
+    ),
+    "mixed_string_list.jsonl": Written(
+        "pairs", {"prompt": [user("a")], "chosen": [bot("b")], "rejected": [bot("c")]}
+    ),
+    "blank_lines.jsonl": Refused((":4:39: not JSON",)),
+    "trailing_comma.json": Refused((":3:34: a comma before the ]", "delete the last comma")),
+    "nan.jsonl": Refused((":1:58: not JSON",)),
+    "ties90.jsonl": Written(
+        "pairs",
+        {"prompt": "r0", "chosen": "yes 0", "rejected": "no 0", "margin": 2.0},
+        ("90  tie", "100 rows in, 10 out"),
+    ),
 }
+CHECKED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "blank_lines.jsonl": (("50.0%  malformed", "blank_lines.jsonl:4:39 (row 2): not JSON"), ()),
+    "trailing_comma.json": (("33.3%  malformed", "trailing_comma.json:3:34 (row 3): a comma"), ()),
+    "nan.jsonl": (("100.0%  malformed", "nan.jsonl:1:58 (row 1): not JSON"), ()),
+    "ties90.jsonl": (("100 rows, 10 records", "90  90.0%  tie"), ()),
+    "sentinels.jsonl": (
+        ("3 100.0%  sentinel_input", "sentinels.jsonl:1 (row 1)", "1  33.3%  sentinel_output"),
+        (),
+    ),
+    "emoji_zwj.jsonl": ((), ("zero_width_or_control",)),
+    "example_mail.jsonl": ((), ("pii_email", "pii_ipv4")),
+}
+"""What `align data validate` prints for a file, and what it does not."""
 
 
 @pytest.fixture(scope="session")
@@ -257,3 +319,11 @@ def test_an_input_that_went_wrong(name: str, shared_cases: Path, tmp_path: Path)
         assert advice is not None, printed
         columns = shlex.split(advice[1])[0]
         assert converted(source, output, "--columns", columns)[::2] == (0, wanted.advised)
+
+
+@pytest.mark.parametrize("name", CHECKED)
+def test_what_is_found_in_an_input(name: str, shared_cases: Path) -> None:
+    found, absent = CHECKED[name]
+    printed = CliRunner().invoke(data, ["validate", str(shared_cases / name)]).output
+    assert [one for one in found if one not in printed] == [], printed
+    assert [one for one in absent if one in printed] == [], printed

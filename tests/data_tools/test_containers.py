@@ -390,3 +390,15 @@ def test_a_text_that_many_rows_of_parquet_repeat_is_held_once(
     for batch in binary.parquet_rows((tmp_path / "a.parquet").open("rb")):
         rows += len(batch[1]["text"]) == 1 << 16
     assert rows == 2000
+
+
+def test_columns_are_named_as_the_header_has_them(tmp_path: Path) -> None:
+    source = tmp_path / "a.csv"
+    source.write_text("Question,Good,Bad\nq,g,b\n")
+    for names in (
+        "prompt=Question,chosen=Good,rejected=Bad",
+        "prompt=question,chosen=good,rejected=bad",
+    ):
+        assert run("convert", source, "-o", tmp_path / "o.jsonl", "--columns", names).exit_code == 0
+        (row,) = rows_of(tmp_path / "o.jsonl")
+        assert (row["prompt"], row["chosen"], row["rejected"]) == ("q", "g", "b")
