@@ -49,8 +49,10 @@ def reading(adapter: Adapter, names: tuple[str, ...]) -> Reading:
     # every format puts a system prompt first, also one that is recognised by it
     context = [name for name in CONTEXT if name in names and (name not in own or name == "system")]
     ours = BOOKKEEPING if BOOKKEEPING.issubset(names) else frozenset()
-    read = {*own, *context, *ours}
-    rest = () if adapter.gather else tuple(name for name in names if name not in read)
+    read = {*own, *context, *ours, "rows"} if adapter.gather else {*own, *context, *ours}
+    # the messages of a tree are joined into one column, which the format does not name
+    is_tree = adapter.gather is not None and "rows" not in names
+    rest = () if is_tree else tuple(name for name in names if name not in read)
     return Reading(tuple(context), rest)
 
 
@@ -136,9 +138,9 @@ def _keys_of_turns(data: Data) -> Iterable[str]:
     """Return the keys of turns that hold text which nothing reads, as `messages[].key`."""
     found: dict[str, None] = {}
     for name, value in data.items():
-        if type(value) is not list:
+        if type(value) is not list and type(value) is not dict:
             continue
-        for turn in value:
+        for turn in value if type(value) is list else (value,):
             # most turns have a role and a text, and nothing else
             if type(turn) is dict and len(turn) > 2 and is_turn(turn):
                 keys = [k for k, v in turn.items() if k not in TURN_KEYS and holds_text(v)]

@@ -2,8 +2,10 @@
 
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from data_tools.formats.record import (
+    CONTEXT,
     Adapter,
     Data,
     Record,
@@ -71,15 +73,19 @@ def helpsteer(data: Data) -> Record:
 
 
 def gather_prompts(rows: Iterable[Row]) -> Iterator[Row]:
-    """Join adjacent rows of one prompt into one row that has them as `rows`."""
+    """Join adjacent rows of one prompt, and all that belongs to it, into one that has `rows`."""
     held: list[Row] = []
     for row in rows:
-        if held and held[0].data.get("prompt") != row.data.get("prompt"):
+        if held and _question(held[0]) != _question(row):
             yield _joined(held)
             held = []
         held.append(row)
     if held:
         yield _joined(held)
+
+
+def _question(row: Row) -> list[Any]:
+    return [row.data.get(name) for name in ("prompt", *CONTEXT)]
 
 
 def text_and_score(data: Data) -> Record:
@@ -148,7 +154,7 @@ def _mean_rating(annotations: Data) -> float | None:
 
 def _joined(rows: list[Row]) -> Row:
     first = rows[0]
-    data = {"prompt": first.data.get("prompt"), "rows": [row.data for row in rows]}
+    data = {**first.data, "rows": [row.data for row in rows]}
     return Row(first.source, first.number, first.start, data)
 
 

@@ -424,3 +424,23 @@ def test_a_stage_learns_the_same_of_rows_and_of_what_they_are_converted_to(
     learned = [prepare_rows("sft", tiny_dir, [file])[0].by_role["train"] for file in (source, out)]
     assert learned[0].learned == learned[1].learned
     assert sum(learned[0].tokens.values()) == sum(learned[1].tokens.values())
+
+
+def test_joined_rows_keep_what_belongs_to_their_question(tmp_path: Path) -> None:
+    scored = {"correctness": 1, "prompt": "q", "input": "i", "note": "n"}
+    rows = [
+        {**scored, "system": system, "response": answer, "helpfulness": score}
+        for system, answer, score in (("s", "a", 2), ("s", "b", 1), ("t", "a", 1), ("t", "c", 3))
+    ]
+    one, other = serve(write_jsonl(tmp_path / "in.jsonl", rows), kind="preference")
+    asked = {"role": "user", "content": "q\ni"}
+    assert one.record.prompt == [S, asked]
+    assert other.record.prompt == [{**S, "content": "t"}, asked]
+    assert (one.record.chosen, other.record.chosen) == ([A], [{**A, "content": "c"}])
+    assert (one.unused, other.unused) == (("note",), ("note",))
+
+
+def test_a_key_of_a_single_turn_is_named() -> None:
+    assert read({"prompt": "q", "chosen": {**A, "note": "n"}, "rejected": B}).unused == (
+        "chosen[].note",
+    )
