@@ -69,7 +69,8 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     step_tokens: float | None = None
     step_batches = 1
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, answer_losses: Sequence[str] = (), **kwargs: Any) -> None:
+        self.answer_losses = answer_losses
         super().__init__(*args, **kwargs)
         # TRL made its collator from arguments that it resolved; ours takes those
         given = self.data_collator
