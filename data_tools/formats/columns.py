@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from data_tools.formats.advice import ABOUT, columns_advice, hint, is_label, is_turn, not_this
-from data_tools.formats.context import is_filled, refuse_media, with_context
+from data_tools.formats.context import refuse_media, with_context
 from data_tools.formats.record import (
     ALIASES,
     CONTEXT,
@@ -18,6 +18,7 @@ from data_tools.formats.record import (
     Record,
     Result,
     Unusable,
+    is_filled,
     listed,
     shown,
 )

@@ -17,6 +17,7 @@ from data_tools.formats.record import (
     Record,
     Text,
     Unusable,
+    is_filled,
     json_value,
     shown,
     text,
@@ -77,13 +78,6 @@ def refuse_media(data: Data) -> None:
             f"{name!r} holds {shown(data[name])}: only text is learned",
             "leave such rows out, or empty the column if the text makes sense without it",
         )
-
-
-def is_filled(value: object) -> bool:
-    """Whether a column of a row holds anything; empty JSON in a text is nothing."""
-    if isinstance(value, str):
-        return value.strip() not in ("", "[]", "{}", "null")
-    return value is not None and value not in ([], {}, b"")
 
 
 def _system(found: Data) -> str:

@@ -267,6 +267,13 @@ def json_value(value: Any) -> Any:
         return value
 
 
+def is_filled(value: object) -> bool:
+    """Whether a column of a row holds anything; empty JSON in a text is nothing."""
+    if isinstance(value, str):
+        return value.strip() not in ("", "[]", "{}", "null")
+    return value is not None and value not in ([], {}, b"")
+
+
 def text(data: Data, key: str, *, default: str | None = None) -> str:
     """Return a string field, or `default` if it is absent or null.
 

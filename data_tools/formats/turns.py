@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any
 
-from data_tools.formats.record import Data, Message, Record, Text, Unusable, shown, text
+from data_tools.formats.record import Data, Message, Record, Text, Unusable, is_filled, shown, text
 
 ROLES = {
     "human": "user",
@@ -95,7 +95,7 @@ def media_in(data: Data) -> str | None:
     """The name of a column or a key that holds an image, a video or sound."""
     if MEDIA.isdisjoint(data):
         return None
-    return next((name for name in data if name in MEDIA and data[name]), None)
+    return next((name for name in data if name in MEDIA and is_filled(data[name])), None)
 
 
 def _calls(content: Any) -> list[dict[str, Any]]:
