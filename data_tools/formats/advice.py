@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_tools.formats.record import CONTEXT, FALSE, TRUE, Data, Unusable, listed
+from data_tools.formats.record import FALSE, SYSTEM, TRUE, Data, Unusable, listed
 
 ABOUT = re.compile(
     r"(?:.*[_-])?(?:id|ids|uuid|key|hash|index|idx|source|origin|dataset|data_source|subset|split"
@@ -125,7 +125,7 @@ def _holds_turns(value: object) -> bool:
 def _places(data: Data) -> Iterator[str]:
     """Yield the columns of a row that hold text or turns, and paths to text inside others."""
     for name, value in data.items():
-        if name in CONTEXT[:3]:
+        if name in (*SYSTEM, "history"):
             continue
         if isinstance(value, str):
             if value.strip():

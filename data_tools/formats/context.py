@@ -87,8 +87,9 @@ def _system(found: Data) -> str:
         Unusable: If it is no text, or two columns name different ones.
     """
     names = [name for name in SYSTEM if name in found]
-    if len(names) == 2 and found[names[0]] != found[names[1]]:
-        raise Unusable("two_systems", f"{names[0]!r} and {names[1]!r} differ", "keep one of them")
+    for name in names[1:]:
+        if found[name] != found[names[0]]:
+            raise Unusable("two_systems", f"{names[0]!r} and {name!r} differ", "keep one of them")
     return text(found, names[0]) if names else ""
 
 

@@ -53,6 +53,9 @@ def implicit(data: Data) -> Record:
 
 def binarized(data: Data) -> Record:
     """UltraFeedback binarized (H4, Argilla): whole conversations, and the prompt again."""
+    sides = _sides(data)
+    if all(not isinstance(side, str) and side[0]["role"] == "assistant" for side in sides):
+        return pair_of(text(data, "prompt"), *sides, margin=_margin(data))  # answers alone
     return split_implicit(*_sides(data), margin=_margin(data))
 
 

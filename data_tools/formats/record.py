@@ -122,7 +122,8 @@ Gather: TypeAlias = Callable[[Iterable[Row]], Iterator[Row]]
 TEXT_OR_TURNS = "text|turns"
 TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
 """Columns that a chat template reads in addition to the turns."""
-SYSTEM, REASONING = ("system", "system_prompt"), ("reasoning_content", "thinking")
+SYSTEM = ("system", "system_prompt", "system_message")
+REASONING = ("reasoning_content", "thinking")
 CONTEXT = (*SYSTEM, "history", "input", *REASONING, *TEMPLATE_INPUTS)
 """Columns that mean the same in every format."""
 TAGS: dict[type, str] = {

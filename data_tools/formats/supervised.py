@@ -126,7 +126,7 @@ def is_flattened(data: Data) -> bool:
     return instruction.startswith("Human:") and flattened(instruction) is not None
 
 
-LABEL = "flag|number|text|null"
+LABEL = "flag|number|text|null|object|list"
 """A label that cannot be read makes the row unusable; without it a bad answer would be learned."""
 FORMATS = (
     Adapter("alpaca", {"instruction": "text", "output": "text"}, alpaca),

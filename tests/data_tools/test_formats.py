@@ -75,6 +75,7 @@ ROWS: dict[str, list[tuple[dict[str, Any], Any]]] = {
             },
             (*TURNS, 1.0),
         ),
+        ({"prompt": "q", "chosen": [A], "rejected": [B]}, TURNS),
     ],
     "alpaca-ranking": [
         (
