@@ -13,7 +13,7 @@ LOCK   ?= requirements.lock
 UV     ?= uv==0.13.9
 UV_ENV := .venv-uv/$(subst ==,-,$(UV))
 
-.PHONY: demo test test-all test-latest test-oldest fault-test lint lock clean
+.PHONY: demo test test-all test-latest test-oldest extras start-oldest fault-test lint lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -37,6 +37,23 @@ test-latest test-oldest: test-%: $(UV_ENV)
 	rm -rf .venv-$* .venv-$*.lock
 	$(COMPILE) --resolution $(RESOLUTION) --output-file .venv-$*.lock
 	$(MAKE) test VENV=.venv-$* LOCK=.venv-$*.lock
+
+# Every extra resolves, with the newest and with the oldest allowed versions; nothing is installed.
+EXTRAS := $(shell sed -n '/^.project.optional-dependencies/,/^.dependency/s/^\([a-z]*\) = .*/\1/p' \
+            pyproject.toml)
+extras: $(UV_ENV)
+	@for extra in $(EXTRAS); do for versions in highest lowest-direct; do \
+	    echo "extra $$extra, $$versions"; \
+	    .venv-uv/bin/uv pip compile --quiet pyproject.toml --extra $$extra --universal \
+	        --python-version 3.11 --no-emit-package torch --resolution $$versions \
+	        --output-file .venv-extra.lock > /dev/null || exit 1; \
+	done; done; rm -f .venv-extra.lock
+
+# A stage starts with the oldest allowed versions, in an environment of its own.
+start-oldest: $(UV_ENV)
+	$(COMPILE) --resolution lowest-direct --output-file .venv-oldest.lock
+	$(MAKE) .venv-oldest/.ready VENV=.venv-oldest LOCK=.venv-oldest.lock
+	.venv-oldest/bin/align sft --dry-run --max_steps 1
 
 # 200 kills a stage by default; less:  make fault-test KILLS=20
 KILLS ?= 200
