@@ -90,8 +90,9 @@ ZEROS = bytes.maketrans(b"123456789", b"000000000")
 LONG = b"0" * 19
 """An integer of fewer digits fits into 64 bits."""
 EXACT_TYPES = frozenset({str, int, bool, type(None)})
-LARGEST_ARRAY = 4 * LARGEST_ROW
-"""Bytes of an array in which no end of a row is found; all of them must be in memory."""
+LONGEST_READ = 1 << 25
+FAR = 64
+"""Pieces without a row that begins with the first key, after which any row will do."""
 
 
 def line_batches(stream: IO[bytes], *, line: int = 1) -> Iterator[Batch]:
@@ -185,6 +186,7 @@ def array_batches(stream: IO[bytes]) -> Iterator[Batch]:
     line, before, pending = 1, b"", b""
     for raw, last in array_pieces(stream):
         pending = pending + raw if pending else raw
+        _check_size(pending)
         try:
             yield parse_piece(pending, last=last, line=line)
         except orjson.JSONDecodeError as error:
@@ -226,15 +228,15 @@ def array_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, 
     key, before = (first[1], BEFORE_KEY) if first else (b"{", BEFORE_MEMBER)
     buffer = buffer.replace(b"[", b" ", 1)
     seen = 0
-    while more := stream.read(max(size, len(buffer))):
-        if len(buffer) > LARGEST_ARRAY:
-            raise OSError(
-                f"no row ends within {LARGEST_ARRAY >> 20} MiB; "
-                "one object per line needs less memory: jq -c '.[]' FILE"
-            )
+    while more := stream.read(min(max(size, len(buffer)), LONGEST_READ)):
+        if len(buffer) >= size * FAR and key != b"{":
+            # the rows begin with different keys
+            key, before, seen = b"{", BEFORE_MEMBER, 0
         end = _last_cut(buffer, key, before, seen)
         if end:
             yield buffer[:end], False
+        else:
+            _check_size(buffer)
         # what was searched before is not searched again
         seen = max(len(buffer) - end - REACH - len(key), 0)
         buffer = buffer[end:] + more
@@ -253,16 +255,28 @@ def _last_cut(buffer: bytes, key: bytes, before: re.Pattern[bytes], start: int) 
 def line_pieces(stream: IO[bytes], *, times: int = 1) -> Iterator[tuple[bytes, bool]]:
     """Cut a file into pieces of whole lines; yields as `array_pieces`."""
     buffer = b""
-    while more := stream.read(max(PIECE * times, len(buffer))):
-        if len(buffer) > LARGEST_ROW:
-            raise OSError(f"a line of more than {LARGEST_ROW >> 20} MiB")
+    while more := stream.read(min(max(PIECE * times, len(buffer)), LONGEST_READ)):
         end = more.rfind(b"\n") + 1
         if end:
             yield buffer + more[:end], False
             buffer = more[end:]
         else:
             buffer += more
+            _check_size(buffer)
     yield buffer, True
+
+
+def _check_size(held: bytes) -> None:
+    """See that a row without an end does not fill the memory.
+
+    Raises:
+        OSError: If it is larger than any row may be.
+    """
+    if len(held) > LARGEST_ROW:
+        raise OSError(
+            f"no end of a row within {LARGEST_ROW >> 20} MiB (of an array, "
+            "`jq -c '.[]' FILE > rows.jsonl` writes one row per line)"
+        )
 
 
 def parse_piece(raw: bytes, *, last: bool, line: int) -> Batch:

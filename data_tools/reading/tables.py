@@ -4,6 +4,7 @@ A value stays a string, `NA` too.
 """
 
 import csv
+import functools
 import io
 import itertools
 import re
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 SEPARATOR = re.compile(r'"?sep=(.)"?\s*\Z')
 """The line with which Excel names the separator of a file."""
+LARGEST_CELL = LARGEST_ROW // 4
+"""Characters that a field may have; the csv module holds four bytes for each."""
 DELIMITERS = ",;\t|"
 QUOTES = "not CSV: {}"
 QUOTES_REMEDY = 'put the field in quotes and double those inside it: "say ""hi"" to her"'
@@ -25,17 +28,29 @@ QUOTES_REMEDY = 'put the field in quotes and double those inside it: "say ""hi""
 
 def csv_rows(stream: IO[bytes], *, delimiter: str) -> Iterator[Parsed]:
     """Yield the rows of a table with a header; each has its first line, since it may span some."""
-    csv.field_size_limit(LARGEST_ROW)
+    csv.field_size_limit(LARGEST_CELL)
     # surrogateescape lets a broken byte get as far as its row, which then reports it
     with io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="") as text:
-        first = text.readline(LARGEST_ROW)
+        first = text.readline(LARGEST_CELL)
         named = SEPARATOR.match(first)
         above = 1 if named else 0
         if named:
-            delimiter, first = named[1], text.readline(LARGEST_ROW)
+            delimiter, first = named[1], text.readline(LARGEST_CELL)
         delimiter = _delimiter(first, delimiter)
-        lines = itertools.chain([first], text)
+        lines = itertools.chain([first], _lines(text))
         yield from _table(csv.reader(lines, delimiter=delimiter, strict=True), above)
+
+
+def _lines(text: io.TextIOWrapper) -> Iterator[str]:
+    """Yield the lines of a text.
+
+    Raises:
+        csv.Error: If one is too long for the memory.
+    """
+    for line in iter(functools.partial(text.readline, LARGEST_CELL), ""):
+        if len(line) == LARGEST_CELL and not line.endswith("\n"):
+            raise csv.Error("field larger than the memory allows")
+        yield line
 
 
 def text_rows(stream: IO[bytes]) -> Iterator[Parsed]:
@@ -89,7 +104,7 @@ def _table(records: "CsvReader", above: int) -> Iterator[Parsed]:
 
 def _unreadable(error: csv.Error) -> Fault:
     if "field larger" in str(error):
-        return Fault(f"a field of more than {LARGEST_ROW >> 20} MiB", "is a quote missing?")
+        return Fault(f"a field of more than {LARGEST_CELL >> 20} MiB", "is a quote missing?")
     if "expected after" in str(error):
         return Fault(QUOTES.format(error), QUOTES_REMEDY)
     return Fault(QUOTES.format(error), "a quote may be missing")

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from alignment.errors import DataError
 from data_tools.cli import data
-from data_tools.reading import binary, data_files, json_rows, opening, read_rows, split_of
+from data_tools.reading import binary, data_files, json_rows, opening, read_rows, split_of, tables
 
 ROWS = [{"prompt": f"q{i}", "chosen": f"好{i}", "rejected": f"b{i}"} for i in range(3)]
 TURNS = [
@@ -363,7 +363,7 @@ def test_packed_rows_that_would_fill_the_memory_end_in_a_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(json_rows, "LARGEST_ROW", 1 << 20)
-    monkeypatch.setattr(json_rows, "LARGEST_ARRAY", 1 << 20)
+    monkeypatch.setattr(tables, "LARGEST_CELL", 1 << 20)
     monkeypatch.setattr(opening, "LARGEST_COPY", 1 << 20)
     text = b'{"text":"' + b"0" * (4 << 20)
     for name, content in (
@@ -373,6 +373,9 @@ def test_packed_rows_that_would_fill_the_memory_end_in_a_line(
         (tmp_path / name).write_bytes(content)
         with pytest.raises(DataError, match=r"cannot be read: .*1 MiB"):
             rows_of(tmp_path / name)
+    (tmp_path / "a.csv.gz").write_bytes(gzip.compress(b"text\n" + b"0" * (4 << 20)))
+    with pytest.raises(DataError, match=r"a\.csv\.gz:2: a field of more than 1 MiB"):
+        rows_of(tmp_path / "a.csv.gz")
     (tmp_path / "a.parquet.zst").write_bytes(
         zstandard.ZstdCompressor().compress(b"PAR1" + b"0" * (4 << 20))
     )
@@ -402,3 +405,14 @@ def test_columns_are_named_as_the_header_has_them(tmp_path: Path) -> None:
         assert run("convert", source, "-o", tmp_path / "o.jsonl", "--columns", names).exit_code == 0
         (row,) = rows_of(tmp_path / "o.jsonl")
         assert (row["prompt"], row["chosen"], row["rejected"]) == ("q", "g", "b")
+
+
+def test_an_array_whose_rows_begin_with_different_keys_is_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(json_rows, "PIECE", 256)
+    monkeypatch.setattr(json_rows, "LARGEST_ROW", 256 * 1000)
+    rows = [{"x": 0, "y": 0}, *({"y": i, "x": [{"z": i}, {"z": 1}]} for i in range(3000))]
+    (tmp_path / "a.json").write_text(json.dumps(rows))
+    assert rows_of(tmp_path / "a.json") == rows
+    assert places(tmp_path / "a.json")[-1] == ":1"
