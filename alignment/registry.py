@@ -76,6 +76,8 @@ class Stage:
         unmatched_passes: Passes over as many tokens as the batch has that policy and reference
             make without gradient before each loss.
         resumes_with_other_batch: A run can resume with another ``per_device_train_batch_size``.
+        best_metric: The held-out metric by which its best model is chosen, and whether more of it
+            is better.
         panels: Charts in the report.
     """
 
@@ -101,6 +103,7 @@ class Stage:
     classifier: bool
     unmatched_passes: int
     resumes_with_other_batch: bool
+    best_metric: tuple[str, bool]
     panels: tuple[Panel, ...]
 
     def __post_init__(self) -> None:

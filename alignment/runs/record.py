@@ -49,7 +49,7 @@ _PACKAGES = ("alignment-pipeline", "torch", "transformers", "trl", "peft", "data
 
 
 #: Raise it when checkpoints of earlier versions can no longer be resumed to the same bits.
-LAYOUT = 2
+LAYOUT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +208,11 @@ def load_run(folder: Path) -> Run | None:
             for role, sources in row["inputs"].items()
         }
         row["parents"] = {role: Parent(**parent) for role, parent in row["parents"].items()}
+        for key in ("settings", "metrics", "checks"):
+            if not isinstance(row.get(key, {}), dict):
+                raise TypeError(f"{key} is not a mapping")
         return Run(**{"layout": 1, **row})
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: not a run record ({error})", "delete the folder, or restore the file"
         ) from None

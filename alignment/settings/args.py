@@ -104,6 +104,13 @@ class RunArgs:
             "little memory is reported within seconds. Results stay the same to the bit."
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after this many evaluations without a better metric_for_best_model. "
+            "Default: never."
+        },
+    )
     max_loss_spike: float | None = field(
         default=None,
         metadata={

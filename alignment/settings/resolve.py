@@ -9,11 +9,12 @@ import difflib
 import json
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError
+from alignment.registry import STAGES
 from alignment.secrets import redact
 from alignment.settings.late_faults import blame
 from alignment.settings.names import check_names
@@ -146,6 +147,13 @@ def build(settings: Settings) -> tuple[Any, ...]:
         given = {key: settings.values[key] for key in settings.sources if key in names}
         if "bf16" in names:
             given["bf16"] = uses_bf16(settings.values)
+        if "metric_for_best_model" in names and _needs_best(settings.values):
+            metric, greater = STAGES[settings.stage].best_metric
+            if given.get("metric_for_best_model") is None:
+                given["metric_for_best_model"] = metric
+            is_own = given["metric_for_best_model"].removeprefix("eval_") == metric
+            if is_own and given.get("greater_is_better") is None:
+                given["greater_is_better"] = greater
         if "dtype" in names:
             given["dtype"] = loaded_dtype(settings.values, adapted=settings.values["use_peft"])
         for old, new in _RENAMED.items():
@@ -163,6 +171,16 @@ def build(settings: Settings) -> tuple[Any, ...]:
                 )
             ) from error
     return tuple(built)
+
+
+def _needs_best(values: Mapping[str, Any]) -> bool:
+    """Whether a run compares its checkpoints by held-out rows."""
+    return bool(
+        values["load_best_model_at_end"]
+        or values["early_stopping_patience"]
+        or values["save_strategy"] == "best"
+        or values["lr_scheduler_type"] == "reduce_lr_on_plateau"
+    )
 
 
 def split_argv(argv: list[str]) -> tuple[list[str], list[str]]:

@@ -94,6 +94,7 @@ STAGE = Stage(
     classifier=False,
     unmatched_passes=0,
     resumes_with_other_batch=True,
+    best_metric=("rewards/accuracies", True),
     panels=(
         panel("rewards/accuracies", "Accuracy", "Share of pairs in the right order", 0.5),
         panel("loss", "Loss", "Starts at log 2", math.log(2)),

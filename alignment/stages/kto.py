@@ -82,6 +82,7 @@ STAGE = Stage(
     classifier=False,
     unmatched_passes=1,
     resumes_with_other_batch=True,
+    best_metric=("loss", False),
     panels=(
         panel("rewards/margins", "Margin", "Implicit reward of good minus bad answers", 0.0),
         panel("loss", "Loss", "Starts at 0.5", 0.5),

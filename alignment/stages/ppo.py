@@ -81,6 +81,7 @@ STAGE = Stage(
     unmatched_passes=0,
     # a checkpoint within a rollout counts micro-batches of the size that it was saved with
     resumes_with_other_batch=False,
+    best_metric=("objective/rlhf_reward", True),
     panels=(
         Panel("Score", (("objective/score", "score"),), "Mean score by the reward model; rises"),
         Panel(

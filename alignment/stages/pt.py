@@ -30,6 +30,7 @@ STAGE = Stage(
     classifier=False,
     unmatched_passes=0,
     resumes_with_other_batch=True,
+    best_metric=("loss", False),
     panels=LANGUAGE_PANELS,
 )
 

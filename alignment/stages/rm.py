@@ -40,6 +40,7 @@ STAGE = Stage(
     classifier=True,
     unmatched_passes=0,
     resumes_with_other_batch=True,
+    best_metric=("accuracy", True),
     panels=(
         panel("accuracy", "Accuracy", "Share of pairs ranked as in the data", 0.5),
         panel("loss", "Loss", "Random guesses give log 2", math.log(2)),

@@ -86,7 +86,9 @@ def _keep_lines(path: Path, *, below: int) -> None:
     """Keep the whole lines of earlier steps."""
     if not path.is_file():
         return
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    # by "\n" alone: texts in JSON may hold other characters that end a line, such as U+2028
+    with path.open(encoding="utf-8", errors="replace", newline="\n") as file:
+        lines = list(file)
     write_text(path, "".join(line for line in lines if line.endswith("\n") and _step(line) < below))
 
 

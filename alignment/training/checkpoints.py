@@ -46,18 +46,25 @@ def find_fault(folder: Path) -> str | None:
         return "it is incomplete: no manifest"
     try:
         files = json.loads(path.read_text(encoding="utf-8"))["files"]
-    except (ValueError, KeyError, TypeError, UnicodeDecodeError):
+        sealed = {name: (entry["size"], entry["sha256"]) for name, entry in files.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return f"{MANIFEST} cannot be read"
-    for name, expected in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        # most torn files are short, which costs no read of gigabytes
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-        if digest_file(file) != expected["sha256"]:
-            return f"{name} was changed: its sha256 differs"
-    return None
+    for file in _files(folder):
+        if file.relative_to(folder).as_posix() not in sealed:
+            return f"{file.relative_to(folder)} is not in {MANIFEST}"
+    if TRAINER_STATE not in sealed:
+        return f"{TRAINER_STATE} is missing"
+    faults = (_fault_of(folder / name, name, *sealed[name]) for name in sealed)
+    return next((fault for fault in faults if fault is not None), None)
+
+
+def _fault_of(file: Path, name: str, size: int, sha256: str) -> str | None:
+    """What is wrong with a sealed file, in words."""
+    if not file.is_file():
+        return f"{name} is missing"
+    if file.stat().st_size != size:
+        return f"{name} has {file.stat().st_size} bytes instead of {size}"
+    return f"{name} was changed: its sha256 differs" if digest_file(file) != sha256 else None
 
 
 def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:

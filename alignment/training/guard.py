@@ -43,6 +43,7 @@ class Guard(TrainerCallback):
         self.keep: int | None = None
         self.trainer: Any = None
         self.overflows = 0
+        self.loss = 0.0  # of all steps before a resume
 
     @contextmanager
     def watching(self, trainer: Any) -> Iterator[None]:
@@ -78,6 +79,7 @@ class Guard(TrainerCallback):
             counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
             # else num_tokens would start again from 0 in the metrics of a resumed run
             self.trainer._total_train_tokens = counted["num_tokens"]
+            self.trainer._total_loss_scalar = self.loss = counted["loss"]
         if 0 < state.max_steps <= state.global_step:
             raise Complete
 
@@ -176,7 +178,8 @@ class Guard(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = _folder(args, state)
-        counters = {"num_tokens": self.trainer._total_train_tokens}
+        loss = self.trainer._total_loss_scalar + float(self.trainer._tr_loss)
+        counters = {"num_tokens": self.trainer._total_train_tokens, "loss": loss}
         write_text(folder / _COUNTERS, json.dumps(counters) + "\n")
         seal(folder)
         rotate(folder.parent, keep=self.keep, best=state.best_model_checkpoint)

@@ -72,10 +72,18 @@ class Job:
     def callbacks(self) -> "list[TrainerCallback]":
         """The callbacks that every trainer gets."""
         from alignment.trackers.callback import TrackerCallback
+        from alignment.training.early_stopping import EarlyStopping, WholeLoss
         from alignment.training.guard import Guard
         from alignment.training.spikes import SpikeGuard
 
-        found: list[TrainerCallback] = [TrackerCallback(self.trackers, self.run), Guard(self.run)]
+        found: list[TrainerCallback] = [
+            WholeLoss(),
+            TrackerCallback(self.trackers, self.run),
+            Guard(self.run),
+        ]
+        patience = self.settings.values["early_stopping_patience"]
+        if patience is not None:
+            found.append(EarlyStopping(patience))
         factor = self.settings.values["max_loss_spike"]
         return [*found, SpikeGuard(factor)] if factor is not None else found
 
@@ -112,6 +120,10 @@ class Job:
                 self.run.metrics |= last_logged(trainer.state.log_history) | result.metrics
             except Complete:
                 logger.warning("%s: no step is left", self.folder)
+                if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+                    trainer._load_best_model()
+                mean = guard.loss / trainer.state.global_step
+                self.run.metrics |= last_logged(trainer.state.log_history) | {"train_loss": mean}
         if trainer.eval_dataset is not None:
             self.run.metrics |= trainer.evaluate()
         with disk_errors_in_words(self.folder):

@@ -84,6 +84,12 @@ def metrics() -> None:
     assert "for key, val in self._metrics[mode].items():" in text(RLOOTrainer.log)
 
 
+def total_loss() -> None:
+    assert "self._total_loss_scalar += self._tr_loss.item()" in text(Trainer._finalize_training)
+    source = text(Trainer._inner_training_loop)
+    assert source.index("self._total_loss_scalar = 0.0") < source.index("on_train_begin(")
+
+
 def total_train_tokens() -> None:
     for trainer in (SFTTrainer, RewardTrainer, DPOTrainer, KTOTrainer):
         source = text(trainer)
@@ -175,7 +181,7 @@ NAMES = (
     PrivateName(
         "_load_best_model",
         "transformers",
-        ("alignment.ppo.checkpoints",),
+        ("alignment.ppo.checkpoints", "alignment.training.job"),
         "No event says that the best model was loaded; the critic must go back with the policy.",
         load_best_model,
     ),
@@ -215,6 +221,20 @@ NAMES = (
         ("alignment.training.guard",),
         "TRL counts tokens in it and saves it nowhere, so a resumed run would count from 0.",
         total_train_tokens,
+    ),
+    PrivateName(
+        "_total_loss_scalar",
+        "transformers",
+        ("alignment.training.guard",),
+        "Trainer sums losses in it and saves it nowhere, so train_loss would be that of the end.",
+        total_loss,
+    ),
+    PrivateName(
+        "_tr_loss",
+        "transformers",
+        ("alignment.training.guard",),
+        "The part of that sum since the last log.",
+        total_loss,
     ),
     PrivateName(
         "_prepare_dataset",

@@ -77,6 +77,30 @@ def test_the_optimizers_of_deepspeed_and_fsdp_count(tmp_path: Path, name: str) -
     require_resumable(folder)
 
 
+def test_a_manifest_names_every_file(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "more.safetensors").write_bytes(b"x")
+    assert find_fault(folder) == "more.safetensors is not in manifest.json"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "3", '{"files": []}', '{"files": {"optimizer.pt": 3}}', "[" * 100_000,
+     '{"files": {"optimizer.pt": {"size": 64}}}', '{"files": null}'],
+    ids=range(8),
+)  # fmt: skip
+def test_a_malformed_manifest_is_a_fault(tmp_path: Path, text: str) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "manifest.json").write_text(text)
+    assert find_fault(folder) == "manifest.json cannot be read"
+
+
+def test_an_empty_manifest_seals_nothing(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "manifest.json").write_text('{"files": {}}')
+    assert find_fault(folder) == "model.safetensors is not in manifest.json"
+
+
 def test_the_last_good_checkpoint_is_the_newest_whole_one_up_to_a_step(tmp_path: Path) -> None:
     for step in (2, 4, 10):
         checkpoint(tmp_path, step)

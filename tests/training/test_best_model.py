@@ -1,0 +1,128 @@
+"""The best model: its metric and direction in each stage, early stopping, and after a kill."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from support import write_jsonl
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from alignment.errors import ConfigError
+from alignment.registry import STAGES
+from alignment.settings.resolve import build, resolve
+from alignment.training.early_stopping import EarlyStopping, WholeLoss
+from alignment.training.guard import Complete
+from alignment.training.run import run_stage
+
+BEST = {
+    "pt": ("loss", False),
+    "sft": ("loss", False),
+    "rm": ("accuracy", True),
+    "dpo": ("rewards/accuracies", True),
+    "kto": ("loss", False),
+    "ppo": ("objective/rlhf_reward", True),
+}
+EVALUATES = ["--eval_fraction", "0.1", "--eval_strategy", "steps", "--use_cpu"]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize(
+    "why",
+    [["--load_best_model_at_end"], ["--save_strategy", "best"], ["--early_stopping_patience", "2"]],
+    ids=str,
+)
+def test_each_stage_has_a_metric_and_a_direction(stage: str, why: list[str]) -> None:
+    args = build(resolve(stage, [*EVALUATES, *why]))[-1]
+    assert (args.metric_for_best_model, args.greater_is_better) == BEST[stage]
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_what_the_user_names_is_used() -> None:
+    flags = [*EVALUATES, "--load_best_model_at_end", "--metric_for_best_model", "objective/kl"]
+    args = build(resolve("ppo", [*flags, "--greater_is_better", "false"]))[-1]
+    assert (args.metric_for_best_model, args.greater_is_better) == ("objective/kl", False)
+
+
+def test_early_stopping_needs_evaluations() -> None:
+    with pytest.raises(ConfigError, match="early_stopping_patience: needs evaluations"):
+        resolve("sft", ["--early_stopping_patience", "2"])
+
+
+@pytest.mark.parametrize(
+    ("values", "greater", "stops"),
+    [
+        ([3.0, 2.0, 1.0], False, False),
+        ([1.0, 2.0, 3.0], False, True),
+        ([1.0, 2.0, 0.5], False, False),
+        ([1.0, 2.0], False, False),
+        ([1.0, 2.0, 3.0], True, False),
+        ([3.0, 2.0, 3.0], True, True),
+        ([], True, False),
+    ],
+)
+def test_patience_counts_evaluations_since_the_best(
+    values: list[float], greater: bool, stops: bool, tmp_path: Path
+) -> None:
+    args = TrainingArguments(
+        str(tmp_path), use_cpu=True, report_to=[], metric_for_best_model="loss",
+        greater_is_better=greater,
+    )  # fmt: skip
+    history = [{"loss": 0.0}, *({"eval_loss": value} for value in values)]
+    state, control = TrainerState(log_history=history), TrainerControl()
+    callback = EarlyStopping(2)
+    callback.on_evaluate(args, state, control)
+    assert control.should_training_stop is stops
+    if stops:
+        with pytest.raises(Complete):
+            callback.on_train_begin(args, state, control)
+
+
+def test_the_mean_loss_is_over_all_steps(tmp_path: Path) -> None:
+    args, callback = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[]), WholeLoss()
+    callback.on_train_begin(args, TrainerState(global_step=6), TrainerControl())
+    logs = {"train_loss": 20.0 / 4}  # a sum of 20, which Trainer divides by the last 4 steps
+    callback.on_log(args, TrainerState(global_step=10), TrainerControl(), logs)
+    assert logs["train_loss"] == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize("where", ["transformers.Trainer._load_best_model", "before step 3"])
+def test_a_killed_run_ends_as_one_that_was_not(
+    where: str, tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The learning rate is so high that the first evaluation is the best."""
+    rows = [{"prompt": f"say {n}", "completion": "one two " * n} for n in range(1, 9)]
+    data = write_jsonl(tmp_path / "rows.jsonl", rows)
+    words = ["--model_name_or_path", str(tiny_dir), "--train_data", str(data), "--use_cpu"]
+    words += ["--eval_data", str(data), "--eval_strategy", "steps", "--eval_steps", "1"]
+    words += ["--save_steps", "1", "--max_steps", "3", "--learning_rate", "1"]
+    words += ["--load_best_model_at_end", "--disable_tqdm", "true", "--preflight", "false"]
+    words += ["--logging_steps", "1", "--per_device_train_batch_size", "2", "--report_to", "none"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    run_stage("sft", [*words, "--output_dir", str(whole)])
+
+    def die(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    def die_at_step_3(guard: Any, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        if where == "before step 3":
+            patched.setattr("alignment.training.guard.Guard.on_step_begin", die_at_step_3)
+        else:  # the last checkpoint is there, the best model is not saved
+            patched.setattr(where, die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage("sft", [*words, "--output_dir", str(killed)])
+    run_stage("sft", [*words, "--output_dir", str(killed), "--resume"])
+    found = [json.loads((folder / "run.json").read_text())["metrics"] for folder in (whole, killed)]
+    same = ["eval_loss", "eval_mean_token_accuracy", "loss", "entropy", "train_loss"]
+    expected = pytest.approx({key: found[0][key] for key in same})
+    assert {key: found[1][key] for key in same} == expected
+    first, second = (load_file(folder / "model.safetensors") for folder in (whole, killed))
+    assert all((first[name] == second[name]).all() for name in first)
+    best = load_file(whole / "checkpoint-1" / "model.safetensors")
+    assert all((first[name] == best[name]).all() for name in first)
