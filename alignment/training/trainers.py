@@ -7,7 +7,7 @@ TRL 1.16 names used that are not public; `tests/contracts` holds their signature
 overridden: `_prepare_dataset`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
