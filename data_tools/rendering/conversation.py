@@ -166,9 +166,10 @@ class ChatTemplate:
                 **{**self.tokenizer.special, **given},
             )
         except TEMPLATE_ERRORS as error:
+            why = str(error) or "it needs more memory than there is"
             raise Unusable(
                 "template",
-                f"the chat template refuses this row: {error}",
+                f"the chat template refuses this row: {why}",
                 "check the roles of its turns",
             ) from error
 

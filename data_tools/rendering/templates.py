@@ -28,7 +28,7 @@ DIGITS = 4_000
 OPEN, CLOSE = "\ufdd0", "\ufdd1"
 #: What a template may raise. None of these is a bug of this project.
 TEMPLATE_ERRORS = (
-    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError,
+    TemplateError, TypeError, ValueError, ArithmeticError, LookupError, RecursionError, MemoryError,
 )  # fmt: skip
 #: transformers copies a turn's reasoning under each of these names.
 REASONING = ("reasoning_content", "thinking", "reasoning")

@@ -16,6 +16,7 @@ from data_tools.checks.records import record_findings
 from data_tools.checks.texts import PATTERNS
 from data_tools.cli import data
 from data_tools.formats import Record, is_sentinel
+from data_tools.rendering.templates import TEMPLATE_ERRORS
 
 MEGABYTE = 1_000_000
 TRIGGERS = [
@@ -180,3 +181,8 @@ def test_near_repeats_are_found(tmp_path: Path) -> None:
 def test_scores_beside_answers_are_compared(tmp_path: Path, better: str, worse: str) -> None:
     rows = [{"prompt": "a", "chosen": "b", "rejected": "c", better: 1, worse: 2.5}]
     assert "negative_margin" in run("validate", write_jsonl(tmp_path / "a.jsonl", rows)).output
+
+
+def test_a_template_that_needs_too_much_memory_ends_in_a_line() -> None:
+    assert issubclass(MemoryError, TEMPLATE_ERRORS)
+    assert issubclass(RecursionError, TEMPLATE_ERRORS)
