@@ -1,5 +1,7 @@
 """User errors: exceptions that the command line prints without a traceback."""
 
+import signal
+
 
 class AlignError(Exception):
     """An error that the user can fix: what is wrong and where, then what to do.
@@ -29,11 +31,15 @@ class TrainingError(AlignError):
     """Training cannot continue, and a retry would not help; exit code 1, no traceback."""
 
 
-class Interrupted(Exception):
-    """A signal ended a run after its checkpoint was written; exit code 128 + signal."""
+class Interrupted(BaseException):
+    """A signal ended a run; exit code 128 + signal.
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"ended by signal {number}")
+    Like KeyboardInterrupt, which it replaces, it is no Exception: a library in which the signal
+    arrives must not swallow it.
+    """
+
+    def __init__(self, number: int, outcome: str) -> None:
+        super().__init__(f"ended by {signal.Signals(number).name} {outcome}")
         self.number = number
 
 

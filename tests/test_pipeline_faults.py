@@ -19,7 +19,9 @@ from kills import fingerprints
 from support import write_jsonl
 from test_reliability import environment
 
+from alignment.errors import ConfigError
 from alignment.runs.folder import check_output, delete_previous_runs, previous_runs, set_aside
+from alignment.runs.lock import locked
 from alignment.runs.record import Run, load_run
 from alignment.training.checkpoints import find_fault, newest_whole
 
@@ -57,6 +59,23 @@ PATIENCE = 600
 pytestmark = pytest.mark.timeout(3 * PATIENCE)
 
 
+#: Put before every process on its PYTHONPATH; holds a stage where it makes the folder HOLD, until
+#: a signal comes. So a test cannot miss the steps in which it is to end the stage.
+HOLDING = """\
+import os, select, signal, sys
+def hold(event, words):
+    ours = event == "os.mkdir" and str(words[0]).endswith(os.environ["HOLD"])
+    if ours and not os.path.exists(os.environ["HELD"]):  # the folder is asked for several times
+        read, write = os.pipe()
+        os.set_blocking(write, False)
+        signal.set_wakeup_fd(write)
+        open(os.environ["HELD"], "w").close()
+        select.select([read], [], [])
+if "HOLD" in os.environ:
+    sys.addaudithook(hold)
+"""
+
+
 def start(root: Path, *flags: str, **extra: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "alignment", "run", str(root / "pipeline.yaml"), *flags],
@@ -71,25 +90,35 @@ def run(root: Path, *flags: str, **extra: str) -> tuple[int, str]:
     return process.returncode, told
 
 
-def wait_for_steps(stage: Path, count: int, process: "subprocess.Popen[str]") -> None:
+def start_and_hold(root: Path, place: str) -> "subprocess.Popen[str]":
+    """Start the pipeline and wait until a stage of it is about to write the checkpoint ``place``.
+
+    The stage goes on at the first signal that it gets.
+    """
+    planted, held = root / "planted", root / "held"
+    planted.mkdir(exist_ok=True)
+    (planted / "sitecustomize.py").write_text(HOLDING)
+    held.unlink(missing_ok=True)
+    path = f"{planted}{os.pathsep}{environment()['PYTHONPATH']}"
+    process = start(root, HOLD=place, HELD=str(held), PYTHONPATH=path)
     end = time.monotonic() + PATIENCE
-    while len(list(stage.glob("checkpoint-*"))) < min(count, 3) or logged(stage) < count:
+    while not held.exists():
         assert time.monotonic() < end
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
-
-
-def logged(stage: Path) -> int:
-    path = stage / "metrics.jsonl"
-    return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+    return process
 
 
 def wait_for_the_stage(stage: Path) -> None:
     """Wait until nobody holds the folder of a stage whose parent was killed."""
     end = time.monotonic() + PATIENCE
-    while (stage.parent / f".{stage.name}.lock").exists():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+    while True:
+        try:
+            with locked(stage):
+                return
+        except ConfigError:
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -115,23 +144,21 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     root = make_pipeline(tmp_path, tiny_dir)
     sft, dpo = root / "runs" / "sft", root / "runs" / "dpo"
 
-    process = start(root)
-    wait_for_steps(sft, 2, process)
+    process = start_and_hold(root, "sft/checkpoint-3")
     process.kill()  # `align run` alone: its stage hears of it, saves and ends
-    process.communicate(timeout=PATIENCE)
+    told, _ = process.communicate(timeout=PATIENCE)
     wait_for_the_stage(sft)
-    assert json.loads((sft / "run.json").read_text())["status"] == "interrupted"
+    assert json.loads((sft / "run.json").read_text())["status"] == "interrupted", told
+    assert "sft: ended by SIGTERM after its checkpoint was written" in told
     assert find_fault(newest_whole(sft)[0] or sft) is None
 
-    process = start(root)
-    wait_for_steps(dpo, 2, process)
+    process = start_and_hold(root, "dpo/checkpoint-3")
     before = content(sft)
     os.killpg(process.pid, signal.SIGKILL)  # all of it, in the middle of the second stage
     told, _ = process.communicate(timeout=PATIENCE)
     assert "sft: resume (interrupted)" in told
 
-    process = start(root)
-    wait_for_steps(dpo, 6, process)
+    process = start_and_hold(root, "dpo/checkpoint-6")
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does on Ctrl-C: to both
     told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, told
@@ -140,8 +167,7 @@ def test_a_pipeline_that_is_ended_in_every_way_comes_out_the_same(
     assert "continue with --resume" in told
     assert json.loads((dpo / "run.json").read_text())["status"] == "interrupted"
 
-    process = start(root)
-    wait_for_steps(dpo, 10, process)
+    process = start_and_hold(root, "dpo/checkpoint-10")
     process.terminate()  # to `align run` alone
     told, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 143, told

@@ -42,11 +42,12 @@ def test_a_broken_gradient_names_its_rows_and_the_checkpoint_before(
     from trl import SFTConfig, SFTTrainer
 
     from alignment.training.guard import Guard
+    from alignment.training.signals import StopSignals
 
     tokenizer = AutoTokenizer.from_pretrained(tiny_dir)
     model = AutoModelForCausalLM.from_pretrained(tiny_dir)
     run = Run("sft", "out", "f", checks={"train": {"rows": len(ROWS)}})
-    guard = Guard(run)
+    guard = Guard(run, StopSignals())
     trainer = SFTTrainer(
         model,
         args=SFTConfig(

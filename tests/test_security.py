@@ -125,7 +125,7 @@ def test_a_traceback_with_the_whole_environment_in_it_holds_no_key(
 def test_of_several_processes_each_line_of_a_traceback_names_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(stage: str, argv: list[str]) -> None:
+    def fail(*_: object) -> None:
         raise RuntimeError("no answer\nfrom the judge")
 
     monkeypatch.setattr(run, "run_stage", fail)

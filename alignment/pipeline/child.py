@@ -1,15 +1,15 @@
 """Run a stage as a subprocess of `align run`: it gets the same signals and ends with it."""
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-#: The signal that is forwarded for each one received. A terminal and a scheduler also send theirs
-#: to the stage, and a second signal of the same kind would end it at once; the other kind does not.
-_HANDED_ON = {signal.SIGINT: signal.SIGTERM, signal.SIGTERM: signal.SIGINT}
+from alignment.processes import leave_terminals, stop_signals, terminals
+
 _PR_SET_PDEATHSIG = 1
 
 
@@ -17,17 +17,20 @@ def run_child(words: Sequence[str]) -> int:
     """Run a command and return its exit code, or 128 + signal after a signal to either process."""
     came: list[int] = []
     process: subprocess.Popen[bytes] | None = None
+    at_start = terminals()
 
     def hand_on(number: int, frame: FrameType | None) -> None:
         came.append(number)
+        if signal.Signals(number).name == "SIGHUP":
+            leave_terminals(at_start)
         if process is not None:
-            process.send_signal(_HANDED_ON[signal.Signals(number)])
+            process.send_signal(_other_kind(number))
 
-    previous = {number: signal.signal(number, hand_on) for number in _HANDED_ON}
+    previous = {number: signal.signal(number, hand_on) for number in stop_signals()}
     try:
         process = subprocess.Popen(words, preexec_fn=_end_with_parent())
         for number in list(came):
-            hand_on(number, None)
+            process.send_signal(_other_kind(number))
         code = process.wait()
     finally:
         for number, handler in previous.items():
@@ -37,6 +40,15 @@ def run_child(words: Sequence[str]) -> int:
     return code if code >= 0 else 128 - code
 
 
+def _other_kind(number: int) -> signal.Signals:
+    """The signal that is forwarded for one received.
+
+    A terminal and a scheduler also send theirs to the stage, and a second signal of the same kind
+    would end it at once; another kind does not.
+    """
+    return signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+
+
 def _end_with_parent() -> Callable[[], None] | None:
     """Let the kernel signal the subprocess if this process is killed, so that it saves and ends.
 
@@ -44,5 +56,11 @@ def _end_with_parent() -> Callable[[], None] | None:
     """
     if sys.platform != "linux":
         return None
-    libc = ctypes.CDLL(None)
-    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask_the_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed before the kernel was asked
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask_the_kernel

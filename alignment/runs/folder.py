@@ -39,7 +39,8 @@ def check_output(folder: Path, *, resume: bool, overwrite: bool) -> Run | None:
             )
         return None
     # a mistake in a recipe fails before step 1, and the corrected one needs no --overwrite
-    if run.status == "failed" and not (holds_results(folder) or (folder / METRICS).is_file()):
+    has_begun = holds_results(folder) or (folder / METRICS).is_file()
+    if run.status in ("failed", "interrupted") and not has_begun:
         return None
     if not resume and not overwrite:
         raise ConfigError(

@@ -4,11 +4,9 @@ A callback, the same for every stage.
 """
 
 import json
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -16,13 +14,13 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from alignment.disk import write_text
-from alignment.errors import Interrupted, TrainingError
+from alignment.errors import TrainingError
 from alignment.registry import STAGES
 from alignment.runs import Run, checkpoint_name
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
+from alignment.training.signals import StopSignals
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 #: What TRL counts and does not save: the tokens seen, ``num_tokens`` in its metrics.
 _COUNTERS = "counters.json"
 #: The loss scaler of fp16 starts at 2^16, leaves out a step that overflows and halves, which is no
@@ -37,9 +35,9 @@ class Complete(Exception):
 class Guard(TrainerCallback):
     """Seals and rotates checkpoints; stops at a signal and at a number that is not finite."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, signals: StopSignals) -> None:
         self.run = run
-        self.signal: int | None = None
+        self.signals = signals
         self.keep: int | None = None
         self.trainer: Any = None
         self.overflows = 0
@@ -47,24 +45,18 @@ class Guard(TrainerCallback):
 
     @contextmanager
     def watching(self, trainer: Any) -> Iterator[None]:
-        """Handle SIGTERM and SIGINT while training; the second one ends the process at once.
+        """Let training end with its step if a signal comes, in place of ending it at once.
 
         Raises:
             Interrupted: a signal came; training has stopped and its checkpoint is written.
         """
         self.trainer = trainer
-        handlers = {number: signal.signal(number, self._handle) for number in _SIGNALS}
-        try:
-            yield
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        if self.signal is not None:
-            raise Interrupted(self.signal)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.signal = self.signal or number
-        signal.signal(number, signal.SIG_DFL)  # a step may take minutes: the user can insist
+        self.signals.defer()
+        # a library may have swallowed what was raised
+        self.signals.check("while loading; the same command starts it again")
+        yield
+        self.signals.came = _agree(self.signals.came, trainer.args)
+        self.signals.check("after its checkpoint was written; continue with --resume")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -141,8 +133,8 @@ class Guard(TrainerCallback):
             state.global_step -= 1  # Trainer has counted the step already
             rows = self._rows(args, state, **kwargs)
             self._stop(f"the weights of {name} after its update", args, state, rows=rows)
-        self.signal = _agree(self.signal, args)
-        if self.signal is not None:
+        self.signals.came = _agree(self.signals.came, args)
+        if self.signals.came is not None:
             control.should_save = True
             control.should_training_stop = True
 

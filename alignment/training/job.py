@@ -26,6 +26,7 @@ from alignment.settings.resolve import Settings
 from alignment.trackers.files import FileTracker
 from alignment.trackers.multiplexer import Trackers
 from alignment.training.checkpoints import newest_whole, require_resumable, sync_files
+from alignment.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
@@ -38,6 +39,7 @@ class Job:
     """What a stage function gets: settings, rows, record and folder of a run.
 
     ``resumes`` is true if the folder holds a run to continue, ``finished`` if that run is complete.
+    A signal that comes while the model is saved is in ``signals``; the run is finished first.
     """
 
     settings: Settings
@@ -45,6 +47,7 @@ class Job:
     folder: Path
     rows: StageRows
     resumes: bool
+    signals: StopSignals
     finished: bool = False
     trackers: Trackers = field(init=False)
 
@@ -79,7 +82,7 @@ class Job:
         found: list[TrainerCallback] = [
             WholeLoss(),
             TrackerCallback(self.trackers, self.run),
-            Guard(self.run),
+            Guard(self.run, self.signals),
         ]
         patience = self.settings.values["early_stopping_patience"]
         if patience is not None:
@@ -163,7 +166,7 @@ class Job:
         return str(found)
 
 
-def open_job(settings: Settings) -> Job:
+def open_job(settings: Settings, signals: StopSignals) -> Job:
     """Check all that can be checked without torch; the caller holds the lock of the folder.
 
     Raises:
@@ -184,7 +187,7 @@ def open_job(settings: Settings) -> Job:
     )
     if previous is None or not values["resume"]:
         _count(rows, run, values)
-        return Job(settings, run, folder, rows, resumes=False)
+        return Job(settings, run, folder, rows, resumes=False, signals=signals)
     _check_layout(folder, previous)
     if not values["resume_anyway"]:
         _refuse_changes(folder, previous, settings, run)
@@ -194,7 +197,7 @@ def open_job(settings: Settings) -> Job:
     if "batch" in previous.checks:  # what fitted before fits now, and resumes to the same bits
         run.checks["batch"] = previous.checks["batch"]
     finished = previous.status == "finished"
-    return Job(settings, run, folder, rows, resumes=True, finished=finished)
+    return Job(settings, run, folder, rows, resumes=True, finished=finished, signals=signals)
 
 
 def _count(rows: StageRows, run: Run, values: Mapping[str, Any]) -> None:
@@ -260,6 +263,7 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.status, job.run.error = "failed", redact_text(f"{type(error).__name__}: {error}")
         raise
     finally:
+        job.signals.defer()  # the record must not be left half written
         job.run.ended = time.time()
         job.run.metrics = {key: _finite(value) for key, value in job.run.metrics.items()}
         if is_main():

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -19,8 +20,11 @@ from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
 from alignment.runs import delete_previous_runs, locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
-from alignment.settings.resolve import Settings, describe, resolve
-from alignment.training.job import Job, open_job, recorded
+from alignment.training.signals import StopSignals
+
+if TYPE_CHECKING:
+    from alignment.settings.resolve import Settings
+    from alignment.training.job import Job
 
 
 def main(stage: str, argv: list[str]) -> None:
@@ -30,15 +34,17 @@ def main(stage: str, argv: list[str]) -> None:
     continue, and with 128 + signal after a signal.
     """
     guard_output()
+    signals = StopSignals()
     try:
-        run_stage(stage, argv)
+        with signals.handled():
+            run_stage(stage, argv, signals)
     except AlignError as error:
         if is_main():
             click.echo(redact_text(f"error: {error}"), err=True)
         sys.exit(1 if isinstance(error, TrainingError) else 2)
     except Interrupted as interruption:
         if is_main():
-            click.echo(f"{stage}: {interruption}; continue with --resume", err=True)
+            click.echo(f"{stage}: {interruption}", err=True)
         sys.exit(128 + interruption.number)
     except Exception:  # a bug: printed here, because W&B's hook would print secrets
         # the ranks of one run write to one terminal
@@ -46,13 +52,16 @@ def main(stage: str, argv: list[str]) -> None:
         sys.exit(1)
 
 
-def run_stage(stage: str, argv: list[str]) -> None:
+def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -> None:
     """Resolve the settings, check what they name, then train.
 
     Raises:
         AlignError: An error that the user can fix.
+        Interrupted: A signal came, of those that the caller handles.
     """
     from alignment.settings.help import print_help
+    from alignment.settings.resolve import describe, resolve
+    from alignment.training.job import open_job
 
     if {"--help", "-h", "--help-all"} & set(argv):
         print_help(STAGES[stage], everything="--help-all" in argv)
@@ -66,11 +75,11 @@ def run_stage(stage: str, argv: list[str]) -> None:
     if is_main():
         check_writable(folder)
     with locked(folder) if is_main() else nullcontext(), _library_errors_in_words(settings):
-        _run(stage, open_job(settings))
+        _run(stage, open_job(settings, signals or StopSignals()))
 
 
 @contextmanager
-def _library_errors_in_words(settings: Settings) -> Iterator[None]:
+def _library_errors_in_words(settings: "Settings") -> Iterator[None]:
     """Name the key in an error that a library raises for a value of the user."""
     try:
         yield
@@ -81,7 +90,9 @@ def _library_errors_in_words(settings: Settings) -> Iterator[None]:
         raise in_words from error
 
 
-def _run(stage: str, job: Job) -> None:
+def _run(stage: str, job: "Job") -> None:
+    from alignment.training.job import recorded
+
     if job.finished:
         click.echo(f"{stage}: finished already, in {job.folder}; nothing was changed")
         delete_previous_runs(job.folder)
@@ -93,10 +104,11 @@ def _run(stage: str, job: Job) -> None:
     if is_main():
         delete_previous_runs(job.folder)
         click.echo(f"{stage}: done, in {job.folder}")
+    job.signals.check("while the model was saved; the run is finished")
 
 
 @contextmanager
-def _tracked(job: Job) -> Iterator[None]:
+def _tracked(job: "Job") -> Iterator[None]:
     """Finish the trackers after the record is written, also if the run fails."""
     exit_code = 1
     try:

@@ -24,6 +24,7 @@ from alignment.runs.files import CHAT_TEMPLATE, TOKENIZER_CONFIG
 from alignment.settings.resolve import build, resolve
 from alignment.training.arguments import trainer_arguments
 from alignment.training.job import open_job
+from alignment.training.signals import StopSignals
 from alignment.training.trainers import (
     PreparedDPOTrainer,
     PreparedKTOTrainer,
@@ -150,7 +151,8 @@ def test_batches_and_losses_are_those_of_trl(name: str, tmp_path: Path, tiny_dir
     argv += ["--per_device_train_batch_size", "2", "--learning_rate", "1e-3", "--seed", "5"]
     argv += ["--report_to", "none", "--save_strategy", "no", "--disable_tqdm", "true"]
     settings = resolve(stage, [*argv, "--activation_checkpointing", "false", *more])
-    ours = recording(OURS[stage])(**trainer_arguments(open_job(settings)) | {"callbacks": []})
+    job = open_job(settings, StopSignals())
+    ours = recording(OURS[stage])(**trainer_arguments(job) | {"callbacks": []})
     ours.train()
 
     args = build(settings)[-1]

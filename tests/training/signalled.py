@@ -15,6 +15,7 @@ from alignment.errors import Interrupted
 from alignment.processes import rank
 from alignment.runs.record import Run
 from alignment.training.guard import Guard
+from alignment.training.signals import StopSignals
 
 
 class Signal(TrainerCallback):
@@ -26,7 +27,8 @@ class Signal(TrainerCallback):
 
 
 def main(model: str, folder: Path) -> None:
-    guard = Guard(Run("sft", "out", "f", checks={"train": {"rows": 16}}))
+    signals = StopSignals()
+    guard = Guard(Run("sft", "out", "f", checks={"train": {"rows": 16}}), signals)
     trainer = SFTTrainer(
         AutoModelForCausalLM.from_pretrained(model),
         args=SFTConfig(
@@ -39,7 +41,7 @@ def main(model: str, folder: Path) -> None:
         callbacks=[Signal(), guard],
     )  # fmt: skip
     try:
-        with guard.watching(trainer):
+        with signals.handled(), guard.watching(trainer):
             trainer.train()
     except Interrupted as interruption:
         found = {"signal": interruption.number, "step": trainer.state.global_step}

@@ -1,4 +1,4 @@
-"""Signals, one or two and to one of several processes, and steps that fp16 leaves out."""
+"""A signal to one of several processes, and steps that fp16 leaves out."""
 
 import json
 import os
@@ -15,11 +15,12 @@ from support import PATIENCE, REPOSITORY
 from torch.utils.data import DataLoader
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from alignment.errors import Interrupted, TrainingError
+from alignment.errors import TrainingError
 from alignment.runs.files import checkpoints
 from alignment.runs.record import Run
 from alignment.training.checkpoints import find_fault
 from alignment.training.guard import Guard
+from alignment.training.signals import StopSignals
 
 SCRIPT = Path(__file__).with_name("signalled.py")
 
@@ -28,43 +29,6 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     more = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {**os.environ, **more, "ACCELERATE_USE_CPU": "true"}
-
-
-#: Forks once for each signal, since the import takes seconds.
-TWO_SIGNALS = """
-import os, signal
-from alignment.runs.record import Run
-from alignment.training.guard import Guard
-for number in (signal.SIGTERM, signal.SIGINT):
-    child = os.fork()
-    if child:
-        print("ended by", os.WTERMSIG(os.waitpid(child, 0)[1]), flush=True)
-        continue
-    guard = Guard(Run("sft", "out", "f"))
-    with guard.watching(None):
-        os.kill(os.getpid(), number)
-        print("alive after", guard.signal, flush=True)
-        os.kill(os.getpid(), number)
-        print("still alive", flush=True)
-"""
-
-
-def test_the_first_signal_waits_for_the_step_and_the_second_ends_at_once() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", TWO_SIGNALS], env=environment(), capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    lines = [line for line in done.stdout.splitlines() if "alive" in line or "ended" in line]
-    assert lines == ["alive after 15", "ended by 15", "alive after 2", "ended by 2"]
-
-
-def test_after_training_signals_do_what_they_did_before() -> None:
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    guard = Guard(Run("sft", "out", "f"))
-    with pytest.raises(Interrupted) as ended, guard.watching(None):
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert ended.value.number == signal.SIGTERM
-    assert {number: signal.getsignal(number) for number in before} == before
 
 
 def test_a_signal_to_one_process_stops_both_at_the_same_step(
@@ -87,7 +51,7 @@ class Scaled:
 
     def __init__(self, folder: Path, *, scaler: Any) -> None:
         self.model = torch.nn.Linear(2, 1)
-        self.guard = Guard(Run("sft", "out", "f", checks={"train": {"rows": 4}}))
+        self.guard = Guard(Run("sft", "out", "f", checks={"train": {"rows": 4}}), StopSignals())
         accelerator = SimpleNamespace(scaler=scaler)
         self.guard.trainer = SimpleNamespace(accelerator=accelerator, train_dataset=range(4))
         self.args = TrainingArguments(str(folder), use_cpu=True, report_to=[])

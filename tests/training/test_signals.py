@@ -1,0 +1,183 @@
+"""Signals to a stage in each of its phases: what it leaves, what it prints, how it ends."""
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import REPOSITORY, write_jsonl
+
+from alignment.errors import Interrupted
+from alignment.runs.record import load_run
+from alignment.stages import sft
+from alignment.training.run import main
+from alignment.training.signals import StopSignals
+
+NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
+
+
+def words(folder: Path, model: Path, *flags: str) -> list[str]:
+    data = write_jsonl(folder / "data.jsonl", [{"prompt": "say", "completion": "one"}] * 4)
+    given = ["--model_name_or_path", str(model), "--train_data", str(data), "--use_cpu"]
+    given += ["--output_dir", str(folder / "out"), "--report_to", "none", "--max_steps", "1"]
+    return [*given, "--per_device_train_batch_size", "2", "--disable_tqdm", "true", *flags]
+
+
+def send(number: int) -> None:
+    """Send a signal to this process, and let Python call its handler."""
+    os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_while_loading_ends_the_stage_at_once(
+    number: signal.Signals,
+    tmp_path: Path,
+    tiny_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(job: Any) -> None:
+        try:
+            send(number)
+        except Exception:  # as libraries do, which try something else then
+            pytest.fail("a library can swallow the signal")
+        pytest.fail("the stage went on")
+
+    monkeypatch.setattr(sft, "run", load)
+    with pytest.raises(SystemExit) as ended:
+        main("sft", words(tmp_path, tiny_dir))
+    assert ended.value.code == 128 + number
+    line = f"sft: ended by {number.name} while loading; the same command starts it again"
+    assert capsys.readouterr().err.splitlines() == [line]
+    assert not (tmp_path / ".out.lock").exists()
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    assert run.status == "interrupted"
+
+    monkeypatch.setattr(sft, "run", lambda job: None)
+    main("sft", words(tmp_path, tiny_dir))  # the same command does start it again
+    assert load_run(tmp_path / "out").status == "finished"  # type: ignore[union-attr]
+
+
+def test_a_signal_while_the_model_is_saved_lets_the_run_be_finished(
+    tmp_path: Path,
+    tiny_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from alignment.training.trainers import PreparedSFTTrainer
+
+    real = PreparedSFTTrainer.save_model
+
+    def save(trainer: Any, folder: str, *rest: Any, **more: Any) -> None:
+        if folder == str(tmp_path / "out"):
+            send(signal.SIGTERM)
+        real(trainer, folder, *rest, **more)
+
+    monkeypatch.setattr(PreparedSFTTrainer, "save_model", save)
+    with pytest.raises(SystemExit) as ended:
+        main("sft", words(tmp_path, tiny_dir))
+    assert ended.value.code == 143
+    told = capsys.readouterr().err
+    assert "sft: ended by SIGTERM while the model was saved; the run is finished\n" in told
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    assert run.status == "finished"
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_signals_are_handled_as_before_once_a_stage_is_over(number: signal.Signals) -> None:
+    before, signals = signal.getsignal(number), StopSignals()
+    with pytest.raises(Interrupted) as ended, signals.handled():
+        send(number)
+    assert ended.value.number == number
+    assert signal.getsignal(number) == before
+
+
+def test_a_signal_that_the_parent_ignores_stays_ignored() -> None:
+    """`nohup` ignores SIGHUP."""
+    before, signals = signal.signal(signal.SIGHUP, signal.SIG_IGN), StopSignals()
+    try:
+        with signals.handled():
+            send(signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert signals.came is None
+
+
+def test_after_defer_a_signal_is_only_noted_and_the_first_one_counts() -> None:
+    signals = StopSignals()
+    signals.defer()
+    signals.check("never")
+    with signals.handled():
+        for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+            send(number)
+    assert signals.came == signal.SIGHUP
+    with pytest.raises(Interrupted, match=r"^ended by SIGHUP with its step$"):
+        signals.check("with its step")
+
+
+def program(text: str) -> list[str]:
+    head = "import os, signal\nfrom alignment.training.signals import StopSignals\n"
+    return [sys.executable, "-c", f"{head}signals = StopSignals()\nsignals.defer()\n{text}"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_one_ends_at_once(number: signal.Signals) -> None:
+    """Which a user sends who cannot wait for the step."""
+    twice = f"""
+with signals.handled():
+    os.kill(os.getpid(), {int(number)})
+    print("alive", signals.came, flush=True)
+    os.kill(os.getpid(), {int(number)})
+    print("still alive", flush=True)
+"""
+    done = subprocess.run(program(twice), cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == f"alive {int(number)}\n"
+    assert done.returncode == -number
+
+
+def test_a_forked_worker_dies_of_sigterm_and_leaves_the_others_to_its_parent() -> None:
+    """DataLoader's workers get Ctrl-C too; a pool ends its workers by SIGTERM."""
+    forked = """
+with signals.handled():
+    child = os.fork()
+    if not child:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    print(os.WTERMSIG(status), signals.came)
+"""
+    done = subprocess.run(program(forked), cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == f"{int(signal.SIGTERM)} None\n"
+
+
+def test_a_closed_terminal_does_not_break_what_is_still_printed(tmp_path: Path) -> None:
+    """After SIGHUP every write to the terminal is an error, which must not stop the saving."""
+    closed = f"""
+import time
+from pathlib import Path
+with signals.handled():
+    print("started", flush=True)
+    while signals.came is None:
+        time.sleep(0.01)
+    print("saving", flush=True)
+    Path({str(tmp_path / "saved")!r}).write_text(str(signals.came))
+"""
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(REPOSITORY)
+        words = program(closed)
+        os.execv(words[0], words)
+    assert os.read(terminal, 7) == b"started"
+    os.close(terminal)  # the kernel sends SIGHUP
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert (tmp_path / "saved").read_text() == str(int(signal.SIGHUP))
