@@ -49,6 +49,7 @@ def checkpoint(run: Path, step: int) -> Path:
     (folder / "model.safetensors").write_bytes(bytes(range(256)) * 4)
     (folder / "optimizer.pt").write_bytes(b"momentum" * 10)
     (folder / "below" / "shard").write_bytes(b"part")
+    (folder / "trainer_state.json").write_text("{}")
     seal(folder)
     return folder
 

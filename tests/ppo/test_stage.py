@@ -43,9 +43,9 @@ def test_drop_leaves_out_prompts_with_no_room_and_names_them(
     run_stage("ppo", words(tmp_path, tiny_dir, rows, *more))
     told = capsys.readouterr()
     assert "train: 5 rows, 4 kept, 1 too long for 504 tokens" in told.out
-    assert "dropped: train row 2: its prompt has" in told.err
+    assert f"dropped: {tmp_path / 'rows.jsonl'}:2: its prompt has" in told.err
     assert "dropped 1 of 5 train prompts: too long" in told.err
-    assert "dropped: held out row 3: its prompt has" in told.err
+    assert f"dropped: {held_out}:3: its prompt has" in told.err
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["checks"]["train"]["too_long"] == 1
