@@ -13,7 +13,7 @@ LOCK   ?= requirements.lock
 UV     ?= uv==0.13.9
 UV_ENV := .venv-uv/$(subst ==,-,$(UV))
 
-.PHONY: demo test test-all test-latest test-oldest extras start-oldest fault-test lint lock clean
+.PHONY: demo test test-all test-latest test-oldest extras start-oldest fault-test mutants lint lock clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.ready
@@ -60,6 +60,14 @@ KILLS ?= 200
 fault-test: $(VENV)/.ready
 	$(BIN)/python -W ignore benchmarks/faults/kills.py --kills $(KILLS)
 
+# Change the code that decides results in small ways, one at a time, and count what the tests catch:
+# hours. Part of it:  make mutants ONLY='alignment.ppo.*'   What it found: benchmarks/mutants/README.md
+MUTMUT ?= mutmut==3.8.1
+mutants: $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet $(MUTMUT)
+	OMP_NUM_THREADS=1 $(BIN)/mutmut run --max-children $(WORKERS) $(if $(ONLY),'$(ONLY)')
+	@$(BIN)/python benchmarks/mutants/figures.py
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -89,4 +97,4 @@ $(UV_ENV):
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .venv-* runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) .venv-* runs mutants .pytest_cache .mypy_cache .ruff_cache

@@ -93,6 +93,119 @@ def test_ratio_weighs_by_the_denominator_and_ties_count_a_half() -> None:
     assert statistics.mean([3.0]).low is None
 
 
+#: 40 skewed numbers, and their bootstrap of the mean: exact by the normal approximation to 3 %.
+SKEWED = [math.exp(n / 10) for n in range(40)]
+
+
+def test_bootstrap_of_a_mean_is_as_wide_as_its_standard_error_says() -> None:
+    """95 % is 1.96 standard errors to each side; an interval of 90 % would have 1.64."""
+    n, centre = len(SKEWED), sum(SKEWED) / len(SKEWED)
+    error = math.sqrt(sum((x - centre) ** 2 for x in SKEWED) / n / n)
+    found = statistics.mean(SKEWED)
+    assert (found.value, found.n) == (pytest.approx(centre), n)
+    assert (found.high - found.low) / (2 * 1.96 * error) == pytest.approx(1, abs=0.05)
+    assert centre - found.low < found.high - centre  # skewed to the right
+    # the same numbers, the same interval, and a resampled value stays among them
+    assert statistics.mean(SKEWED) == found
+    assert min(SKEWED) < found.low < centre < found.high < max(SKEWED)
+
+
+def test_bootstrap_quantiles_are_those_of_a_binomial() -> None:
+    """The mean of 100 resampled zeros and ones is a binomial share with known quantiles."""
+    found = statistics.mean([0.0, 2.0] * 50)
+    assert (found.low / 2, found.high / 2) == pytest.approx((0.40, 0.60), abs=0.011)
+
+
+def test_bootstrap_resamples_numerator_and_denominator_together() -> None:
+    found = statistics.ratio([2.0, 4.0, 60.0], [1.0, 2.0, 30.0])
+    assert (found.value, found.low, found.high, found.n) == (2.0, 2.0, 2.0, 3)
+    # two pairs are both drawn half of the time; else one of them twice: 1/1, 5/2 or 9/3
+    two = statistics.ratio([1.0, 9.0], [1.0, 3.0])
+    assert (two.value, two.low, two.high, two.n) == (2.5, 1.0, 3.0, 2)
+    one = statistics.ratio([6.0], [4.0])
+    assert (one.value, one.low, one.high, one.n) == (1.5, None, None, 1)
+
+
+def test_the_bootstrap_is_the_same_in_one_part_and_in_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import numpy as np
+
+    top, bottom = np.asarray(SKEWED), np.ones(len(SKEWED))
+    whole = statistics._resampled_ratios(top, bottom)
+    assert whole.shape == (2000,)
+    assert len(set(whole.tolist())) > 1900
+    for at_once in (1, 40 * 300):  # a row each time, and a last part that is shorter
+        monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", at_once)
+        np.testing.assert_allclose(statistics._resampled_ratios(top, bottom), whole)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [
+        ([1.0, 0.5, 0.0, 1.0], (0.625, 0.2194, 0.9081, 4)),
+        ([1.0] * 20, (1.0, 0.8389, 1.0, 20)),
+        ([0.0] * 20, (0.0, 0.0, 0.1611, 20)),
+    ],
+)
+def test_a_share_has_its_wilson_interval(
+    outcomes: list[float], expected: tuple[float, float, float, int]
+) -> None:
+    found = statistics.share(outcomes)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx(expected, abs=5e-4)
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((30, 5, 5, 10), 250 / 525),  # 300 - 25, less half of the 50
+        ((12, 4, 6, 9), (108 - 24 - 15.5) / math.sqrt(16 * 15 * 18 * 13)),
+        ((36, 12, 2, 0), -24 / math.sqrt(48 * 2 * 38 * 12)),  # negative: not corrected
+        ((5, 4, 4, 5), 0.0),  # 9 of 18: the correction takes it all
+        ((5, 4, 5, 6), 0.0),  # 10 less 10
+        ((0, 0, 3, 4), 0.0),
+        ((3, 4, 0, 0), 0.0),
+        ((0, 3, 0, 4), 0.0),
+        ((3, 0, 4, 0), 0.0),
+    ],
+)
+def test_phi_is_corrected_for_continuity_as_in_method_10(
+    counts: tuple[int, int, int, int], expected: float
+) -> None:
+    assert statistics._phi(*counts) == pytest.approx(expected, abs=1e-12)
+
+
+def test_paired_shares_square_and_add_their_correlated_distances() -> None:
+    """30 both right, 5 and 9 one alone, 6 none: by the formula of method 10 from its parts."""
+    ours = [1.0] * 35 + [0.0] * 15
+    theirs = [1.0] * 30 + [0.0] * 5 + [1.0] * 9 + [0.0] * 6
+    (low1, high1), (low2, high2) = (statistics.wilson_interval(x, 50) for x in (35, 39))
+    phi = (30 * 6 - 5 * 9 - 25) / math.sqrt(35 * 15 * 39 * 11)
+    a, b, c, d = 0.7 - low1, high2 - 0.78, high1 - 0.7, 0.78 - low2
+    below = math.sqrt(a * a - 2 * phi * a * b + b * b)
+    above = math.sqrt(c * c - 2 * phi * c * d + d * d)
+    found = statistics.paired_difference(ours, theirs)
+    assert (found.value, found.low, found.high, found.n) == pytest.approx(
+        (-0.08, -0.08 - below, -0.08 + above, 50), abs=1e-12
+    )
+
+
+def test_paired_values_other_than_right_and_wrong_are_bootstrapped() -> None:
+    found = statistics.paired_difference([1.0, 0.5, 3.0], [0.0, 0.0, 1.0])
+    assert found == statistics.mean([1.0, 0.5, 2.0])
+    with pytest.raises(ValueError, match="zip"):
+        statistics.paired_difference([1.0, 0.5], [1.0])
+    with pytest.raises(ValueError, match="zip"):
+        statistics.paired_difference([1.0, 0.0], [1.0])
+    with pytest.raises(ValueError, match="zip"):
+        statistics.win_rate([1.0, 0.0], [1.0])
+
+
+def test_a_win_rate_counts_wins_and_half_of_the_ties() -> None:
+    found = statistics.win_rate([2.0, 1.0, 0.0, 0.0, 3.0], [1.0, 1.0, 5.0, -1.0, 2.5])
+    assert found == statistics.share([1.0, 0.5, 0.0, 1.0, 1.0])
+
+
 # Rules
 
 

@@ -1,0 +1,248 @@
+"""Each name and shape of a secret is redacted, and what only looks like one stays."""
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+
+import pytest
+
+from alignment import secrets
+from alignment.secrets import (
+    guard_output,
+    is_secret,
+    redact,
+    redact_text,
+    redact_words,
+    tell_exception,
+)
+
+VALUE = "correct-horse-battery"
+HIDDEN = "<redacted>"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "HF_TOKEN",
+        "hf_token",
+        "OPENAI_API_KEY",
+        "OPENAI_APIKEY",
+        "WANDB_API_KEY",
+        "KEY",
+        "DEPLOY_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET",
+        "DB_PASSWORD",
+        "DB_PASSWD",
+        "GOOGLE_CREDENTIAL",
+        "GOOGLE_CREDENTIALS",
+        "GITHUB_PAT",
+    ],
+)
+def test_the_value_of_each_secret_variable_is_redacted(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, VALUE)
+    assert redact_text(f"a {VALUE} b {VALUE}") == f"a {HIDDEN} b {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("MONKEY", VALUE),  # ends in KEY, but has no underscore before it
+        ("KEYBOARD", VALUE),
+        ("TOKENIZERS_PARALLELISM", VALUE),
+        ("SECRETARY", VALUE),
+        ("PATH", VALUE),
+        ("HF_TOKEN", "seven77"),  # so short that it could be a word
+    ],
+)
+def test_the_value_of_another_variable_stays(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert redact_text(f"a {value} b") == f"a {value} b"
+
+
+def test_a_secret_of_eight_characters_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "eight888")
+    assert redact_text("eight888") == HIDDEN
+
+
+def test_of_two_secrets_the_longer_one_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "abcdefgh")
+    monkeypatch.setenv("B_TOKEN", "abcdefgh-ijklmnop")
+    assert redact_text("abcdefgh-ijklmnop abcdefgh") == f"{HIDDEN} {HIDDEN}"
+
+
+@pytest.mark.parametrize(
+    "written", ["tab\t\"é/'quoted", r"tab\t\"\u00e9/'quoted", "tab%09%22%C3%A9%2F%27quoted"]
+)
+def test_a_secret_is_found_plain_and_escaped(monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    monkeypatch.setenv("A_TOKEN", "tab\t\"é/'quoted")
+    assert redact_text(f"<{written}>") == f"<{HIDDEN}>"
+    shown = repr({"a": "tab\t\"é/'quoted"})
+    assert redact_text(shown) == "{'a': '" + HIDDEN + "'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("hf_" + "aB3" * 11 + "x", HIDDEN),  # 34 characters, as the hub makes them
+        ("hf_" + "a" * 16, HIDDEN),
+        ("hf_" + "a" * 15, None),
+        ("hf_hub_download_to_local_dir", None),
+        ("AKIA" + "A1" * 8, HIDDEN),
+        ("ASIA" + "A1" * 8, HIDDEN),
+        ("AKIA" + "A" * 15, None),
+        ("AKIa" + "A" * 16, None),
+        ("sk-" + "a_B-9" * 4, HIDDEN),
+        ("sk-" + "a" * 15, None),
+        ("Authorization: Bearer abc.d~e+f/g=-", f"Authorization: Bearer {HIDDEN}"),
+        ("Authorization: Basic dXNlcjpwYXNz==", f"Authorization: Basic {HIDDEN}"),
+        ("Bearer of", None),
+        ("Basic rules", None),
+        ("the tokenizer has 151936 tokens", None),
+    ],
+)
+def test_each_shape_of_a_key_is_redacted_and_nothing_else(text: str, shown: str | None) -> None:
+    assert redact_text(f"see {text}, then") == f"see {shown or text}, then"
+
+
+@pytest.mark.parametrize(
+    ("key", "secret"),
+    [
+        ("token", True),
+        ("hub_token", True),
+        ("--hub-token", True),
+        ("HUB_TOKEN", True),
+        ("api_key", True),
+        ("client_secret", True),
+        ("password", True),
+        ("db_password", True),
+        ("tokens", False),
+        ("key", False),  # a column
+        ("eos_token", False),
+        ("bos_token", False),
+        ("pad_token", False),
+        ("unk_token", False),
+        ("--eos-token", False),
+        ("max_new_tokens", False),
+    ],
+)
+def test_the_name_of_a_key_says_whether_it_is_secret(key: str, secret: bool) -> None:
+    assert is_secret(key) is secret
+    assert redact(key, "abc") == (HIDDEN if secret else "abc")
+    assert redact("outer", {key: "abc"}) == {key: HIDDEN if secret else "abc"}
+
+
+@pytest.mark.parametrize("value", [None, "", False, 0])
+def test_a_secret_key_without_a_value_is_shown(value: object) -> None:
+    assert redact("hub_token", value) == value
+
+
+@pytest.mark.parametrize("name", ["apikey", "auth", "authorization", "code", "pass", "passwd",
+                                  "pwd", "secret", "sig", "signature", "credential", "key",
+                                  "X-Amz-Credential", "x_sig", "API-KEY"])  # fmt: skip
+def test_each_secret_parameter_of_a_url_is_redacted(name: str) -> None:
+    assert redact_text(f"http://h/?a=1&{name}=x1;b=2") == f"http://h/?a=1&{name}={HIDDEN};b=2"
+
+
+@pytest.mark.parametrize("text", ["http://h/?author=me", "http://h/?encode=1", "http://h/#key=1"])
+def test_other_parts_of_a_url_stay(text: str) -> None:
+    assert redact_text(text) == text
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--hub_token", "abc", "def"], ["--hub_token", HIDDEN, "def"]),
+        (["--hub_token", "--beta", "1"], ["--hub_token", "--beta", "1"]),
+        (["--hub_token=abc", "def"], [f"--hub_token={HIDDEN}", "def"]),
+        (["--beta=1", "token", "abc"], ["--beta=1", "token", "abc"]),
+        (["token=abc"], ["token=abc"]),  # no flag
+        (["--a=b=c"], ["--a=b=c"]),
+    ],
+)
+def test_the_value_of_each_secret_flag_is_redacted(words: list[str], shown: list[str]) -> None:
+    assert redact_words(words) == shown
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What `guard_output` sets is set back after the test."""
+    monkeypatch.setenv("A_TOKEN", VALUE)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    monkeypatch.setattr(warnings, "formatwarning", secrets._plain_warning)
+    factory = logging.getLogRecordFactory()
+    guard_output()
+    yield
+    logging.setLogRecordFactory(factory)
+
+
+def error() -> ValueError:
+    try:
+        raise ValueError(f"no {VALUE}")
+    except ValueError as caught:
+        return caught
+
+
+def test_tracebacks_of_all_threads_are_redacted(
+    guarded: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    caught = error()
+    sys.excepthook(ValueError, caught, caught.__traceback__)
+    told = capsys.readouterr().err
+    assert told.startswith("Traceback (most recent call last):\n")
+    assert told.endswith(f"ValueError: no {HIDDEN}\n")
+    assert 'in error\n    raise ValueError(f"no {VALUE}")' in told
+    for raised, expected in ((caught, told), (SystemExit(VALUE), ""), (None, "")):
+        args = (type(raised), raised, raised and raised.__traceback__, None)
+        threading.excepthook(threading.ExceptHookArgs(args))
+        assert capsys.readouterr().err == expected
+
+
+def test_a_prefix_is_before_each_line_of_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    caught = error()
+    tell_exception(ValueError, caught, caught.__traceback__, prefix="[rank 1] ")
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "[rank 1] Traceback (most recent call last):"
+    assert all(line.startswith("[rank 1] ") for line in told)
+
+
+def test_log_lines_and_warnings_are_redacted(
+    guarded: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    logger = logging.getLogger("a.library")
+    logger.error("no %s of %d", VALUE, 3)
+    try:
+        raise ValueError(VALUE)
+    except ValueError:
+        logger.exception("failed")
+    assert caplog.records[0].getMessage() == f"no {HIDDEN} of 3"
+    assert caplog.records[0].exc_text is None
+    text = caplog.records[1].exc_text
+    assert text is not None
+    assert text.startswith("Traceback")
+    assert text.endswith(f"ValueError: {HIDDEN}")
+    shown = warnings.formatwarning(f"old {VALUE}", UserWarning, "file.py", 3, line="")
+    assert shown == f"file.py:3: UserWarning: old {HIDDEN}\n"
+
+
+def test_hooks_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(args: object) -> None: ...
+
+    factory, hook = logging.getLogRecordFactory(), sys.excepthook
+    monkeypatch.setattr(threading, "excepthook", mine)
+    monkeypatch.setattr(warnings, "formatwarning", mine)
+    try:
+        guard_output()
+        assert threading.excepthook is mine
+        assert warnings.formatwarning is mine
+        assert sys.excepthook is tell_exception
+    finally:
+        logging.setLogRecordFactory(factory)
+        sys.excepthook = hook
