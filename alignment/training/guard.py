@@ -19,6 +19,11 @@ from alignment.registry import STAGES
 from alignment.runs import Run, checkpoint_name
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
+from alignment.training.pending_evaluation import (
+    EvaluationStopped,
+    PendingEvaluation,
+    ends_an_epoch,
+)
 from alignment.training.signals import StopSignals
 
 #: What TRL counts and does not save: the tokens seen, ``num_tokens`` in its metrics.
@@ -42,6 +47,7 @@ class Guard(TrainerCallback):
         self.trainer: Any = None
         self.overflows = 0
         self.loss = 0.0  # of all steps before a resume
+        self.evaluation = PendingEvaluation()
 
     @contextmanager
     def watching(self, trainer: Any) -> Iterator[None]:
@@ -54,14 +60,25 @@ class Guard(TrainerCallback):
         self.signals.defer()
         # a library may have swallowed what was raised
         self.signals.check("while loading; the same command starts it again")
-        yield
-        self.signals.came = _agree(self.signals.came, trainer.args)
+        try:
+            yield
+        except EvaluationStopped:
+            self._save_stopped_evaluation(trainer)
+        self.check()
+
+    def check(self) -> None:
+        """Stop if a signal came to any process while training.
+
+        Raises:
+            Interrupted: one came, and the last step is saved.
+        """
+        self.signals.came = _agree(self.signals.came, self.trainer.args)
         self.signals.check("after its checkpoint was written; continue with --resume")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Rotate in place of the trainer, which goes by file time; end a run that is complete.
+        """Rotate in place of the trainer, which goes by file time; make up for an evaluation.
 
         Raises:
             Complete: the checkpoint is that of the last step.
@@ -72,6 +89,8 @@ class Guard(TrainerCallback):
             # else num_tokens would start again from 0 in the metrics of a resumed run
             self.trainer._total_train_tokens = counted["num_tokens"]
             self.trainer._total_loss_scalar = self.loss = counted["loss"]
+            if counted.get("evaluation_is_due"):
+                self.evaluation.catch_up(self.trainer)
         if 0 < state.max_steps <= state.global_step:
             raise Complete
 
@@ -125,6 +144,8 @@ class Guard(TrainerCallback):
     ) -> None:
         """Never save broken weights; after a signal to any process, all of them save and stop.
 
+        The evaluation that would come first may take long; it is left to the resumed run.
+
         Raises:
             TrainingError: the update of this step left a weight that is not finite.
         """
@@ -133,10 +154,67 @@ class Guard(TrainerCallback):
             state.global_step -= 1  # Trainer has counted the step already
             rows = self._rows(args, state, **kwargs)
             self._stop(f"the weights of {name} after its update", args, state, rows=rows)
-        self.signals.came = _agree(self.signals.came, args)
-        if self.signals.came is not None:
+        if self._is_to_stop(args):
+            self.evaluation.put_off(args, state, control)
             control.should_save = True
             control.should_training_stop = True
+        self.evaluation.begin(args, control)
+
+    def on_epoch_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """After a signal save and stop, unless the last step did; that epoch is not over."""
+        if self._is_to_stop(args):
+            was_due = self.evaluation.is_due
+            if ends_an_epoch(state):
+                self.evaluation.put_off(args, state, control)
+            control.should_evaluate = False
+            control.should_save = self.evaluation.is_due and not was_due
+            control.should_training_stop = True
+        self.evaluation.begin(args, control)
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Leave an evaluation after the batch in which a signal came.
+
+        Raises:
+            EvaluationStopped: A signal came, to any process.
+        """
+        if self._is_to_stop(args):
+            raise EvaluationStopped
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Let training go on with the random states that it had before."""
+        self.evaluation.end()
+
+    def _is_to_stop(self, args: TrainingArguments) -> bool:
+        self.signals.came = _agree(self.signals.came, args)
+        return self.signals.came is not None
+
+    def _save_stopped_evaluation(self, trainer: Any) -> None:
+        """Save the last step as before its evaluation; the one at the end of a run needs no more.
+
+        Unless its step was never saved.
+        """
+        self.evaluation.is_due = self.evaluation.end()
+        if self.evaluation.is_due or not _folder(trainer.args, trainer.state).is_dir():
+            trainer._save_checkpoint(trainer.model_wrapped, trial=None)
+            trainer.callback_handler.on_save(trainer.args, trainer.state, trainer.control)
 
     def _rows(self, args: TrainingArguments, state: TrainerState, **kwargs: Any) -> str:
         """The rows of the step after ``state.global_step``, in words."""
@@ -171,7 +249,11 @@ class Guard(TrainerCallback):
             return
         folder = _folder(args, state)
         loss = self.trainer._total_loss_scalar + float(self.trainer._tr_loss)
-        counters = {"num_tokens": self.trainer._total_train_tokens, "loss": loss}
+        counters = {
+            "num_tokens": self.trainer._total_train_tokens,
+            "loss": loss,
+            "evaluation_is_due": self.evaluation.is_due,
+        }
         write_text(folder / _COUNTERS, json.dumps(counters) + "\n")
         seal(folder)
         rotate(folder.parent, keep=self.keep, best=state.best_model_checkpoint)

@@ -127,8 +127,9 @@ class Job:
                     trainer._load_best_model()
                 mean = guard.loss / trainer.state.global_step
                 self.run.metrics |= last_logged(trainer.state.log_history) | {"train_loss": mean}
-        if trainer.eval_dataset is not None:
-            self.run.metrics |= trainer.evaluate()
+            guard.check()
+            if trainer.eval_dataset is not None:
+                self.run.metrics |= trainer.evaluate()
         with disk_errors_in_words(self.folder):
             trainer.save_model(str(self.folder))
             if is_main():

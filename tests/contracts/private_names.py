@@ -57,6 +57,28 @@ def load_best_model() -> None:
     assert "self._load_best_model()" in text(Trainer._finalize_training)
 
 
+def save_checkpoint() -> None:
+    assert parameters(Trainer._save_checkpoint) == ["self", "model", "trial"]
+    source = text(Trainer._maybe_log_save_evaluate)
+    assert "self._save_checkpoint(model, trial)\n" in source
+    assert "self.callback_handler.on_save(self.args, self.state, self.control)" in source
+
+
+def evaluate() -> None:
+    """What follows an evaluation in training, which a resumed run makes up for."""
+    source = text(Trainer._maybe_log_save_evaluate)
+    metrics = "metrics = self._evaluate(trial, ignore_keys_for_eval)"
+    best = "is_new_best_metric = self._determine_best_metric(metrics=metrics, trial=trial)"
+    assert source.index(metrics) < source.index(best)
+    assert "self.callback_handler.on_evaluate(" in text(Trainer.evaluate)
+    assert "self.callback_handler.on_prediction_step(" in text(Trainer.evaluation_loop)
+
+
+def load_rng_state() -> None:
+    assert parameters(Trainer._load_rng_state) == ["self", "checkpoint"]
+    assert "self._load_rng_state(resume_from_checkpoint)" in text(Trainer._run_epoch)
+
+
 def internal_call() -> None:
     assert parameters(Trainer.save_model) == ["self", "output_dir", "_internal_call"]
     assert "self.save_model(output_dir, _internal_call=True)" in text(Trainer._save_checkpoint)
@@ -184,6 +206,34 @@ NAMES = (
         ("alignment.ppo.checkpoints", "alignment.training.job"),
         "No event says that the best model was loaded; the critic must go back with the policy.",
         load_best_model,
+    ),
+    PrivateName(
+        "_save_checkpoint",
+        "transformers",
+        ("alignment.training.guard",),
+        "An evaluation that is left by an exception reaches no place at which Trainer saves.",
+        save_checkpoint,
+    ),
+    PrivateName(
+        "_evaluate",
+        "transformers",
+        ("alignment.training.pending_evaluation",),
+        "evaluate does not step a scheduler that follows the metrics, as training does.",
+        evaluate,
+    ),
+    PrivateName(
+        "_determine_best_metric",
+        "transformers",
+        ("alignment.training.pending_evaluation",),
+        "Chooses the best model after an evaluation; evaluate does not.",
+        evaluate,
+    ),
+    PrivateName(
+        "_load_rng_state",
+        "transformers",
+        ("alignment.training.pending_evaluation",),
+        "Trainer loads the random states only at the first step, after the evaluation.",
+        load_rng_state,
     ),
     PrivateName(
         "_internal_call",

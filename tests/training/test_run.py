@@ -29,7 +29,7 @@ def test_a_run_that_ends_leaves_its_group(group: None) -> None:
 
 def test_a_run_that_is_interrupted_leaves_its_group(group: None) -> None:
     with pytest.raises(Interrupted), leaving_group():
-        raise Interrupted(15)
+        raise Interrupted(15, "after its checkpoint was written")
     assert not dist.is_initialized()
 
 
