@@ -40,15 +40,15 @@ PATTERNS: dict[str, re.Pattern[str]] = {
         r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}"
         r"(?![A-Za-z0-9-])"
     ),
-    "pii_phone_cn": re.compile(r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d{9}(?![\d.])"),
+    "pii_phone_cn": re.compile(r"(?<![\d.])(?:\+?86[- ]?)?1[3-9]\d{9}(?!\.?\d)"),
     "pii_phone_us": re.compile(
         r"(?<![\d-])(?:\+?1[-. ]?)?(?:\(\d{3}\) ?|\d{3}[-.])\d{3}[-.]\d{4}(?![\d-])"
     ),
     "pii_ssn_like": re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"),
     "pii_id_cn": re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?!\d)"),
-    "pii_card": re.compile(r"(?<![\d.])[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}(?![\d.])"),
+    "pii_card": re.compile(r"(?<![\d.])[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}(?!\.?\d)"),
     "pii_ipv4": re.compile(
-        r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?![\d.])"
+        r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
     ),
     "secret": re.compile(
         r"\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{50,}"
@@ -214,7 +214,8 @@ def _in_context(code: str, text: str, match: re.Match[str]) -> bool:
         return True
     line = before.rsplit("\n", 1)[-1]
     in_string = line.count('"') % 2 == 1 or re.search(r"(?:^|[^\w'])'[^']*\Z", line) is not None
-    command = LATEX.match(text, end) is not None and line[-1:] not in ".?!。？！:："
+    ended = line.endswith((".", "?", "!", "。", "？", "！", ":", "："))
+    command = LATEX.match(text, end) is not None and not ended
     named = line[-1:].isspace() and text[end : end + 1].isspace()  # "the \n at the end"
     return not (in_string or command or named or line.endswith("\\r"))
 
