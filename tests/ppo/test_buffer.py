@@ -12,7 +12,7 @@ import torch
 from alignment.errors import ConfigError
 from alignment.ppo.buffer import RolloutBuffer
 from alignment.ppo.math import same
-from alignment.ppo.rollout import Rollout, pad_rollout
+from alignment.ppo.rollout import Rollout, pad_rollout, plan_epoch
 
 #: Tokens of each response; the last two are truncated and left out of the losses.
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8]
@@ -124,3 +124,54 @@ def test_rows_are_cut_to_the_longest_of_them() -> None:
     assert rows.response_ids.tolist() == [[1, 0, 0], [3, 3, 3]]
     masked = replace(rollout(), response_attention=torch.zeros_like(rollout().response_attention))
     assert masked.rows(torch.tensor([0])).response_ids.shape == (1, 1)  # one token at least
+
+
+def test_each_epoch_goes_through_its_own_plan() -> None:
+    buffer = buffer_of()
+    for epoch in range(2):
+        plan = buffer.make_plan(rollout(), number=1, epoch=epoch)
+        for place, rows in enumerate(plan):
+            found = buffer.micro_batch(4 * epoch + place).rows.response_ids[:, 0]
+            assert found.tolist() == [LENGTHS[row] for row in rows.tolist()]
+    other = buffer_of()
+    other.put(rollout(), number=2)
+    first = other.make_plan(rollout(), number=2, epoch=0)[0]
+    assert other.micro_batch(0).rows.response_ids[:, 0].tolist() == (first + 1).tolist()
+
+
+def test_a_new_rollout_is_ordered_anew_at_its_first_step() -> None:
+    buffer = buffer_of()
+    buffer.micro_batch(7)
+    buffer.put(rollout(), number=2)
+    first = buffer.make_plan(rollout(), number=2, epoch=0)[0]
+    assert buffer.micro_batch(8).rows.response_ids[:, 0].tolist() == (first + 1).tolist()
+    assert (buffer.place(7), buffer.place(8), buffer.per_epoch, buffer.per_rollout) == (7, 0, 4, 8)
+
+
+def test_prompts_are_cut_on_the_left() -> None:
+    found = pad_rollout(
+        [[1], [2, 3], [4, 5, 6, 7, 8]],
+        [[1, 2, 3], [4], [5]],
+        pad_token_id=0,
+        counts=[True] * 3,
+        device=torch.device("cpu"),
+    ).rows(torch.tensor([0, 1]))
+    assert found.prompt_ids.tolist() == [[0, 1], [2, 3]]
+    assert found.prompt_attention.tolist() == [[0, 1], [1, 1]]
+    assert found.response_ids.tolist() == [[1, 2, 3], [4, 0, 0]]
+    assert found.input_ids.tolist() == [[0, 1, 1, 2, 3], [2, 3, 4, 0, 0]]
+    assert found.attention_mask.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
+
+
+def test_mini_batches_are_drawn_and_their_rows_sorted_by_length() -> None:
+    lengths = torch.tensor([5, 1, 4, 2, 8, 3, 7, 6])
+    plan = plan_epoch(lengths, micro_size=2, mini_size=4, seed=(1, 2))
+    assert [len(rows) for rows in plan] == [2] * 4
+    for mini in (plan[:2], plan[2:]):
+        found = lengths[torch.cat(mini)].tolist()
+        assert found == sorted(found)
+    equal = torch.ones(6, dtype=torch.long)
+    (whole,) = plan_epoch(equal, micro_size=6, mini_size=6, seed=(1,))
+    assert whole.tolist() == list(range(6)), "rows of one length stay in order"
+    uneven = plan_epoch(torch.arange(5), micro_size=2, mini_size=4, seed=(3,))
+    assert [len(rows) for rows in uneven] == [2, 2, 1]

@@ -1,6 +1,7 @@
 """From scores to advantages on numbers that can be checked by hand."""
 
 import math
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ from ppo_cases import tiny_args
 from torch import Tensor
 
 from alignment.errors import DataError
-from alignment.ppo.experience import Experience, TokenScores, combine_scores, make_experience
-from alignment.ppo.math import same
+from alignment.ppo.experience import (
+    Experience,
+    TokenScores,
+    combine_scores,
+    make_experience,
+    reference_of,
+    score_tokens,
+)
+from alignment.ppo.forward import ResponseOutput
+from alignment.ppo.math import Reduce, same
 from alignment.ppo.reward_functions import ScoreStats
 from alignment.ppo.rollout import pad_rollout
 
@@ -21,15 +30,23 @@ REF_LOGPS = torch.tensor([[-1.5, -1.0], [-2.0, 0.0]])
 SCORES = torch.tensor([3.0, -1.0])
 
 
-def experience(folder: Path, *, center: bool = False, beta: float = 0.1, **keys: Any) -> Experience:
+def experience(
+    folder: Path,
+    *,
+    center: bool = False,
+    beta: float = 0.1,
+    ref_logps: Tensor | None = REF_LOGPS,
+    reduce: Reduce = same,
+    **keys: Any,
+) -> Experience:
     keys = {"gamma": 1.0, "lam": 1.0, "whiten_advantages": False, **keys}
     rollout = pad_rollout(
         [[7], [7]], [[1, 2], [3]], pad_token_id=0, counts=[True, True], device=torch.device("cpu")
     )
-    tokens = TokenScores(LOGPS, torch.zeros(2, 2), REF_LOGPS)
+    tokens = TokenScores(LOGPS, torch.zeros(2, 2), ref_logps)
     args = tiny_args(folder, beta=beta, **keys)
     return make_experience(
-        rollout, tokens, scores=SCORES, args=args, beta=beta, center=center, reduce=same
+        rollout, tokens, scores=SCORES, args=args, beta=beta, center=center, reduce=reduce
     )
 
 
@@ -101,3 +118,80 @@ def test_a_row_without_any_score_is_named(tmp_path: Path) -> None:
     raw = torch.tensor([[1.0, 1.0], [torch.nan, torch.nan]])
     with pytest.raises(DataError, match="row 1 of the rollout: no reward function gave it a score"):
         scores(tmp_path, raw, ended=[True, True])
+
+
+def test_every_statistic_is_that_of_all_processes(tmp_path: Path) -> None:
+    """A second process with the same rows: sums double, and an unbiased variance shrinks."""
+    keys: dict[str, Any] = {"whiten_rewards": True, "whiten_advantages": True, "center": True}
+    alone = experience(tmp_path, **keys)
+    both = experience(tmp_path, reduce=lambda total: total * 2, **keys)
+    mask = torch.tensor([[True, True], [True, False]])
+    rewards = torch.tensor([0.05 * -1, 3 + 0.1, -1.15])
+
+    def white(x: Tensor, copies: int) -> Tensor:
+        return (x - x.mean()) / x.repeat(copies).std()
+
+    for found, copies in ((alone, 1), (both, 2)):
+        scaled = white(rewards, copies) + rewards.mean()
+        returns = torch.stack([scaled[0] + scaled[1], scaled[1], scaled[2]])
+        assert found.shift == pytest.approx(returns.mean().item(), abs=1e-4)
+        expected = white(returns - returns.mean(), copies)
+        torch.testing.assert_close(found.rollout.advantages[mask], expected)
+    halved = experience(tmp_path, reduce=lambda total: total * torch.tensor([2.0, 1.0]), **keys)
+    assert halved.shift != pytest.approx(alone.shift), "the mean is of the reduced sums"
+
+
+def test_without_a_reference_nothing_is_subtracted(tmp_path: Path) -> None:
+    found = experience(tmp_path, ref_logps=None)
+    assert found.kl.tolist() == found.kl_k3.tolist() == [0.0, 0.0]
+    torch.testing.assert_close(found.rollout.returns, torch.tensor([[3.0, 3.0], [-1.0, 0.0]]))
+    torch.testing.assert_close(found.rollout.old_logps, LOGPS)
+    assert found.shift == 0.0
+
+
+def test_the_penalty_goes_by_the_estimator_that_is_set(tmp_path: Path) -> None:
+    by_k3 = experience(tmp_path, kl_estimator="k3")
+    k3 = math.exp(-1.5) - 1 + 1.5
+    assert by_k3.rollout.returns[1, 0].item() == pytest.approx(-1 - 0.1 * k3)
+    assert by_k3.kl[1].item() == 1.5, "the metric stays k1"
+
+
+def test_values_are_shifted_under_the_mask_alone(tmp_path: Path) -> None:
+    found = experience(tmp_path, center=True)
+    assert found.rollout.values[1, 1] == 0.0
+    assert found.rollout.returns[1, 1] == 0.0
+
+
+class Policy(torch.nn.Module):
+    """Answers the log-probability -row, and -row - 0.5 with values of +row."""
+
+    def __init__(self, shift: float) -> None:
+        super().__init__()
+        self.shift = shift
+
+    def forward(self, input_ids: Tensor, *, response_length: int, **_: Any) -> ResponseOutput:
+        answered = input_ids[:, -response_length:].float()
+        return ResponseOutput(logps=-answered - self.shift, state_values=answered)
+
+
+def test_each_row_gets_its_own_numbers_whatever_its_micro_batch() -> None:
+    rollout = pad_rollout(
+        [[7], [7], [7]],
+        [[1, 2, 3], [4], [5, 6]],
+        pad_token_id=0,
+        counts=[True] * 3,
+        device=torch.device("cpu"),
+    )
+    expected = rollout.response_ids.float()
+    plan = [torch.tensor([1, 2]), torch.tensor([0])]
+    scored = score_tokens(Policy(0.0), rollout, reference=None, plan=plan, autocast=nullcontext)
+    torch.testing.assert_close(scored.logps, -expected)
+    torch.testing.assert_close(scored.values, expected)
+    assert scored.ref_logps is None
+    reference = reference_of(Policy(0.0), Policy(0.5))
+    scored = score_tokens(
+        Policy(0.0), rollout, reference=reference, plan=plan, autocast=nullcontext
+    )
+    assert scored.ref_logps is not None
+    mask = rollout.response_mask
+    torch.testing.assert_close(scored.ref_logps[mask], -expected[mask] - 0.5)

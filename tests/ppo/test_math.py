@@ -253,3 +253,58 @@ def test_adaptive_kl_by_hand_and_its_limits() -> None:
     assert math.adapt_beta(0.1, 6.6, **keys) == pytest.approx(0.1 * 1.01)  # e = 0.1
     assert math.adapt_beta(0.1, 600.0, **keys) == pytest.approx(0.1 * 1.02)  # e is cut at 0.2
     assert math.adapt_beta(0.1, -5.0, **keys) == pytest.approx(0.1 * 0.98)
+
+
+def test_every_statistic_uses_the_sums_of_all_processes() -> None:
+    """A reduction that doubles is a second process with the same numbers."""
+    x, mask = torch.tensor([[1.0, 3.0, 9.0]]), torch.tensor([[True, True, False]])
+    mean, variance = math.masked_moments(x, mask, reduce=lambda total: total * 2)
+    assert (mean.item(), variance.item()) == (2.0, pytest.approx(4 / 3))
+    white = math.whiten(x, mask, reduce=lambda total: total * 2)
+    torch.testing.assert_close(white, torch.tensor([[-1.0, 1.0, 0.0]]) * 0.75**0.5)
+    apart = iter([torch.tensor([4.0, 2.0]), torch.tensor([9.0, 4.0])])
+    _, found = math.masked_moments(x, mask, reduce=lambda _: next(apart))
+    assert found.item() == 3.0
+    # the other process holds 5 and 7 under the mask: the mean is 4, not that of one's own
+    others = iter([torch.tensor([16.0, 4.0]), torch.tensor([20.0, 4.0])])
+    white = math.whiten(x, mask, reduce=lambda _: next(others))
+    torch.testing.assert_close(white[0, :2], (x[0, :2] - 4) / (20 / 3) ** 0.5)
+
+
+def test_explained_variance_is_that_of_all_processes() -> None:
+    values, returns = torch.tensor([[1.0, 2.0]]), torch.tensor([[2.0, 5.0]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    totals = iter([[0.0, 4.0], [6.0, 4.0], [0.0, 4.0], [24.0, 4.0]])
+    found = math.explained_variance(
+        values, returns, mask, reduce=lambda _: torch.tensor(next(totals))
+    )
+    assert found.item() == pytest.approx(1 - 6 / 24)
+
+
+def test_small_variances_are_explained_too() -> None:
+    values, returns = torch.tensor([[0.0, 0.1]]), torch.tensor([[0.0, 0.2]])
+    mask = torch.ones(1, 2, dtype=torch.bool)
+    assert math.explained_variance(values, returns, mask).item() == pytest.approx(0.75)
+
+
+def test_one_entry_has_itself_as_mean_and_no_variance() -> None:
+    x, mask = torch.tensor([[3.0, 9.0]]), torch.tensor([[True, False]])
+    assert [one.item() for one in math.masked_moments(x, mask)] == [3.0, 0.0]
+    assert math.masked_mean(x, torch.zeros_like(mask)).item() == 0.0
+    two = torch.tensor([[1.0, 2.0]])
+    mean, variance = math.masked_moments(two, torch.ones(1, 2, dtype=torch.bool))
+    assert (mean.item(), variance.item()) == (1.5, 0.5)
+    counts = math.masked_mean(two.double(), torch.ones(1, 2, dtype=torch.bool))
+    assert counts.dtype == torch.float64
+
+
+def test_the_entropy_is_over_the_last_dimension() -> None:
+    logps = torch.log_softmax(torch.arange(12.0).reshape(1, 2, 6).repeat(3, 1, 1), dim=-1)
+    found = math.entropy(logps)
+    assert found.shape == (3, 2)
+    torch.testing.assert_close(found, torch.distributions.Categorical(logits=logps).entropy())
+
+
+def test_k1_is_the_default_estimator() -> None:
+    logps, reference = torch.tensor([[-1.0]]), torch.tensor([[-1.5]])
+    assert math.kl_estimate(logps, reference).item() == 0.5

@@ -2,13 +2,23 @@
 
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from alignment.errors import ConfigError
 from alignment.runs.files import checkpoints
-from alignment.training.checkpoints import find_fault, last_good, require_resumable, rotate, seal
+from alignment.training import checkpoints as sealing
+from alignment.training.checkpoints import (
+    find_fault,
+    last_good,
+    newest_whole,
+    require_resumable,
+    rotate,
+    seal,
+)
 
 
 def checkpoint(run: Path, step: int) -> Path:
@@ -108,3 +118,112 @@ def test_the_last_good_checkpoint_is_the_newest_whole_one_up_to_a_step(tmp_path:
     found = [last_good(tmp_path, up_to=step) for step in (1, 2, 9, 10, 99)]
     names = ["none yet", *(str(tmp_path / f"checkpoint-{step}") for step in (2, 2, 10, 10))]
     assert found == names
+
+
+@pytest.mark.parametrize(
+    ("damage", "fault"),
+    [
+        (lambda f: (f / "manifest.json").unlink(), "it is incomplete: no manifest"),
+        (
+            lambda f: (f / "model.safetensors").write_bytes(b"x" * 63),
+            "model.safetensors has 63 bytes instead of 64",
+        ),
+        (
+            lambda f: (f / "optimizer.pt").write_bytes(b"y" * 64),
+            "optimizer.pt was changed: its sha256 differs",
+        ),
+        (lambda f: (f / "scheduler.pt").unlink(), "scheduler.pt is missing"),
+        (lambda f: None, None),
+    ],
+    ids=["manifest", "size", "content", "missing", "whole"],
+)
+def test_each_damage_is_named(tmp_path: Path, damage: Callable[[Path], Any], fault: str) -> None:
+    folder = checkpoint(tmp_path, 1)
+    damage(folder)
+    assert find_fault(folder) == fault
+
+
+def test_a_sealed_folder_without_the_state_of_the_trainer_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "trainer_state.json").unlink()
+    seal(folder)
+    assert find_fault(folder) == "trainer_state.json is missing"
+
+
+def test_files_of_folders_and_with_any_name_are_sealed(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "global_step1").mkdir()
+    (folder / "global_step1" / "模型.pt").write_bytes(b"state")
+    assert find_fault(folder) == "global_step1/模型.pt is not in manifest.json"
+    seal(folder)
+    assert find_fault(folder) is None
+    (folder / "global_step1" / "模型.pt").write_bytes(b"State")
+    assert find_fault(folder) == "global_step1/模型.pt was changed: its sha256 differs"
+
+
+def test_torn_checkpoints_are_set_aside_and_the_newest_whole_one_is_found(tmp_path: Path) -> None:
+    for step in (9, 10, 11, 12):
+        checkpoint(tmp_path, step)
+    for step in (9, 11, 12):
+        (tmp_path / f"checkpoint-{step}" / "manifest.json").unlink()
+    (tmp_path / "torn-checkpoint-12").mkdir()
+    (tmp_path / "torn-checkpoint-12-2").mkdir()
+    found, lines = newest_whole(tmp_path)
+    assert found == tmp_path / "checkpoint-10"
+    place = f"{tmp_path}/checkpoint"
+    fault = "it is incomplete: no manifest; set aside as torn-checkpoint"
+    assert lines == [f"{place}-12: {fault}-12-3", f"{place}-11: {fault}-11"]
+    assert (tmp_path / "torn-checkpoint-11" / "model.safetensors").is_file()
+    assert (tmp_path / "checkpoint-9").is_dir(), "older than the one that is used: not read"
+    assert newest_whole(tmp_path) == (tmp_path / "checkpoint-10", [])
+    (tmp_path / "checkpoint-10" / "manifest.json").unlink()
+    assert newest_whole(tmp_path)[0] is None
+
+
+def test_a_refused_resume_says_all_that_is_missing_and_what_to_do(tmp_path: Path) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "optimizer.pt").unlink()
+    (folder / "scheduler.pt").unlink()
+    with pytest.raises(ConfigError) as caught:
+        require_resumable(folder)
+    assert (
+        str(caught.value)
+        .splitlines()[0]
+        .endswith(
+            f"{folder}: no run can resume without scheduler.pt and the optimizer (save_only_model?)"
+        )
+    )
+    assert "start again with --overwrite, or give it as --model_name_or_path" in str(caught.value)
+
+
+def test_step_0_is_a_checkpoint_too(tmp_path: Path) -> None:
+    checkpoint(tmp_path, 0)
+    assert last_good(tmp_path, up_to=0) == str(tmp_path / "checkpoint-0")
+
+
+def test_everything_is_synced_before_the_manifest_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = checkpoint(tmp_path, 1)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "part.pt").write_bytes(b"x")
+    (folder / "manifest.json").unlink()
+    seen: list[tuple[str, bool]] = []
+
+    def watch(path: Path) -> None:
+        name = path.relative_to(tmp_path).as_posix()
+        seen.append((name, (folder / "manifest.json").exists()))
+
+    monkeypatch.setattr(sealing, "sync", watch)
+    seal(folder)
+    name = folder.name
+    files = ("model.safetensors", "optimizer.pt", "scheduler.pt", "sub/part.pt",
+             "trainer_state.json", "sub")  # fmt: skip
+    assert seen == [*((f"{name}/{file}", False) for file in files), (name, True), (".", True)]
+    seen.clear()
+    sealing.sync_files(folder)
+    assert [path.removeprefix(f"{name}/") for path, _ in seen] == [
+        "manifest.json",
+        *(file for file in files if "sub" not in file),
+        name,
+    ]
