@@ -244,6 +244,16 @@ def test_changed_data_is_named_by_its_files() -> None:
     assert differences(*BETA, inputs={"train": [A, other]}) == ["train data changed: b.jsonl"]
     held_out = {"train": [A, B], "eval": [Source("c.jsonl", "cc")]}
     assert differences(*BETA, inputs=held_out) == ["eval data changed: c.jsonl"]
+    assert differences(*BETA, inputs={}) == ["train data changed: a.jsonl, b.jsonl"]
+    heavier = {"train": [Source("a.jsonl", "aa", weight=0.5), B]}
+    assert differences(*BETA, inputs=heavier) == ["train data changed: a.jsonl"]
+
+
+def test_a_setting_that_no_longer_exists_is_named() -> None:
+    settings = resolve("dpo", ["--max_steps", "5"])
+    run = new_run("dpo", settings=settings.values, sources=settings.sources, inputs={}, parents={})
+    run.settings["old_key"] = {"value": 3, "source": "a.yaml"}
+    assert list(changes(run, settings=settings, inputs={}, parents={})) == ["old_key 3 -> None"]
 
 
 def test_changed_added_and_missing_parents_are_named() -> None:
