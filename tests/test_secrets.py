@@ -3,6 +3,7 @@
 import logging
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
 
@@ -211,6 +212,12 @@ def test_a_prefix_is_before_each_line_of_a_traceback(capsys: pytest.CaptureFixtu
     told = capsys.readouterr().err.splitlines()
     assert told[0] == "[rank 1] Traceback (most recent call last):"
     assert all(line.startswith("[rank 1] ") for line in told)
+    capsys.readouterr()
+    tell_exception(ValueError, caught, caught.__traceback__)
+    told = capsys.readouterr().err
+    assert told == "".join(traceback.format_exception(caught))
+    tell_exception(None, None, None)
+    assert capsys.readouterr().err == "NoneType: None\n"
 
 
 def test_log_lines_and_warnings_are_redacted(
@@ -226,10 +233,16 @@ def test_log_lines_and_warnings_are_redacted(
     assert caplog.records[0].exc_text is None
     text = caplog.records[1].exc_text
     assert text is not None
-    assert text.startswith("Traceback")
-    assert text.endswith(f"ValueError: {HIDDEN}")
+    lines = text.split("\n")
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1].startswith("  File ")
+    assert lines[-1] == f"ValueError: {HIDDEN}"
+    named = logging.getLogRecordFactory()("n", 40, "p", 3, "text", (), None, func="f", sinfo="s")
+    assert (named.funcName, named.stack_info) == ("f", "s")
     shown = warnings.formatwarning(f"old {VALUE}", UserWarning, "file.py", 3, line="")
     assert shown == f"file.py:3: UserWarning: old {HIDDEN}\n"
+    shown = warnings.formatwarning("old", UserWarning, "file.py", 3, line="x = 1")
+    assert shown == "file.py:3: UserWarning: old\n  x = 1\n"
 
 
 def test_hooks_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:

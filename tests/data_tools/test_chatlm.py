@@ -8,9 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from support import REPOSITORY, write_jsonl
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, DataError
 from data_tools.convert.chatlm import DEFECTS, merge
 from data_tools.convert.output import dropped_path
+from data_tools.formats import Record, group_id
 
 ALL = frozenset(DEFECTS)
 
@@ -140,3 +141,70 @@ def test_the_readme_lists_every_defect() -> None:
 def test_an_unknown_defect(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such defect"):
         merge([], tmp_path / "out.jsonl", defects=frozenset({"typo"}))
+
+
+def test_rows_and_counts_of_a_merge_are_exact(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "q\\n1", "chosen": "a\\n", "reject": "b"},
+        {"prompt": "q2", "chosen": "a", "reject": "b\\n"},
+        {"prompt": "q2", "chosen": "", "reject": "b"},
+        {"prompt": "q3", "chosen": "", "reject": "b"},
+    ]
+    pairs = [{"prompt": "q2", "chosen": "x", "rejected": "y"}]
+    sources = [
+        write_jsonl(tmp_path / "huozi.jsonl", rows),
+        write_jsonl(tmp_path / "p.jsonl", pairs),
+    ]
+    (summary,) = merge(sources, tmp_path / "out.jsonl", defects=frozenset({"backslash-n"}))
+    found = rows_of(summary.output)
+    groups = [row.pop("group_id") for row in found]
+    assert groups == [group_id(Record("prompt", text)) for text in ("q\n1", "q2", "q2")]
+    assert found == [
+        {"prompt": "q\n1", "chosen": "a\n", "rejected": "b", "source": "huozi.jsonl",
+         "source_row": 1},
+        {"prompt": "q2", "chosen": "a", "rejected": "b\n", "source": "huozi.jsonl",
+         "source_row": 2},
+        {"prompt": "q2", "chosen": "x", "rejected": "y", "source": "p.jsonl", "source_row": 1},
+    ]  # fmt: skip
+    assert (summary.rows_in, summary.rows_out) == (5, 3)
+    assert summary.formats == {("huozi.jsonl", "huozi"): 4, ("p.jsonl", "pair"): 1}
+    assert (summary.dropped, summary.repaired) == ({"empty_chosen": 2}, {"backslash-n": 2})
+    assert "pairs, by the rules of ChatLM-mini-Chinese" in str(summary)
+    lost = rows_of(dropped_path(summary.output))
+    assert [(row["row"], row["code"], row["reason"]) for row in lost] == [
+        (3, "empty_chosen", "empty_chosen"),
+        (4, "empty_chosen", "empty_chosen"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]}],
+         "neither an alpaca row nor a pair of texts"),
+        ([{"prompt": "q", "completion": "a"}], "neither an alpaca row nor a pair of texts"),
+        ([{"prompt": "q", "rejected": "a"}, {"prompt": "q", "chosen": "b"}],
+         "no 'rejected', as the rows before have"),
+    ],
+)  # fmt: skip
+def test_rows_of_other_kinds_are_named(
+    tmp_path: Path, rows: list[dict[str, Any]], message: str
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    with pytest.raises(DataError) as caught:
+        merge([source], tmp_path / "out.jsonl")
+    assert message in str(caught.value)
+    assert f"in.jsonl:{len(rows)}" in str(caught.value)
+
+
+def test_text_in_the_encoding_that_is_named(tmp_path: Path) -> None:
+    text = json.dumps({"prompt": "问题", "chosen": "好", "reject": "坏"}, ensure_ascii=False)
+    (tmp_path / "a.jsonl").write_bytes(text.encode("gb18030"))
+    answer = json.dumps({"prompt": "问", "rejected": "差"}, ensure_ascii=False)
+    (tmp_path / "r.jsonl").write_bytes(answer.encode("gb18030"))
+    alpaca = json.dumps({"instruction": "问", "output": "答"}, ensure_ascii=False)
+    (tmp_path / "b.jsonl").write_bytes(alpaca.encode("gb18030"))
+    sources = [tmp_path / name for name in ("a.jsonl", "b.jsonl", "r.jsonl")]
+    (summary,) = merge(sources, tmp_path / "out.jsonl", encoding="gb18030")
+    found = [(row["prompt"], row["chosen"], row["rejected"]) for row in rows_of(summary.output)]
+    assert found == [("问题", "好", "坏"), ("问", "答", "差")]
