@@ -21,9 +21,9 @@ from transformers import (
 
 from alignment.errors import ConfigError, DataError
 from alignment.ppo import reward_http
-from alignment.ppo.reward_functions import FunctionReward
+from alignment.ppo.reward_functions import FunctionReward, ScoreStats
 from alignment.ppo.reward_models import ModelReward
-from alignment.ppo.rewards import load_rewards
+from alignment.ppo.rewards import load_rewards, read_stats
 from alignment.runs.record import Run
 
 CHAT = [{"role": "user", "content": "Say hello."}]
@@ -236,6 +236,25 @@ def test_statistics_are_read_and_checked(reward_dir: Path, load: Callable[..., A
     path.write_text(json.dumps({"mean": 1.5, "std": 0.0, "count": 1}))
     with pytest.raises(ConfigError, match="never differ"):
         load(reward_dir)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", r"not mean, std and count \("),
+        ('{"mean": "x", "std": 1}', r"not mean, std and count \("),
+        ("[]", r"not mean, std and count \("),
+        ('{"mean": 1, "std": 0}', r"std is 0\.0, so the scores never differ"),
+        ('{"mean": 1, "std": NaN}', "std is nan, so the scores never differ"),
+    ],
+)
+def test_broken_statistics_say_what_to_do(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "reward_stats.json").write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_stats(tmp_path)
+    assert "run rm again" in str(caught.value)
+    (tmp_path / "reward_stats.json").write_text('{"mean": -1, "std": 0.25, "作者": "乙"}')
+    assert read_stats(tmp_path) == ScoreStats(-1.0, 0.25)
 
 
 @pytest.mark.parametrize(

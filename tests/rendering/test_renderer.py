@@ -12,6 +12,7 @@ from transformers import AutoTokenizer
 from alignment.errors import ConfigError
 from data_tools.formats import Record, Unusable
 from data_tools.rendering import Renderer, Spoken, from_transformers, read_tokenizer
+from data_tools.rendering.render import Part, count_roles
 
 TURNS: list[dict[str, Any]] = [
     {"role": "system", "content": "你是助手。"},
@@ -162,6 +163,49 @@ def test_tokens_are_counted_by_the_role_that_wrote_them() -> None:
         "assistant": sum(tokens.mask()),
         "template": len(tokens.ids) - sum(ids.values()) - sum(tokens.mask()),
     }
+
+
+def test_plain_text_is_one_part_that_carries_loss_as_a_whole() -> None:
+    model = renderer(None)
+    text = "Read.<|im_end|>"
+    spoken = model.sequences(Record(kind="text", text="Read."))["text"]
+    assert spoken == Spoken(text, ((0, len(text)),), 0, (Part("text", 0, len(text)),), True)
+    (tokens,) = model.encode([spoken])
+    assert tokens.mask() == [True] * len(tokens.ids)
+    assert dict(tokens.by_role) == {"text": len(tokens.ids), "template": 0}
+    assert tokens.answer == 0
+
+
+@pytest.mark.parametrize("loss_on", ["assistant", "all"])
+def test_plain_prompts_and_answers_are_two_parts(loss_on: Any) -> None:
+    model = renderer(None, loss_on=loss_on)
+    spoken = answered(model, "Why? ", "So.")
+    end = len(spoken.text)
+    parts = (Part("user", 0, 5), Part("assistant", 5, end))
+    start = 0 if loss_on == "all" else 5
+    assert spoken == Spoken("Why? So.<|im_end|>", ((start, end),), 5, parts, True)
+    (tokens,) = model.encode([spoken])
+    assert sum(tokens.by_role.values()) == len(tokens.ids)
+    assert tokens.answer == tokens.by_role["user"]
+    assert tokens.mask() == [
+        loss_on == "all" or at >= tokens.answer for at in range(len(tokens.ids))
+    ]
+    assert count_roles([tokens, tokens]) == (
+        {role: 2 * number for role, number in tokens.by_role.items()},
+        2 * sum(tokens.mask()),
+    )
+
+
+def test_sequences_with_and_without_a_template_keep_their_order() -> None:
+    chat, plain = renderer(), renderer(as_chat=False)
+    spoken = [
+        *plain.sequences(Record(kind="text", text="One.")).values(),
+        *chat.sequences(Record(kind="sft", messages=TURNS)).values(),
+        *plain.sequences(Record(kind="text", text="Two words.")).values(),
+    ]
+    together = chat.encode(spoken)
+    assert [one.ids for one in together] == [chat.encode([one])[0].ids for one in spoken]
+    assert [one.loss for one in together] == [chat.encode([one])[0].loss for one in spoken]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
