@@ -115,8 +115,9 @@ def test_a_checkpoint_between_rollouts_holds_none(tmp_path: Path) -> None:
 def test_another_number_of_processes_cannot_resume_within_a_rollout(tmp_path: Path) -> None:
     buffer_of().save(tmp_path, step=5)
     second = buffer_of(process_index=1)
-    with pytest.raises(ConfigError, match=r"rollout-1\.safetensors is missing"):
+    with pytest.raises(ConfigError, match=r"rollout-1\.safetensors is missing") as caught:
         second.load(tmp_path, step=5, number=1, device=torch.device("cpu"))
+    assert "resume with the number of processes that saved it" in str(caught.value)
 
 
 def test_rows_are_cut_to_the_longest_of_them() -> None:

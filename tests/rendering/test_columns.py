@@ -177,6 +177,8 @@ def test_labelled_rows(limits: Limits, fate: Fate, label: bool) -> None:
 def test_a_label_row_without_loss_in_its_answer_is_left_out() -> None:
     tokens = side([1, 2, 3], (0, 2), answer=2)
     assert encoded("kto", tokens, label=True).fate == NO_LOSS
+    late = side([1, 2, 3, 4], (3, 4), answer=2)
+    assert encoded("kto", late, limits=Limits(tokens=3), label=True).fate == CUT | NO_LOSS
     partly = side([1, 2, 3, 4], (1, 4), answer=2)
     found = encoded("kto", partly, label=True)
     assert (found.fate, found.columns["completion_mask"]) == (KEPT, [True, True])
