@@ -78,6 +78,23 @@ def test_of_two_secrets_the_longer_one_goes_first(monkeypatch: pytest.MonkeyPatc
     assert redact_text("abcdefgh-ijklmnop abcdefgh") == f"{HIDDEN} {HIDDEN}"
 
 
+def test_a_secret_within_another_leaves_no_rest_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A_TOKEN", "zyxwvuts")
+    monkeypatch.setenv("B_TOKEN", "ab-zyxwvuts")
+    assert redact_text("ab-zyxwvuts") == HIDDEN
+
+
+def test_values_in_lists_and_mappings_are_redacted_and_others_stay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("A_TOKEN", VALUE)
+    given = {"a": [VALUE, 3, None, {"token": "x", "n": 0.5}], "b": f"see {VALUE}"}
+    assert redact("settings", given) == {
+        "a": [HIDDEN, 3, None, {"token": HIDDEN, "n": 0.5}],
+        "b": f"see {HIDDEN}",
+    }
+
+
 @pytest.mark.parametrize(
     "written", ["tab\t\"é/'quoted", r"tab\t\"\u00e9/'quoted", "tab%09%22%C3%A9%2F%27quoted"]
 )
