@@ -17,6 +17,12 @@ ABOUT = re.compile(
 )
 """Names of columns about a row: they hold no question and no answer."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
+MATERIAL = re.compile(
+    r"(?:.*_)?(?:context|passage|document|doc|article|paragraph|background|knowledge|material)s?"
+    r"(?:_text)?|.*(?:上下文|背景|材料|资料|文章|段落|知识)",
+    re.IGNORECASE,
+)
+"""Names of columns with what a question is about."""
 _NEUTRAL = ("text", "content", "value")
 _HINTS: Mapping[str, str] = {
     "label": "label liked like thumb desirable feedback",
@@ -39,6 +45,21 @@ def not_this(what: str, more: Iterable[str], data: Data) -> Unusable:
         "unknown_format",
         f"{what}: {names} would not be used; the row has {listed(data)}",
         columns_advice(data) or "name the format with --format",
+    )
+
+
+def left_out_of_question(names: Iterable[str], data: Data) -> Unusable | None:
+    """Return why a row cannot be read without columns that its question is about."""
+    name = next((name for name in names if MATERIAL.fullmatch(name)), None)
+    if name is None:
+        return None
+    use = "join it into the question as text"
+    if isinstance(data.get(name), str) and "input" not in data:
+        use = f"to add it to the question, --columns {shlex.quote(f'input={name}')}"
+    return Unusable(
+        "not_used",
+        f"{name!r} seems to be a part of the question, and would not be used",
+        f"{use}; to read the rows without it, name the format with --format",
     )
 
 

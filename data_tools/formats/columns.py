@@ -8,7 +8,15 @@ import functools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from data_tools.formats.advice import ABOUT, columns_advice, hint, is_label, is_turn, not_this
+from data_tools.formats.advice import (
+    ABOUT,
+    columns_advice,
+    hint,
+    is_label,
+    is_turn,
+    left_out_of_question,
+    not_this,
+)
 from data_tools.formats.context import refuse_media, with_context
 from data_tools.formats.record import (
     ALIASES,
@@ -161,7 +169,7 @@ def more_than(record: Record, unused: Iterable[str], data: Data) -> Unusable | N
     if record.kind == "sft":
         more += [name for name in named if name in data and is_label(name, data[name])]
     if not more:
-        return None
+        return None if record.kind == "text" else left_out_of_question(named, data)
     held = {"text": "text", "sft": "one answer"}.get(record.kind, "labelled answers")
     return not_this(f"more than {held}", more, data)
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from data_tools.formats.record import (
+    MATERIAL,
     REASONING,
     SYSTEM,
     TEMPLATE_INPUTS,
@@ -53,8 +54,9 @@ def with_context(record: Record, data: Data, names: Collection[str]) -> Record:
         if filled := [name for name, value in found.items() if value]:
             raise _no_place(filled[0], "plain text")
         return record
-    if "input" in found:
-        record = _with_input(record, text(data, "input"))
+    for name in MATERIAL:
+        if name in found:
+            record = _with_material(record, name, text(data, name))
     if not found.keys().isdisjoint((*SYSTEM, "history")):
         record = _with_turns_before(record, _system(found), _history(found.get("history")))
     for name in REASONING:
@@ -114,13 +116,15 @@ def _history(value: Any) -> list[Message]:
     return turns
 
 
-def _with_input(record: Record, given: str) -> Record:
+def _with_material(record: Record, name: str, given: str) -> Record:
     if isinstance(record.prompt, str) and record.messages is None:
+        if name != "input" and given.strip() in record.prompt:  # the question repeats it
+            return record
         return replace(record, prompt=with_input(record.prompt, given))
     asked = record.prompt if record.messages is None else record.messages
     if any(given.strip() in turn["content"] for turn in asked if isinstance(turn, dict)):
         return record
-    raise _no_place("input", "a conversation")
+    raise _no_place(name, "a conversation")
 
 
 def _with_turns_before(record: Record, system: str, earlier: list[Message]) -> Record:

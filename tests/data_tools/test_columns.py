@@ -25,6 +25,7 @@ from data_tools.formats import (
 )
 from data_tools.formats.advice import columns_advice, hint
 from data_tools.formats.columns import texts_in
+from data_tools.formats.read import adapted_batches
 from data_tools.formats.record import CONTEXT
 from data_tools.reading import Row
 from data_tools.shapes import load_records, serve
@@ -109,6 +110,36 @@ def test_an_input_is_part_of_the_question_or_is_refused(shape: str) -> None:
     else:
         assert str(record).startswith("'input' has no place in")
         assert any(isinstance(value, list) for value in SHAPES[shape].values())
+
+
+@pytest.mark.parametrize("shape", ["alpaca", "prompt", "prompt-completion", "unpaired", "pair"])
+def test_a_context_is_part_of_the_question(shape: str) -> None:
+    for row, wanted in (
+        ({"context": "given"}, "q\ngiven"),
+        ({"input": "in", "context": "given"}, "q\nin\ngiven"),
+        ({"context": "q"}, "q"),  # the question has it already
+    ):
+        record = read({**SHAPES[shape], **row}).record
+        assert isinstance(record, Record)
+        assert record.prompt == wanted
+    found = read({**SHAPES[shape], "context": {"sentences": ["given"]}}).record
+    assert isinstance(found, Unusable)
+    assert found.code == "wrong_type"
+
+
+@pytest.mark.parametrize("column", ["passage", "source_document", "background", "背景"])
+def test_what_a_question_is_about_is_refused_by_name(column: str) -> None:
+    row = {**SHAPES["prompt-completion"], column: "given"}
+    found = read(row).record
+    assert isinstance(found, Unusable)
+    assert (found.code, str(found)[: len(column) + 2]) == ("not_used", repr(column))
+    columns = parse_columns(shlex.split(found.remedy.partition("--columns ")[2])[0].strip(";"))
+    (used,) = (one for batch in adapted_batches([[Row("in.jsonl", 1, 1, row)]], columns=columns)
+               for one in batch)  # fmt: skip
+    assert isinstance(used.record, Record)
+    assert (used.record.prompt, used.unused) == ("q\ngiven", ())
+    assert read(row, "prompt-completion").unused == (column,)
+    assert "join it" in getattr(read({**row, column: ["given"]}).record, "remedy", "")
 
 
 @pytest.mark.parametrize("shape", SHAPES)
