@@ -62,7 +62,7 @@ class Request:
     renderer: Renderer
     limits: Limits
     format: str | None = None
-    columns: str | None = None
+    columns: Mapping[str, Any] | str | None = None
     drops_bad_rows: bool = False
     encoding: str | None = None
 

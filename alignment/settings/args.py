@@ -31,11 +31,11 @@ class DataArgs:
         default=None,
         metadata={"help": "Name of the data format. Default: detected from the keys of the rows."},
     )
-    columns: str | None = field(
+    columns: dict[str, str] | str | None = field(
         default=None,
         metadata={
             "help": "Which columns of the data hold which parts, if no format knows their names: "
-            "prompt=question,chosen=answer_good,rejected=answer_bad."
+            "prompt=question,chosen=answer_good,rejected=answer_bad, or a mapping."
         },
     )
     data_encoding: str | None = field(

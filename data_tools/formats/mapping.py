@@ -1,6 +1,6 @@
 """Columns under names that no format knows: `--columns chosen=answer_good,prompt=question`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -107,19 +107,16 @@ class Columns:
         return {"role": self.roles.get(role, role), "content": turn[content_key], **rest}
 
 
-def parse_columns(given: str, *, format: str | None = None) -> Columns:
-    """Read `part=column,part=column`.
+def parse_columns(given: str | Mapping[str, Any], *, format: str | None = None) -> Columns:
+    """Read `part=column,part=column`, or a mapping of parts to columns.
 
     Raises:
         ConfigError: If a part is unknown or named twice, or the parts make up nothing.
     """
     needs = BY_NAME[format].needs if format in BY_NAME else {}
     parts: dict[str, str] = {}
-    for piece in filter(None, (piece.strip() for piece in given.split(","))):
-        name, found, column = (word.strip() for word in piece.partition("="))
+    for name, column in _pieces(given):
         part = name if name in needs else _ALIASED.get(name, name)
-        if not found or not column:
-            raise ConfigError(f"columns: {piece!r} is not PART=COLUMN", _EXAMPLE)
         if part not in PARTS and part not in needs:
             raise ConfigError(f"columns: {name!r} is no part", f"parts: {', '.join(PARTS)}")
         if part in parts:
@@ -128,6 +125,22 @@ def parse_columns(given: str, *, format: str | None = None) -> Columns:
     if not parts:
         raise ConfigError("columns: no part is named", _EXAMPLE)
     return Columns(parts, BY_NAME.get(format) if format else _made_up(parts))
+
+
+def _pieces(given: str | Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the parts that are named, each with its column."""
+    if isinstance(given, Mapping):
+        for name, column in given.items():
+            # a column may be called 0, which YAML gives as a number
+            if isinstance(column, bool | float | list | dict) or column in (None, ""):
+                raise ConfigError(f"columns: {name!r} names no column", _EXAMPLE)
+            yield name, str(column)
+        return
+    for piece in filter(None, (piece.strip() for piece in given.split(","))):
+        name, found, column = (word.strip() for word in piece.partition("="))
+        if not found or not column:
+            raise ConfigError(f"columns: {piece!r} is not PART=COLUMN", _EXAMPLE)
+        yield name, column
 
 
 def _made_up(parts: Mapping[str, str]) -> Adapter | None:

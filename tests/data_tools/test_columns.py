@@ -335,6 +335,15 @@ def test_a_text_is_used_or_its_column_is_named(shape: str, extra: dict[str, str]
             assert name in example.unused or value.strip() in text
 
 
+def test_columns_may_be_a_mapping() -> None:
+    given = {"prompt": "question, as asked", "answer": 0}
+    assert parse_columns(given).parts == {"prompt": "question, as asked", "completion": "0"}
+    assert parse_columns({"prompt": "q"}) == parse_columns("prompt=q")
+    for wrong in (None, "", ["a"], True, {"a": "b"}):
+        with pytest.raises(ConfigError, match="'prompt' names no column"):
+            parse_columns({"prompt": wrong})
+
+
 def test_unused_columns_are_counted_by_convert_validate_show_and_the_stages(tmp_path: Path) -> None:
     row = {"prompt": "q", "chosen": "a", "rejected": "b", "note": "n", "n": 3, "empty": " "}
     other = {**row, "prompt": "r", "note": "", "meta": {"by": ["x"]}}
