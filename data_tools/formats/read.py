@@ -261,6 +261,8 @@ def _sound(example: Example) -> Record:
     record = example.record
     if isinstance(record, Unusable):
         remedy = "run `align data convert` first"
+        if "--columns" in record.remedy:
+            remedy += f"; there, {record.remedy}"
         raise row_error(example.row, Unusable(record.code, record.reason, remedy))
     return record
 
