@@ -106,21 +106,26 @@ def test_a_run_that_failed_before_its_first_step_is_replaced(
 
 
 def test_a_run_is_set_aside_under_the_next_number(tmp_path: Path) -> None:
-    place = tmp_path / "a.b+"
+    place = tmp_path / "a-b.c+"
     for number in (1, 2):
         run_in(place)
-        assert set_aside(place) == tmp_path / f"a.b+.previous-{number}"
+        assert set_aside(place) == tmp_path / f"a-b.c+.previous-{number}"
         assert not place.exists()
-    run_in(tmp_path / "a.b+.previous-10")
-    for other in ("axb+.previous-77", "a.b+.previous-x", "a.b+.previous-3x", "a.bb.previous-50"):
+    run_in(tmp_path / "a-b.c+.previous-10")
+    for other in (
+        "a-bxc+.previous-77",
+        "a-b.c+.previous-x",
+        "a-b.c+.previous-3x",
+        "a-b.cc.previous-50",
+    ):
         run_in(tmp_path / other)
-    (tmp_path / "a.b+.previous-30").mkdir()  # not a run
+    (tmp_path / "a-b.c+.previous-30").mkdir()  # not a run
     assert [path.name for path in previous_runs(place)] == [
-        f"a.b+.previous-{number}" for number in (1, 2, 10)
+        f"a-b.c+.previous-{number}" for number in (1, 2, 10)
     ]
     run_in(place)
-    assert set_aside(place) == tmp_path / "a.b+.previous-11"
-    assert load_run(tmp_path / "a.b+.previous-11") is not None
+    assert set_aside(place) == tmp_path / "a-b.c+.previous-11"
+    assert load_run(tmp_path / "a-b.c+.previous-11") is not None
     assert previous_runs(tmp_path / "none" / "sft") == []
 
 

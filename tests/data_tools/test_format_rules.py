@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from data_tools.formats import Pairing, Record, Unusable, adapted, by_name, pairs_of
+from data_tools.formats.pairing import is_paired
 from data_tools.reading import Row
 
 S = {"role": "system", "content": "s"}
@@ -498,6 +499,27 @@ def test_the_cap_keeps_the_pairs_furthest_apart_in_rank() -> None:
     whole = pairs_of(RANKED, Pairing("all-pairs", max_pairs=6))
     assert [one.code for one in whole[1]] == ["tie"]
     assert len(whole[0]) == 5
+
+
+@pytest.mark.parametrize(
+    ("kind", "least", "changes"),
+    [
+        ("ranked", 0.0, True),
+        ("ranked", 0.5, True),
+        ("preference", 0.0, False),
+        ("preference", 0.5, True),
+        ("sft", 0.5, False),
+        ("unpaired", 0.5, False),
+    ],
+)
+def test_which_records_pairing_changes(kind: Any, least: float, changes: bool) -> None:
+    assert is_paired(Record(kind, "q"), Pairing(min_margin=least)) is changes
+
+
+def test_the_cap_holds_for_all_pairs_alone_and_from_one_pair_more_on() -> None:
+    kept, dropped = pairs_of(RANKED, Pairing("best-vs-rest", max_pairs=1))
+    assert [(one.chosen, one.rejected) for one in kept] == [("b", "a"), ("b", "d")]
+    assert [one.code for one in dropped] == ["tie"]
 
 
 def test_pairs_keep_the_tools_of_their_ranking() -> None:

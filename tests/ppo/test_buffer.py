@@ -164,6 +164,23 @@ def test_prompts_are_cut_on_the_left() -> None:
     assert found.attention_mask.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0]]
 
 
+def test_padding_has_the_id_that_is_named_and_no_attention() -> None:
+    found = pad_rollout(
+        [[1, 2], [3]],
+        [[4], [5, 6]],
+        pad_token_id=9,
+        counts=[True, False],
+        device=torch.device("cpu"),
+    )
+    assert found.prompt_ids.tolist() == [[1, 2], [9, 3]]
+    assert found.response_ids.tolist() == [[4, 9], [5, 6]]
+    assert found.response_attention.tolist() == [[1, 0], [1, 1]]
+    assert found.response_mask.tolist() == [[True, False], [False, False]]
+    kinds = {found.prompt_ids.dtype, found.response_ids.dtype, found.prompt_attention.dtype}
+    assert kinds == {torch.int64}
+    assert found.old_logps.tolist() == [[0.0, 0.0]] * 2
+
+
 def test_mini_batches_are_drawn_and_their_rows_sorted_by_length() -> None:
     lengths = torch.tensor([5, 1, 4, 2, 8, 3, 7, 6])
     plan = plan_epoch(lengths, micro_size=2, mini_size=4, seed=(1, 2))
