@@ -137,8 +137,10 @@ def test_every_statistic_is_that_of_all_processes(tmp_path: Path) -> None:
         assert found.shift == pytest.approx(returns.mean().item(), abs=1e-4)
         expected = white(returns - returns.mean(), copies)
         torch.testing.assert_close(found.rollout.advantages[mask], expected)
-    halved = experience(tmp_path, reduce=lambda total: total * torch.tensor([2.0, 1.0]), **keys)
-    assert halved.shift != pytest.approx(alone.shift), "the mean is of the reduced sums"
+    plain = experience(tmp_path, center=True)
+    # the sum of the other process is as large, and it has no token: the mean doubles
+    uneven = experience(tmp_path, center=True, reduce=lambda x: x * torch.tensor([2.0, 1.0]))
+    assert uneven.shift == pytest.approx(2 * plain.shift)
 
 
 def test_without_a_reference_nothing_is_subtracted(tmp_path: Path) -> None:
