@@ -139,8 +139,9 @@ _ANSWERING = ("assistant", "gpt", "model", "bot", "chatgpt")
 
 
 def _holds_turns(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and isinstance(value[0], dict) and (
-        is_turn(value[0]))  # fmt: skip
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(turn, dict) for turn in value) and is_turn(value[0])
 
 
 def _places(data: Data) -> Iterator[str]:

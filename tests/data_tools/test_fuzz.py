@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from alignment.errors import AlignError, DataError
@@ -81,6 +81,7 @@ def digest_row(data: dict[str, Any]) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@example({"prompt": None, "chosen": None, "reject": [{"role": None}, None]})
 @given(ROWS)
 def test_any_row_gives_a_record_or_a_reason(data: dict[str, Any]) -> None:
     digest_row(data)
