@@ -197,9 +197,9 @@ def as_ranking(data: Mapping[str, Any]) -> Adapter | None:
 def unranked(data: Mapping[str, Any]) -> Unusable | None:
     """Return why a row with a list of answers is no ranking, or None if it has no such list."""
     adapter = as_ranking(data)
-    if adapter is None:
+    answers = next((key for key, value in data.items() if tag(value) == "texts"), None)
+    if adapter is None or answers is None:  # an empty list has the shape, and no answers
         return None
-    answers = next(key for key, value in data.items() if tag(value) == "texts")
     reason = f"{answers!r} is a list of answers, and nothing says that the best is first"
     remedy = f"if it is: --format {adapter.name}; else {columns_advice(data, ranked=False)}"
     return Unusable("unknown_format", f"{reason}; the row has {listed(data)}", remedy)

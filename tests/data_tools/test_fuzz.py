@@ -82,6 +82,7 @@ def digest_row(data: dict[str, Any]) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @example({"prompt": None, "chosen": None, "reject": [{"role": None}, None]})
+@example({"prompt": "", "responses": []})
 @given(ROWS)
 def test_any_row_gives_a_record_or_a_reason(data: dict[str, Any]) -> None:
     digest_row(data)
