@@ -66,8 +66,8 @@ def digest_row(data: dict[str, Any]) -> None:
     """A row through detection, every adapter by force, pairing and the checks."""
     row = Row("x.jsonl", 1, 1, data)
     for forced in (None, *FORMATS):
-        for example in adapted([row], forced=forced):
-            record = example.record
+        for found in adapted([row], forced=forced):
+            record = found.record
             if isinstance(record, Unusable):
                 assert record.code
                 assert record.reason
