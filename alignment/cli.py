@@ -76,8 +76,8 @@ def _add_stage(name: str, summary: str) -> None:
             return
         from alignment.pipeline.launch import relaunch
 
-        relaunch(name, list(argv))
-        importlib.import_module("alignment.training.run").main(name, list(argv))
+        words = relaunch(name, list(argv))
+        importlib.import_module("alignment.training.run").main(name, words)
 
 
 for _stage in STAGES.values():

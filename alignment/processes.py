@@ -3,9 +3,13 @@
 Without importing accelerate.
 """
 
+import ctypes
 import os
 import signal
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable
+
+_PR_SET_PDEATHSIG = 1
 
 
 def rank() -> int:
@@ -44,3 +48,40 @@ def leave_terminals(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def other_kind(number: int) -> signal.Signals:
+    """The signal that is forwarded for one received.
+
+    A terminal and a scheduler also send theirs to the stage, and a second signal of the same kind
+    would end it at once; another kind does not.
+    """
+    return signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+
+
+def launcher() -> int | None:
+    """The process id of torch's launcher, None if it did not start this process."""
+    return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+
+
+def end_with_launcher() -> None:
+    """Let the kernel send SIGTERM to this process if the launcher is killed (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_with_parent() -> Callable[[], None] | None:
+    """Let the kernel signal the subprocess if this process is killed, so that it saves and ends.
+
+    Otherwise a stage whose parent is gone would keep its GPU and its folder.
+    """
+    if sys.platform != "linux":
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def ask_the_kernel() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed before the kernel was asked
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return ask_the_kernel

@@ -72,7 +72,7 @@ def test_launch_words_go_to_accelerate() -> None:
     assert launcher[:2] == ["--num_processes", "2"]
     assert launcher[launcher.index("--config_file") + 1].endswith("zero2.yaml")
     assert command("dpo", ["a.yaml"])[1:] == ["-m", "alignment", "dpo", "a.yaml"]
-    assert "accelerate.commands.launch" in command("dpo", ["--nproc", "2"])
+    assert command("dpo", ["--nproc", "2", "--hub_token", "x"])[3:] == ["dpo", "--nproc", "2"]
 
 
 @pytest.mark.parametrize("words", [["--nproc", "two"], ["--nproc"], ["--accelerate", "zero9"]])

@@ -143,14 +143,13 @@ def test_a_launcher_that_repeats_its_command_line_repeats_no_key(
     tmp_path: Path, tiny_dir: Path
 ) -> None:
     words = sft(tmp_path, tiny_dir, "--learning_rate", "1e39", "--max_steps", "1")
-    words += ["--nproc", "1", "--hub_token", FLAG]
+    words += ["--accelerate", "single_gpu", "--hub_token", FLAG]
     done = subprocess.run(
         [sys.executable, "-m", "alignment", "sft", *words], capture_output=True, check=False,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)}, cwd=tmp_path,
     )  # fmt: skip
     told = done.stderr.decode()
     assert done.returncode == 1, told
-    assert "CalledProcessError" in told
     assert FLAG not in told + done.stdout.decode()
 
 

@@ -1,16 +1,17 @@
 """Run a stage as a subprocess of `align run`: it gets the same signals and ends with it."""
 
-import ctypes
-import os
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 
-from alignment.processes import leave_terminals, stop_signals, terminals
-
-_PR_SET_PDEATHSIG = 1
+from alignment.processes import (
+    end_with_parent,
+    leave_terminals,
+    other_kind,
+    stop_signals,
+    terminals,
+)
 
 
 def run_child(words: Sequence[str]) -> int:
@@ -24,13 +25,13 @@ def run_child(words: Sequence[str]) -> int:
         if signal.Signals(number).name == "SIGHUP":
             leave_terminals(at_start)
         if process is not None:
-            process.send_signal(_other_kind(number))
+            process.send_signal(other_kind(number))
 
     previous = {number: signal.signal(number, hand_on) for number in stop_signals()}
     try:
-        process = subprocess.Popen(words, preexec_fn=_end_with_parent())
+        process = subprocess.Popen(words, preexec_fn=end_with_parent())
         for number in list(came):
-            process.send_signal(_other_kind(number))
+            process.send_signal(other_kind(number))
         code = process.wait()
     finally:
         for number, handler in previous.items():
@@ -38,29 +39,3 @@ def run_child(words: Sequence[str]) -> int:
     if came:
         return 128 + came[0]
     return code if code >= 0 else 128 - code
-
-
-def _other_kind(number: int) -> signal.Signals:
-    """The signal that is forwarded for one received.
-
-    A terminal and a scheduler also send theirs to the stage, and a second signal of the same kind
-    would end it at once; another kind does not.
-    """
-    return signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    """Let the kernel signal the subprocess if this process is killed, so that it saves and ends.
-
-    Otherwise a stage whose parent is gone would keep its GPU and its folder.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def ask_the_kernel() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # killed before the kernel was asked
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    return ask_the_kernel

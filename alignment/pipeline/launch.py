@@ -48,19 +48,8 @@ def _config_file(value: str) -> str:
 
 
 def command(stage: str, argv: list[str]) -> list[str]:
-    """The command that starts a stage with accelerate's launcher."""
-    launcher, rest = take_launch_words(argv)
-    if launcher:  # the launcher prints its command line if a process fails
-        rest = _take_token(rest)
-    module = ["-m", "alignment", stage, *rest]
-    if launcher and "--config_file" not in launcher and launcher[-1] != "1":
-        # accelerate's word for "more than one", also without a GPU: with --cpu it starts only one
-        launcher.append("--multi_gpu")
-        if not Path("/dev/nvidiactl").exists():
-            os.environ["ACCELERATE_USE_CPU"] = "true"
-    if launcher:
-        return [sys.executable, "-m", "accelerate.commands.launch", *launcher, *module]
-    return [sys.executable, *module]
+    """The command that starts a stage in a process of its own."""
+    return [sys.executable, "-m", "alignment", stage, *_take_token(argv)]
 
 
 def _take_token(words: list[str]) -> list[str]:
@@ -76,9 +65,19 @@ def _take_token(words: list[str]) -> list[str]:
     return left
 
 
-def relaunch(stage: str, argv: list[str]) -> None:
-    """Replace this process with the launcher if the flags ask for it; else return."""
-    launcher, _ = take_launch_words(argv)
-    if launcher:
-        words = command(stage, argv)
-        os.execv(words[0], words)
+def relaunch(stage: str, argv: list[str]) -> list[str]:
+    """Run the launcher in this process if the flags ask for it, and exit with the stage's code.
+
+    Else return the stage's own flags.
+    """
+    launcher, rest = take_launch_words(argv)
+    if launcher in ([], ["--num_processes", "1"]):
+        return rest
+    if "--config_file" not in launcher:
+        # accelerate's word for "more than one", also without a GPU: with --cpu it starts only one
+        launcher.append("--multi_gpu")
+        if not Path("/dev/nvidiactl").exists():
+            os.environ["ACCELERATE_USE_CPU"] = "true"
+    from alignment.pipeline.launcher import run_launcher
+
+    sys.exit(run_launcher([*launcher, "-m", "alignment", stage, *_take_token(rest)]))

@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from alignment.settings.resolve import Settings
     from alignment.training.job import Job
 
+#: Seconds that another rank waits with its error. Nearly always the main process prints the same,
+#: and the launcher then ends this one; only an error of its own is left to be printed.
+_SAME_ERROR = 5.0
+
 
 def main(stage: str, argv: list[str]) -> None:
     """Run a stage from its command line, as `align`, `python -m alignment` and recipes/*.py do.
@@ -39,8 +44,10 @@ def main(stage: str, argv: list[str]) -> None:
         with signals.handled():
             run_stage(stage, argv, signals)
     except AlignError as error:
-        if is_main():
-            click.echo(redact_text(f"error: {error}"), err=True)
+        if not is_main():
+            time.sleep(_SAME_ERROR)
+        prefix = "" if is_main() else f"[rank{rank()}]: "
+        click.echo(redact_text(f"{prefix}error: {error}"), err=True)
         sys.exit(1 if isinstance(error, TrainingError) else 2)
     except Interrupted as interruption:
         if is_main():
