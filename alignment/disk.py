@@ -8,6 +8,7 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,6 +26,8 @@ _REMEDIES = {
 }
 #: Size and number of the pieces of a large file that its digest covers.
 _PIECE, _PIECES = 1 << 18, 64
+#: Bytes of the longest name of a run: file systems allow 255, and ``.previous-1`` is longer.
+_LONGEST_NAME = 240
 #: Texts of torch's errors if it cannot write its zip archive; they have no errno.
 _TORCH = ("PytorchStreamWriter", "inline_container", "iostream error", "basic_ios::clear")
 
@@ -55,21 +58,23 @@ def check_writable(folder: Path) -> None:
     Raises:
         ConfigError: They cannot.
     """
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in folder.absolute().parts):
+        raise ConfigError(
+            f"output_dir: {folder}: a name in it has more than {_LONGEST_NAME} bytes, and names "
+            "derived from it would not fit",
+            "choose a shorter name",
+        )
     if folder.is_file():
         raise ConfigError(f"output_dir: {folder}: is a file", "name a folder")
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    probe = there / f".writable.{os.getpid()}"
     try:
-        with probe.open("wb") as file:
+        with tempfile.TemporaryFile(dir=there) as file:  # has no name that a kill could leave
             file.write(b"\0")
     except OSError as error:
         raise ConfigError(
             f"output_dir: {folder}: cannot be written: {error.strerror} ({_free(there)} free)",
             "make it writable, free space, or choose another output_dir",
         ) from None
-    finally:
-        with suppress(OSError):  # in a read-only folder even this fails
-            probe.unlink(missing_ok=True)
 
 
 def _code(error: Exception, folder: Path) -> int | None:
@@ -87,17 +92,13 @@ def _code(error: Exception, folder: Path) -> int | None:
 
 def _probe(folder: Path) -> int:
     """Write a file to learn the errno that a library lost; EIO if that shows nothing else."""
-    probe = folder / f".probe.{os.getpid()}"
     try:
-        with probe.open("wb") as file:
+        with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * (1 << 20))
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
         return error.errno if error.errno in _REMEDIES else errno.EIO
-    finally:
-        with suppress(OSError):
-            probe.unlink(missing_ok=True)
     return errno.ENOSPC if shutil.disk_usage(folder).free < 1 << 24 else errno.EFBIG
 
 

@@ -230,7 +230,9 @@ def test_a_folder_that_cannot_be_written_is_one_message(
     data: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(cache.FOLDER, str(data))
-    with pytest.raises(ConfigError, match=f"{data}: prepared rows cannot be kept there: "):
+    with pytest.raises(
+        ConfigError, match=f"{data}: prepared rows cannot be kept and locked there: "
+    ):
         prepared(tiny_dir, data)
 
 

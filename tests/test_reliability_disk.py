@@ -10,6 +10,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from support import REPOSITORY
 from test_faults import delete, empty, flip_a_bit, halve, zero_tail
 from test_reliability import environment, sft
 
+from alignment.disk import check_writable
+from alignment.errors import ConfigError
+from alignment.runs import Run, locked, set_aside
 from alignment.runs.files import checkpoints
 from alignment.runs.record import load_run
 from alignment.training.checkpoints import find_fault, newest_whole, rotate
@@ -278,3 +282,35 @@ def test_without_fsync_a_power_cut_would_cost_more(tmp_path: Path, tiny_dir: Pat
     (cut,) = cut_power(tiny_dir, tmp_path, "commit=300", "unsynced", "61")
     assert cut["ended"]
     assert cut["whole"] == []
+
+
+def test_a_check_of_the_folder_leaves_no_file_even_if_it_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that is written on trial has no name, at least on Linux."""
+    seen: list[Path] = []
+    real = tempfile.TemporaryFile
+
+    def watched(**kwargs: Any) -> Any:
+        file = real(**kwargs)
+        seen.extend(tmp_path.iterdir())
+        return file
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", watched)
+    check_writable(tmp_path / "out")
+    assert not seen
+
+
+@pytest.mark.parametrize("name", ["n" * 241, "模" * 81, "n" * 300], ids=["241", "243", "300"])
+def test_a_name_that_leaves_no_room_for_the_names_next_to_it_is_refused(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match="has more than 240 bytes"):
+        check_writable(tmp_path / name / "out")
+    folder = tmp_path / ("n" * 240)
+    check_writable(folder)
+    record = Run("sft", "n", "f", status="interrupted")
+    with locked(folder):
+        record.write(folder)
+        (folder / "checkpoint-1").mkdir()
+        assert set_aside(folder)

@@ -5,7 +5,6 @@ written under a temporary name and renamed. A lock keeps a second writer waiting
 of it, however the first one ends, so nobody waits for a process that is gone.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -78,25 +77,22 @@ def entries(key: str = "") -> Iterator[Entry]:
 @contextmanager
 def only_writer(key: str) -> Iterator[None]:
     """Hold the lock of a key; waits for as long as another process holds it."""
+    from filelock import FileLock
+
     folder = cache_folder()
+    lock = FileLock(folder / f".{key}.lock", fallback_to_soft=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        # never deleted: a writer that waits for it would hold the lock of a file without a name
-        lock = (folder / f".{key}.lock").open("w")
-    except OSError as error:
+        lock.acquire()
+    except OSError as error:  # some network file systems have no locks
         raise ConfigError(
-            f"{folder}: prepared rows cannot be kept there: {error.strerror}",
-            f"name another folder: {FOLDER}=FOLDER",
+            f"{folder}: prepared rows cannot be kept and locked there: {error.strerror}",
+            f"name a folder on a local disk: {FOLDER}=FOLDER",
         ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:  # some network file systems have no locks
-            raise ConfigError(
-                f"{folder}: files cannot be locked there: {error.strerror}",
-                f"name a folder on a local disk: {FOLDER}=FOLDER",
-            ) from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 @contextmanager
