@@ -109,7 +109,10 @@ def _free(folder: Path) -> str:
 
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a folder, are on the disk (fsync)."""
-    descriptor = os.open(path, os.O_RDONLY)
+    on_windows = os.name == "nt"
+    if on_windows and path.is_dir():  # it opens no folder
+        return
+    descriptor = os.open(path, os.O_RDWR if on_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -116,6 +116,40 @@ def test_data_concerns_those_who_read_it(folder: Path) -> None:
     assert actions(plan(folder)) == UP_TO_DATE
 
 
+@pytest.mark.parametrize(
+    ("stage", "name", "stale"),
+    [
+        ("sft", "model.safetensors", ["dpo", "ppo", "rm"]),
+        ("sft", "tokenizer.json", ["dpo", "ppo", "rm"]),
+        ("rm", "reward_stats.json", ["ppo"]),
+    ],
+)
+def test_a_file_that_was_changed_since_concerns_those_who_use_it(
+    folder: Path, stage: str, name: str, stale: list[str]
+) -> None:
+    path = folder / "runs" / stage / name
+    before = path.read_bytes()
+    try:
+        path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+        plans = plan(folder)
+        left = plan(folder, only=["ppo"])
+    finally:
+        path.write_bytes(before)
+    assert [p.step.name for p in plans if p.action == "run"] == [
+        p.step.name for p in plans if p.step.name in stale
+    ]
+    reasons = {p.step.name: p.reason for p in plans}
+    assert reasons[stage] == f"up to date, but changed since: {name}"
+    role = "reward model" if stage == "rm" else "model"
+    assert f"its {role} changed" in reasons["ppo"]
+    assert actions(left)["ppo"] == "run"
+    (path.parent / "notes.json").write_text("{}")  # what came later is not what the run wrote
+    try:
+        assert actions(plan(folder)) == UP_TO_DATE
+    finally:
+        (path.parent / "notes.json").unlink()
+
+
 def test_only_from_and_force(folder: Path) -> None:
     changed = "sft.seed=3"
     assert actions(plan(folder, changed, only=["dpo"])) == {

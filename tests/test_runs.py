@@ -131,13 +131,16 @@ def test_identify_names_runs_folders_and_hub_names(tmp_path: Path) -> None:
     assert identify(str(tmp_path / "sft")).fingerprint == "sft-mark"
     checkpoint = tmp_path / "sft" / "checkpoint-5"
     checkpoint.mkdir()
-    assert identify(str(checkpoint)).fingerprint == "sft-markcheckpoint-5"
+    before = identify(str(checkpoint)).fingerprint
+    assert before.startswith("sft-markcheckpoint-5")
+    (checkpoint / "model.safetensors").write_bytes(b"x")
+    assert identify(str(checkpoint)).fingerprint != before
     base = tmp_path / "base"
     base.mkdir()
     (base / "config.json").write_text("{}")
-    before = identify(str(base))
+    before = identify(str(base)).fingerprint
     (base / "model.safetensors").write_bytes(b"x" * 10)
-    assert identify(str(base)).fingerprint != before.fingerprint
+    assert identify(str(base)).fingerprint != before
     assert identify("Qwen/Qwen2.5-0.5B", "v1").fingerprint == "Qwen/Qwen2.5-0.5B@v1"
 
 

@@ -76,8 +76,6 @@ def relaunch(stage: str, argv: list[str]) -> list[str]:
     if "--config_file" not in launcher:
         # accelerate's word for "more than one", also without a GPU: with --cpu it starts only one
         launcher.append("--multi_gpu")
-        if not Path("/dev/nvidiactl").exists():
-            os.environ["ACCELERATE_USE_CPU"] = "true"
     from alignment.pipeline.launcher import run_launcher
 
     sys.exit(run_launcher([*launcher, "-m", "alignment", stage, *_take_token(rest)]))

@@ -27,10 +27,12 @@ from alignment.runs import (
     checkpoints,
     delete_previous_runs,
     fingerprint,
+    identify,
     load_run,
     locked,
     previous_runs,
 )
+from alignment.runs.outputs import changed_outputs
 from alignment.secrets import redact_words
 from alignment.settings.resolve import Settings, did_you_mean, resolve
 
@@ -150,7 +152,10 @@ def _plan(
     reason = "; ".join(found_changes) or "a default of TRL or of align changed"
     if found.fingerprint == mark and not force:
         if found.status == "finished":
-            return Plan(step, "skip", "up to date", tuple(argv), settings), mark
+            changed = changed_outputs(step.folder, found.outputs)
+            since = f", but changed since: {', '.join(changed)}" if changed else ""
+            mark = identify(str(step.folder)).fingerprint
+            return Plan(step, "skip", f"up to date{since}", tuple(argv), settings), mark
         if checkpoints(step.folder):
             return Plan(step, "resume", found.status, (*argv, "--resume"), settings), mark
         reason = f"{found.status} before its first checkpoint"
@@ -161,7 +166,7 @@ def _plan(
 def _leave(step: Step, found: Run | None, argv: list[str], settings: Settings) -> tuple[Plan, str]:
     """The plan of a step that was not selected; later steps use its existing run."""
     status = f"{found.status} before" if found else "not run yet"
-    mark = found.fingerprint if found else "missing"
+    mark = identify(str(step.folder)).fingerprint if found else "missing"
     return Plan(step, "leave", f"not asked for, {status}", tuple(argv), settings), mark
 
 

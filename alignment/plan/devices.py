@@ -1,7 +1,8 @@
 """The devices to plan for: the GPUs of this machine, and sizes and counts as they are written."""
 
-import os
 import subprocess
+
+import psutil  # type: ignore[import-untyped]
 
 from alignment.errors import ConfigError
 from alignment.plan.work import Device, Gpu, Machine
@@ -30,7 +31,7 @@ def describe_machine(
     if device == "cpu" and counts not in ([], [1]):
         raise ConfigError(f"--gpus: {gpus} on a CPU", "leave --device cpu out")
     if limit is None and device == "cpu":
-        limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        limit = psutil.virtual_memory().total
     if limit is None:
         limit = min((gpu.memory for gpu in found), default=None)
     return Machine(device, found, counts, limit, tflops)

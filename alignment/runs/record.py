@@ -18,16 +18,15 @@ from pathlib import Path
 from typing import Any
 
 from alignment import processes
-from alignment.disk import digest_file, digest_pieces, sync, write_text
+from alignment.disk import sync, write_text
 from alignment.errors import ConfigError
 from alignment.registry import ROLES
 from alignment.runs.files import (
     RECORD,
-    WEIGHT_SUFFIXES,
     checkpoint_step,
-    model_files,
     run_folder,
 )
+from alignment.runs.outputs import changed_outputs, digest_model
 from alignment.secrets import redact, redact_words
 
 #: Keys that do not affect the result, only where it goes and what is logged.
@@ -99,6 +98,7 @@ class Run:
         status: running, finished, failed or interrupted.
         settings: Every key that was given, as ``{"value": ..., "source": ...}``.
         checks: What was counted in the rows, and the batch that fits into memory.
+        outputs: The digests of the files that it ended in; empty until it is finished.
         tracker_id: The name of the run in trackers; a resumed run keeps it.
         layout: The layout of its checkpoints and rows; 1 in records that do not say it.
     """
@@ -121,6 +121,7 @@ class Run:
     checks: dict[str, Any] = field(default_factory=dict)
     error: str | None = None
     tracker_id: str = ""
+    outputs: dict[str, str] = field(default_factory=dict)
     layout: int = LAYOUT
 
     def __post_init__(self) -> None:
@@ -226,27 +227,21 @@ def find_run(model: str) -> Run | None:
 def identify(model: str, revision: str = "main") -> Parent:
     """Identify a model that a run starts from, so that a change of it is noticed.
 
-    A run of ours is identified by its fingerprint, another folder by its files, and a model on the
-    hub by its name and revision.
+    A run of ours is identified by its fingerprint and by the files that were changed after it had
+    finished, another folder by its files, and a model on the hub by its name and revision.
     """
     folder = Path(model)
     run = find_run(model)
     if run is not None:
-        # checkpoints of one run are different models
-        mark = "" if checkpoint_step(folder) is None else folder.name
+        if checkpoint_step(folder) is not None:  # those of one run are different models
+            return Parent(
+                model, f"{run.fingerprint}{folder.name}-{digest_model(folder)}", run.stage
+            )
+        mark = f"-{digest_model(folder)}" if changed_outputs(folder, run.outputs) else ""
         return Parent(model, run.fingerprint + mark, run.stage)
     if folder.is_dir():
-        return Parent(model, _digest_model(folder), None)
+        return Parent(model, digest_model(folder), None)
     return Parent(model, f"{model}@{revision}", None)
-
-
-def _digest_model(folder: Path) -> str:
-    """A digest of a model's files: of weights by pieces, of all others whole."""
-    digest = hashlib.sha256()
-    for path in model_files(folder):
-        content = digest_pieces(path) if path.suffix in WEIGHT_SUFFIXES else digest_file(path)
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def versions() -> dict[str, str]:

@@ -17,9 +17,10 @@ from alignment.disk import disk_errors_in_words, write_text
 from alignment.errors import ConfigError, Interrupted
 from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
-from alignment.processes import is_main
+from alignment.processes import count, is_main
 from alignment.registry import STAGES
 from alignment.runs import LAYOUT, Run, changes, check_output, new_run, previous_runs, set_aside
+from alignment.runs.outputs import digest_outputs
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
 from alignment.settings.resolve import Settings
@@ -56,10 +57,16 @@ class Job:
 
     def dataclasses(self) -> tuple[Any, ...]:
         """DataArgs, RunArgs, TRL's ModelConfig and the trainer's settings."""
+        _use_cpu_if_there_is_no_gpu()
         # The search of transformers would lower the effective batch; `memory.preflight` keeps it.
         values = {**self.settings.values, "auto_find_batch_size": False}
         built = config.build(replace(self.settings, values=values))
         arguments = built[-1]
+        if arguments.world_size != count():  # each process would train on all rows, by itself
+            raise ConfigError(
+                f"{count()} processes were started, {arguments.world_size} would train together",
+                "start them with --nproc, torchrun or accelerate launch --multi_gpu",
+            )
         if values.get("activation_offloading") and arguments.device.type == "cpu":
             raise ConfigError(
                 "activation_offloading: needs a GPU, and none is used", "leave it out"
@@ -247,6 +254,17 @@ def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -
         )
 
 
+def _use_cpu_if_there_is_no_gpu() -> None:
+    """Let several processes train together on a machine without a GPU, however they were started.
+
+    Unless it is said, accelerate takes each of them for a run of its own.
+    """
+    import torch
+
+    if count() > 1 and not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"
+
+
 @contextmanager
 def recorded(job: Job) -> Iterator[Job]:
     """Write the record at the start, and again however the run ends."""
@@ -256,6 +274,8 @@ def recorded(job: Job) -> Iterator[Job]:
         job.run.write(job.folder)
     try:
         yield job
+        if is_main():
+            job.run.outputs = digest_outputs(job.folder)
         job.run.status = "finished"
     except (KeyboardInterrupt, Interrupted):
         job.run.status = "interrupted"

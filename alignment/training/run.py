@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alignment.disk import check_writable, disk_errors_in_words
-from alignment.errors import AlignError, Interrupted, TrainingError, hub_error
+from alignment.errors import AlignError, ConfigError, Interrupted, TrainingError, hub_error
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
@@ -78,11 +78,30 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
     if dry:
         click.echo(describe(settings))
         return
+    _require_all_processes()
     folder = Path(settings.values["output_dir"])
     if is_main():
         check_writable(folder)
     with locked(folder) if is_main() else nullcontext(), _library_errors_in_words(settings):
         _run(stage, open_job(settings, signals or StopSignals()))
+
+
+def _require_all_processes() -> None:
+    """Refuse to train with one process if several were asked for.
+
+    On a CPU `accelerate launch` starts one without --multi_gpu, and with --cpu, whatever
+    --num_processes says; only the address at which they were to meet shows it.
+
+    Raises:
+        ConfigError: Several were asked for.
+    """
+    by_accelerate = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    if by_accelerate and "RANK" not in os.environ:
+        raise ConfigError(
+            "accelerate launch started one process, and several were asked for",
+            "on a CPU it needs --multi_gpu (distributed_type: MULTI_GPU) and no --cpu; "
+            "or use align --nproc N",
+        )
 
 
 @contextmanager

@@ -1,0 +1,82 @@
+"""Every way of starting several processes, on a machine without a GPU, trains the same model."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import PATIENCE, REPOSITORY, write_jsonl
+
+PAIRS = [{"prompt": f"say {n}", "chosen": "one two", "rejected": "no"} for n in range(8)]
+ANSWERS = [{"prompt": f"say {n}", "completion": "one two"} for n in range(8)]
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "pt": [{"text": f"one two {n}"} for n in range(8)],
+    "sft": ANSWERS,
+    "rm": PAIRS,
+    "dpo": PAIRS,
+    "kto": [{**row, "label": n % 2 == 0} for n, row in enumerate(ANSWERS)],
+    "ppo": [{"prompt": f"say {n}"} for n in range(8)],
+}
+FLAGS = {
+    "kto": ["--per_device_train_batch_size", "2"],
+    "ppo": ["--reward_model", "rewards.py:length", "--max_completion_length", "4"],
+}
+LAUNCH = ["-m", "accelerate.commands.launch"]
+FORMS = {
+    "accelerate": [*LAUNCH, "--multi_gpu", "--num_processes", "2"],
+    "config": [*LAUNCH, "--config_file", "two.yaml"],
+    "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
+    "nproc": [],
+}
+CONFIG = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_processes: 2\n"
+REFUSED = {
+    "cpu": [*LAUNCH, "--cpu", "--num_processes", "2"],
+    "no multi_gpu": [*LAUNCH, "--num_processes", "2"],
+}
+
+
+def start(
+    folder: Path, model: Path, stage: str, form: list[str], name: str
+) -> "subprocess.CompletedProcess[str]":
+    """Two steps of a stage on a machine that shows no GPU."""
+    write_jsonl(folder / "rows.jsonl", ROWS[stage])
+    (folder / "two.yaml").write_text(CONFIG)
+    (folder / "rewards.py").write_text(
+        "def length(prompts, completions, **_):\n    return [float(len(c)) for c in completions]\n"
+    )
+    program = [str(REPOSITORY / "recipes" / f"{stage}.py")]
+    words = ["--model_name_or_path", str(model), "--train_data", "rows.jsonl", "--max_steps", "2"]
+    words += ["--output_dir", name, "--report_to", "none", "--save_strategy", "no"]
+    words += ["--per_device_train_batch_size", "1", "--disable_tqdm", "true"]
+    if not form:
+        program, words = ["-m", "alignment", stage], [*words, "--nproc", "2"]
+    shown = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    return subprocess.run(
+        [sys.executable, *form, *program, *words, *FLAGS.get(stage, [])],
+        cwd=folder, env={**os.environ, **shown}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "stage", [pytest.param(s, marks=[] if s == "sft" else [pytest.mark.slow]) for s in ROWS]
+)
+def test_every_form_trains_the_same_model(stage: str, tmp_path: Path, tiny_dir: Path) -> None:
+    weights, processes = set(), []
+    for name, form in FORMS.items():
+        done = start(tmp_path, tiny_dir, stage, form, name)
+        assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
+        weights.add((tmp_path / name / "model.safetensors").read_bytes())
+        record = json.loads((tmp_path / name / "run.json").read_text(encoding="utf-8"))
+        processes.append((record["status"], record["processes"]))
+    assert len(weights) == 1
+    assert processes == [("finished", 2)] * len(FORMS)
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_one_process_in_place_of_two_is_refused(name: str, tmp_path: Path, tiny_dir: Path) -> None:
+    done = start(tmp_path, tiny_dir, "sft", REFUSED[name], "out")
+    assert "error: accelerate launch started one process, and several were asked for" in done.stderr
+    assert not (tmp_path / "out").exists()
