@@ -4,7 +4,7 @@ Rows arrive tokenised and masked (`alignment.data`), so nothing here renders or 
 turns within an answer carry no loss, which TRL's own preparation cannot express.
 
 TRL 1.16 names used that are not public; `tests/contracts` holds their signatures:
-overridden: `_prepare_dataset`.
+overridden: `_prepare_dataset`, `_precompute_ref_logps`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -72,7 +72,10 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, answer_losses: Sequence[str] = (), **kwargs: Any) -> None:
         self.answer_losses = answer_losses
         super().__init__(*args, **kwargs)
-        # TRL made its collator from arguments that it resolved; ours takes those
+        self._use_masks()
+
+    def _use_masks(self) -> None:
+        """Replace TRL's collator, which it makes from arguments that it resolves, by ours."""
         given = self.data_collator
         self.data_collator = MaskedPreferences(
             pad_token_id=given.pad_token_id,
@@ -83,6 +86,10 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
+
+    def _precompute_ref_logps(self, *args: Any) -> Any:
+        self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
+        return super()._precompute_ref_logps(*args)
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count pairs, and the tokens of the answers."""
@@ -153,6 +160,10 @@ class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._use_masks()
+
+    def _use_masks(self) -> None:
+        """Replace TRL's collator, which it makes from arguments that it resolves, by ours."""
         given = self.data_collator
         self.data_collator = MaskedAnswers(
             pad_token_id=given.pad_token_id,
@@ -163,6 +174,10 @@ class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:
         return dataset.shuffle(seed=args.seed)
+
+    def _precompute_ref_logps(self, *args: Any) -> Any:
+        self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
+        return super()._precompute_ref_logps(*args)
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count rows and the tokens of the answers, also by label."""

@@ -129,6 +129,19 @@ def prepare_dataset() -> None:
         assert parameters(trainer._prepare_dataset) == [*first, "dataset_name"]
 
 
+def precompute_ref_logps() -> None:
+    for trainer in (DPOTrainer, KTOTrainer):
+        assert parameters(trainer._precompute_ref_logps) == [
+            "self",
+            "dataset",
+            "name",
+            "batch_size",
+        ]
+        source = text(trainer.__init__)
+        made = source.index("super().__init__(")  # it sets the collator
+        assert made < source.index("self._precompute_ref_logps(")
+
+
 def card() -> None:
     assert (RLOOTrainer._name, RLOOTrainer._tag_names) == ("RLOO", ["trl", "rloo"])
     assert set(RLOOTrainer._paper) == {"title", "id", "citation"}
@@ -293,6 +306,13 @@ NAMES = (
         "Rows arrive tokenised and masked; skip_prepare_dataset would leave out packing too, and "
         "only SFT has it.",
         prepare_dataset,
+    ),
+    PrivateName(
+        "_precompute_ref_logps",
+        "trl",
+        ("alignment.training.trainers",),
+        "TRL computes the reference in its constructor, before a caller can set the collator.",
+        precompute_ref_logps,
     ),
     PrivateName("_name", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
     PrivateName("_tag_names", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),

@@ -146,3 +146,36 @@ def test_two_processes_count_no_row_twice(tmp_path: Path, tiny_dir: Path) -> Non
     assert stats["count"] == 5
     run_stage("rm", words("rm", tmp_path, tiny_dir, "--per_device_train_batch_size", "2"))
     assert two == pytest.approx(numbers(tmp_path), rel=1e-3, abs=2e-4)
+
+
+def masked(first: str, last: str) -> list[dict[str, Any]]:
+    """An answer of three turns, of which only the last one carries loss."""
+    return [
+        {"role": "assistant", "content": first, "weight": 0},
+        {"role": "user", "content": "again"},
+        {"role": "assistant", "content": last},
+    ]
+
+
+MASKED = [
+    {
+        "prompt": [{"role": "user", "content": f"say {word}"}],
+        "chosen": masked("a first answer", f"one {word}"),
+        "rejected": masked("another", f"{word} {word} two"),
+    }
+    for word in ("one", "two", "three", "four")
+]
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_a_reference_that_is_computed_before_has_the_same_masks(
+    stage: str, tmp_path: Path, tiny_dir: Path
+) -> None:
+    losses = []
+    for before in ("false", "true"):
+        flags = words(stage, tmp_path, tiny_dir, "--precompute_ref_log_probs", before)
+        write_jsonl(tmp_path / "pairs.jsonl", MASKED)
+        run_stage(stage, flags)
+        lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(line)["loss"] for line in lines if '"loss"' in line])
+    assert losses[0] == pytest.approx(losses[1], abs=1e-6)
