@@ -4,14 +4,16 @@ Rows arrive tokenised and masked (`alignment.data`), so nothing here renders or 
 turns within an answer carry no loss, which TRL's own preparation cannot express.
 
 TRL 1.16 names used that are not public; `tests/contracts` holds their signatures:
-overridden: `_prepare_dataset`, `_precompute_ref_logps`.
+overridden: `_prepare_dataset`, `_precompute_ref_logps`. Of datasets: `_fingerprint`.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from datasets.fingerprint import Hasher
 from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.kto_trainer import DataCollatorForUnpairedPreference
@@ -87,9 +89,10 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Any, *_: Any) -> Any:
         return dataset
 
-    def _precompute_ref_logps(self, *args: Any) -> Any:
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
-        return super()._precompute_ref_logps(*args)
+        dataset = _keyed(dataset, self.data_collator, batch_size)
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count pairs, and the tokens of the answers."""
@@ -175,9 +178,10 @@ class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:
         return dataset.shuffle(seed=args.seed)
 
-    def _precompute_ref_logps(self, *args: Any) -> Any:
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
         self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
-        return super()._precompute_ref_logps(*args)
+        dataset = _keyed(dataset, self.data_collator, batch_size)
+        return super()._precompute_ref_logps(dataset, name, batch_size)
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count rows and the tokens of the answers, also by label."""
@@ -236,6 +240,17 @@ class MaskedAnswers(DataCollatorForUnpairedPreference):  # type: ignore[misc]
         masks = [[0] * len(row["prompt_ids"]) + row["completion_mask"] for row in examples]
         _fill(batch["completion_mask"], [mask[: self.max_length] for mask in masks])
         return batch
+
+
+def _keyed(dataset: Any, collator: Any, batch_size: int) -> Any:
+    """A data set whose fingerprint, by which TRL keeps the reference, has all that decides it.
+
+    TRL's key has only rows and model: a run with another limit, or for KTO's KL another batch size,
+    would read the reference of an earlier run.
+    """
+    keyed = copy.copy(dataset)
+    keyed._fingerprint = Hasher.hash((dataset._fingerprint, asdict(collator), batch_size))
+    return keyed
 
 
 def _fill(target: torch.Tensor, masks: list[list[Any]]) -> None:

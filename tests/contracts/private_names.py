@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from datasets import Dataset
 from transformers import PreTrainedModel, Trainer, modeling_layers
 from trl import DPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 
@@ -140,6 +141,12 @@ def precompute_ref_logps() -> None:
         source = text(trainer.__init__)
         made = source.index("super().__init__(")  # it sets the collator
         assert made < source.index("self._precompute_ref_logps(")
+
+
+def fingerprint() -> None:
+    source = text(DPOTrainer._precompute_ref_logps)
+    assert "Hasher.hash((dataset._fingerprint, model_hash))" in source
+    assert "_fingerprint" in vars(Dataset.from_dict({"a": [1]}))
 
 
 def card() -> None:
@@ -313,6 +320,13 @@ NAMES = (
         ("alignment.training.trainers",),
         "TRL computes the reference in its constructor, before a caller can set the collator.",
         precompute_ref_logps,
+    ),
+    PrivateName(
+        "_fingerprint",
+        "datasets",
+        ("alignment.training.trainers",),
+        "TRL keeps the reference by it, and only rows and model are in it.",
+        fingerprint,
     ),
     PrivateName("_name", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
     PrivateName("_tag_names", "trl", ("alignment.ppo.trainer",), "Of the model card.", card),
