@@ -54,9 +54,11 @@ def other_kind(number: int) -> signal.Signals:
     """The signal that is forwarded for one received.
 
     A terminal and a scheduler also send theirs to the stage, and a second signal of the same kind
-    would end it at once; another kind does not.
+    would end it at once; another kind does not. A job in the background ignores SIGINT, and so does
+    its stage.
     """
-    return signal.SIGINT if number == signal.SIGTERM else signal.SIGTERM
+    hears_int = signal.SIGINT in stop_signals()
+    return signal.SIGINT if number == signal.SIGTERM and hears_int else signal.SIGTERM
 
 
 def launcher() -> int | None:

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: threads only wait 
 import atexit
 import gc
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,15 @@ def pytest_collection_finish() -> None:
 
 
 atexit.register(shutil.rmtree, os.environ["ALIGN_CACHE"], ignore_errors=True)
+
+# A shell lets a job in the background ignore SIGINT, and nohup SIGHUP. What the tests start would
+# inherit that, and rightly run on when it is signalled.
+for number, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGHUP, signal.SIG_DFL),
+):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import pytest
 from support import REPOSITORY, write_jsonl
 
 from alignment.errors import Interrupted
+from alignment.processes import other_kind
 from alignment.runs.record import load_run
 from alignment.stages import sft
 from alignment.training.run import main
@@ -30,6 +31,28 @@ def words(folder: Path, model: Path, *flags: str) -> list[str]:
 def send(number: int) -> None:
     """Send a signal to this process, and let Python call its handler."""
     os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("ignored", "number", "sent"),
+    [
+        ([], signal.SIGTERM, signal.SIGINT),
+        ([], signal.SIGINT, signal.SIGTERM),
+        ([], signal.SIGHUP, signal.SIGTERM),
+        ([signal.SIGINT], signal.SIGTERM, signal.SIGTERM),  # else a job in the background runs on
+    ],
+)
+def test_a_stage_gets_a_signal_that_it_hears(
+    ignored: list[signal.Signals],
+    number: signal.Signals,
+    sent: signal.Signals,
+) -> None:
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in ignored}
+    try:
+        assert other_kind(number) is sent
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 @pytest.mark.parametrize("number", NUMBERS)
