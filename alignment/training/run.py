@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alignment.disk import check_writable, disk_errors_in_words
-from alignment.errors import AlignError, ConfigError, Interrupted, TrainingError, hub_error
+from alignment.errors import AlignError, Interrupted, TrainingError, hub_error
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.processes import count, is_main, rank
@@ -78,7 +78,7 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
     if dry:
         click.echo(describe(settings))
         return
-    _require_all_processes()
+    _warn_of_one_process()
     folder = Path(settings.values["output_dir"])
     if is_main():
         check_writable(folder)
@@ -86,21 +86,19 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
         _run(stage, open_job(settings, signals or StopSignals()))
 
 
-def _require_all_processes() -> None:
-    """Refuse to train with one process if several were asked for.
+def _warn_of_one_process() -> None:
+    """Print a line if there is one process and several may have been asked for.
 
     On a CPU `accelerate launch` starts one without --multi_gpu, and with --cpu, whatever
-    --num_processes says; only the address at which they were to meet shows it.
-
-    Raises:
-        ConfigError: Several were asked for.
+    --num_processes says; only the address at which they were to meet shows it. A config
+    for one GPU may have that address too, so it is no error.
     """
     by_accelerate = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
     if by_accelerate and "RANK" not in os.environ:
-        raise ConfigError(
-            "accelerate launch started one process, and several were asked for",
-            "on a CPU it needs --multi_gpu (distributed_type: MULTI_GPU) and no --cpu; "
-            "or use align --nproc N",
+        click.echo(
+            "warning: accelerate launch started one process; for several on a CPU it needs "
+            "--multi_gpu (distributed_type: MULTI_GPU) and no --cpu, or use align --nproc N",
+            err=True,
         )
 
 

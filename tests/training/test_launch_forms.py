@@ -32,7 +32,7 @@ FORMS = {
     "nproc": [],
 }
 CONFIG = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_processes: 2\n"
-REFUSED = {
+ALONE = {
     "cpu": [*LAUNCH, "--cpu", "--num_processes", "2"],
     "no multi_gpu": [*LAUNCH, "--num_processes", "2"],
 }
@@ -75,8 +75,7 @@ def test_every_form_trains_the_same_model(stage: str, tmp_path: Path, tiny_dir: 
     assert processes == [("finished", 2)] * len(FORMS)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_one_process_in_place_of_two_is_refused(name: str, tmp_path: Path, tiny_dir: Path) -> None:
-    done = start(tmp_path, tiny_dir, "sft", REFUSED[name], "out")
-    assert "error: accelerate launch started one process, and several were asked for" in done.stderr
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("name", ALONE)
+def test_one_process_in_place_of_two_is_named(name: str, tmp_path: Path, tiny_dir: Path) -> None:
+    done = start(tmp_path, tiny_dir, "sft", ALONE[name], "out")
+    assert "warning: accelerate launch started one process; for several" in done.stderr

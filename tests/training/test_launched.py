@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def test_signals_to_a_launcher_and_to_its_processes(
         process.terminate()  # as a scheduler does: to all, so that each rank gets two
     code, told = run.end()
     assert code == 143, told
-    assert told.count("sft: ended by SIGTERM after its checkpoint was written") == 1
+    # which of the two came first differs
+    ended = re.findall("sft: ended by SIG(?:TERM|INT) after its checkpoint was written", told)
+    assert len(ended) == 1
     assert "Traceback" not in told
     run.assert_saved()
 
