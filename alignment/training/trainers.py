@@ -53,7 +53,36 @@ class PreparedRewardTrainer(WeightedMetrics, RewardTrainer):  # type: ignore[mis
         return dataset
 
 
-class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
+class MaskedReference:
+    """A mixin for TRL's trainers with a reference: masks in the answers of policy and reference."""
+
+    data_collator: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # TRL made its collator from arguments that it resolved; ours takes those
+        self.data_collator = self.masked(self.data_collator)
+
+    def masked(self, given: Any) -> Any:
+        """Our collator, with the arguments of TRL's."""
+        raise NotImplementedError
+
+    def for_reference(self, dataset: Any, batch_size: int) -> Any:
+        """Get ready for TRL to compute the reference of some rows, which it does when constructed.
+
+        Returns:
+            The rows, with a fingerprint, by which TRL keeps the reference, of all that decides it.
+            TRL's has rows and model alone: a run with another limit, or for KTO's KL another batch
+            size, would read the reference of an earlier run.
+        """
+        self.data_collator = self.masked(self.data_collator)
+        keyed = copy.copy(dataset)
+        facts = (dataset._fingerprint, asdict(self.data_collator), batch_size)
+        keyed._fingerprint = Hasher.hash(facts)
+        return keyed
+
+
+class PreparedDPOTrainer(MaskedReference, WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     """DPOTrainer that takes prepared rows as they are, with masks within the answers.
 
     The losses in ``answer_losses`` are means over the tokens of chosen answers in an optimizer
@@ -66,7 +95,6 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
         "logits/chosen": "chosen tokens",
         "logits/rejected": "rejected tokens",
     }
-    data_collator: Any
     loss_weights: list[Any]
     step_tokens: float | None = None
     step_batches = 1
@@ -74,12 +102,15 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     def __init__(self, *args: Any, answer_losses: Sequence[str] = (), **kwargs: Any) -> None:
         self.answer_losses = answer_losses
         super().__init__(*args, **kwargs)
-        self._use_masks()
 
-    def _use_masks(self) -> None:
-        """Replace TRL's collator, which it makes from arguments that it resolves, by ours."""
-        given = self.data_collator
-        self.data_collator = MaskedPreferences(
+    @property
+    def learns_answers(self) -> bool:
+        """Whether one of the losses is a mean over the tokens of chosen answers."""
+        return not set(self.answer_losses).isdisjoint(self.loss_types)
+
+    def masked(self, given: Any) -> "MaskedPreferences":
+        """Our collator, with the arguments of TRL's."""
+        return MaskedPreferences(
             pad_token_id=given.pad_token_id,
             max_length=given.max_length,
             truncation_mode=given.truncation_mode,
@@ -90,9 +121,9 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
         return dataset
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
-        dataset = _keyed(dataset, self.data_collator, batch_size)
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        return super()._precompute_ref_logps(
+            self.for_reference(dataset, batch_size), name, batch_size
+        )
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count pairs, and the tokens of the answers."""
@@ -107,6 +138,8 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         """Get the batches of an optimizer step, and count the chosen tokens of all processes."""
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)
+        if not self.learns_answers:  # no need to wait for the device and the other processes
+            return batches, items
         counted = [self.count(batch)["chosen tokens"] for batch in batches]
         tokens = torch.tensor([float(x) for x in counted], device=self.args.device).sum()
         self.step_tokens = float(self.accelerator.reduce(tokens, reduction="sum"))
@@ -115,7 +148,7 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
 
     def losses(self, model: Any, inputs: dict[str, Any]) -> dict[str, torch.Tensor]:
         """Split the loss into that of pairs and that of the tokens of chosen answers."""
-        if not set(self.answer_losses) & set(self.loss_types):
+        if not self.learns_answers:
             return super().losses(model, inputs)
         *losses, auxiliary = self._loss_parts(model, inputs)
         found = {"rows": auxiliary, "chosen tokens": torch.zeros_like(auxiliary)}
@@ -126,7 +159,7 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Compute the loss; tokens of an optimizer step weigh the same in any of its batches."""
-        if not set(self.answer_losses) & set(self.loss_types):
+        if not self.learns_answers:
             return super().compute_loss(model, inputs, *args, **kwargs)
         losses = self.losses(model, inputs)
         share = 1.0
@@ -147,7 +180,7 @@ class PreparedDPOTrainer(WeightedMetrics, DPOTrainer):  # type: ignore[misc]
         return parts
 
 
-class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
+class PreparedKTOTrainer(MaskedReference, WeightedMetrics, KTOTrainer):  # type: ignore[misc]
     """KTOTrainer that shuffles prepared rows once, with masks within the answers."""
 
     units = {  # noqa: RUF012 - a constant
@@ -159,16 +192,10 @@ class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
         "logps/chosen": "chosen",
         "logps/rejected": "rejected",
     }
-    data_collator: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._use_masks()
-
-    def _use_masks(self) -> None:
-        """Replace TRL's collator, which it makes from arguments that it resolves, by ours."""
-        given = self.data_collator
-        self.data_collator = MaskedAnswers(
+    def masked(self, given: Any) -> "MaskedAnswers":
+        """Our collator, with the arguments of TRL's."""
+        return MaskedAnswers(
             pad_token_id=given.pad_token_id,
             max_length=given.max_length,
             pad_to_multiple_of=given.pad_to_multiple_of,
@@ -179,9 +206,9 @@ class PreparedKTOTrainer(WeightedMetrics, KTOTrainer):  # type: ignore[misc]
         return dataset.shuffle(seed=args.seed)
 
     def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
-        self._use_masks()  # TRL calls this in its constructor: the reference needs the masks too
-        dataset = _keyed(dataset, self.data_collator, batch_size)
-        return super()._precompute_ref_logps(dataset, name, batch_size)
+        return super()._precompute_ref_logps(
+            self.for_reference(dataset, batch_size), name, batch_size
+        )
 
     def count(self, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Count rows and the tokens of the answers, also by label."""
@@ -240,17 +267,6 @@ class MaskedAnswers(DataCollatorForUnpairedPreference):  # type: ignore[misc]
         masks = [[0] * len(row["prompt_ids"]) + row["completion_mask"] for row in examples]
         _fill(batch["completion_mask"], [mask[: self.max_length] for mask in masks])
         return batch
-
-
-def _keyed(dataset: Any, collator: Any, batch_size: int) -> Any:
-    """A data set whose fingerprint, by which TRL keeps the reference, has all that decides it.
-
-    TRL's key has only rows and model: a run with another limit, or for KTO's KL another batch size,
-    would read the reference of an earlier run.
-    """
-    keyed = copy.copy(dataset)
-    keyed._fingerprint = Hasher.hash((dataset._fingerprint, asdict(collator), batch_size))
-    return keyed
 
 
 def _fill(target: torch.Tensor, masks: list[list[Any]]) -> None:
