@@ -7,9 +7,9 @@ from types import FrameType
 
 from alignment.processes import (
     end_with_parent,
+    handling,
     leave_terminals,
     other_kind,
-    stop_signals,
     terminals,
 )
 
@@ -27,15 +27,11 @@ def run_child(words: Sequence[str]) -> int:
         if process is not None:
             process.send_signal(other_kind(number))
 
-    previous = {number: signal.signal(number, hand_on) for number in stop_signals()}
-    try:
+    with handling(hand_on):
         process = subprocess.Popen(words, preexec_fn=end_with_parent())
         for number in list(came):
             process.send_signal(other_kind(number))
         code = process.wait()
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if came:
         return 128 + came[0]
     return code if code >= 0 else 128 - code

@@ -11,7 +11,7 @@ from types import FrameType
 import click
 
 from alignment.errors import Interrupted
-from alignment.processes import leave_terminals, other_kind, stop_signals, terminals
+from alignment.processes import handling, leave_terminals, other_kind, terminals
 
 
 def run_launcher(words: Sequence[str]) -> int:
@@ -81,11 +81,7 @@ def _signals_handed_on() -> Iterator[None]:
             with suppress(psutil.NoSuchProcess):
                 child.send_signal(sent)
 
-    previous = {number: signal.signal(number, hand_on) for number in stop_signals()}
-    try:
+    with handling(hand_on):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
     if came:
         raise Interrupted(came[0], "in its processes")

@@ -24,7 +24,7 @@ from alignment.training.pending_evaluation import (
     PendingEvaluation,
     ends_an_epoch,
 )
-from alignment.training.signals import StopSignals
+from alignment.training.signals import WHILE_LOADING, StopSignals
 
 #: What TRL counts and does not save: the tokens seen, ``num_tokens`` in its metrics.
 _COUNTERS = "counters.json"
@@ -59,7 +59,7 @@ class Guard(TrainerCallback):
         self.trainer = trainer
         self.signals.defer()
         # a library may have swallowed what was raised
-        self.signals.check("while loading; the same command starts it again")
+        self.signals.check(WHILE_LOADING)
         try:
             yield
         except EvaluationStopped:

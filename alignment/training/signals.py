@@ -11,14 +11,16 @@ from types import FrameType
 from alignment.errors import Interrupted
 from alignment.processes import (
     end_with_launcher,
+    handling,
     launcher,
     leave_terminals,
-    stop_signals,
     terminals,
 )
 
 #: Seconds within which a second signal may be an echo of the first one.
 _ECHO = 2.0
+#: What an interrupted start leaves, and what to do.
+WHILE_LOADING = "while loading; the same command starts it again"
 
 
 class StopSignals:
@@ -43,14 +45,10 @@ class StopSignals:
     @contextmanager
     def handled(self) -> Iterator[None]:
         """Handle the signals, except those that the parent has set to be ignored (nohup)."""
-        previous = {number: signal.signal(number, self._handle) for number in stop_signals()}
-        if self._launcher is not None:
-            end_with_launcher()
-        try:
+        with handling(self._handle):
+            if self._launcher is not None:
+                end_with_launcher()
             yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def defer(self) -> None:
         """From here on, only note a signal; whoever continues calls `check`."""
@@ -81,7 +79,7 @@ class StopSignals:
         is_first, self.came = self.came is None, self.came or number
         self._since.setdefault(number, time.monotonic())
         if is_first and not self._is_deferred:
-            raise Interrupted(number, "while loading; the same command starts it again")
+            raise Interrupted(number, WHILE_LOADING)
 
     def _is_insisting(self, number: int) -> bool:
         """Whether a signal came before, and not just as an echo.
