@@ -152,10 +152,11 @@ def _plan(
     reason = "; ".join(found_changes) or "a default of TRL or of align changed"
     if found.fingerprint == mark and not force:
         if found.status == "finished":
-            changed = changed_outputs(step.folder, found.outputs)
+            is_now = identify(str(step.folder)).fingerprint
+            # it differs if files were changed; only then are they read again, to name them
+            changed = changed_outputs(step.folder, found.outputs) if is_now != mark else []
             since = f", but changed since: {', '.join(changed)}" if changed else ""
-            mark = identify(str(step.folder)).fingerprint
-            return Plan(step, "skip", f"up to date{since}", tuple(argv), settings), mark
+            return Plan(step, "skip", f"up to date{since}", tuple(argv), settings), is_now
         if checkpoints(step.folder):
             return Plan(step, "resume", found.status, (*argv, "--resume"), settings), mark
         reason = f"{found.status} before its first checkpoint"
