@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import UnixFileLock
@@ -37,8 +38,8 @@ def test_a_lock_that_its_last_holder_deleted_meanwhile_is_taken_again(
     path, opened = tmp_path / ".out.lock", []
     real = UnixFileLock._open_lock_file
 
-    def open_lock_file(lock: UnixFileLock) -> tuple[int, bool] | None:
-        found = real(lock)
+    def open_lock_file(lock: UnixFileLock, *rest: Any) -> Any:  # others in each version
+        found = real(lock, *rest)
         if not opened:
             path.unlink()
         opened.append(found)
