@@ -1,6 +1,7 @@
 """W&B without a key: offline in one line, one group a pipeline, lineage in the config."""
 
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -62,6 +63,23 @@ def test_a_key_is_found_where_wandb_looks(
         thread.join()
     assert line is None
     assert "WANDB_MODE" not in os.environ
+
+
+def test_online_with_a_dead_server_goes_offline_within_seconds(
+    bare: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B itself takes over a minute to find out."""
+    monkeypatch.setenv("WANDB_MODE", "online")
+    with socket.socket() as silent:  # takes connections, and never answers
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setenv("WANDB_BASE_URL", address)
+        monkeypatch.setattr("alignment.trackers.wandb.PROBE_SECONDS", 0.5)
+        line = prepare_wandb(Run("dpo", "dpo", "f"), group=None, folder=bare)
+    assert line is not None
+    assert line.startswith(f"W&B: {address} did not answer in 0.5 s, so this run stays offline")
+    assert os.environ["WANDB_MODE"] == "offline"
 
 
 def test_what_the_user_set_stays(bare: Path, monkeypatch: pytest.MonkeyPatch) -> None:

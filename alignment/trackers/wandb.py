@@ -96,9 +96,11 @@ def prepare_wandb(run: Run, *, group: str | None, folder: Path) -> str | None:
     os.environ.setdefault("WANDB_INIT_TIMEOUT", "30")  # the default is 90 s
     os.environ.setdefault("WANDB_FINISH_TIMEOUT", str(FINISH_SECONDS))
     os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
-    if "WANDB_MODE" in os.environ:
+    mode = os.environ.get("WANDB_MODE")
+    if mode not in (None, "online"):
         return None
-    fault = _find_fault() if _has_key() else "no key found"
+    # the user who asks for `online` has the key in a place that wandb will find
+    fault = _find_fault() if mode == "online" or _has_key() else "no key found"
     if fault is None:
         return None
     os.environ["WANDB_MODE"] = "offline"

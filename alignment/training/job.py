@@ -27,6 +27,7 @@ from alignment.settings.resolve import Settings
 from alignment.trackers.files import FileTracker
 from alignment.trackers.multiplexer import Trackers
 from alignment.training.checkpoints import newest_whole, require_resumable, sync_files
+from alignment.training.shared_folder import require_shared
 from alignment.training.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Job:
                 f"{count()} processes were started, {arguments.world_size} would train together",
                 "start them with --nproc, torchrun or accelerate launch --multi_gpu",
             )
+        require_shared(self.folder)
         if values.get("activation_offloading") and arguments.device.type == "cpu":
             raise ConfigError(
                 "activation_offloading: needs a GPU, and none is used", "leave it out"
@@ -159,15 +161,14 @@ class Job:
         """
         from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
 
-        if not self.resumes:
-            return None
         found: Path | None = None
-        if is_main():
+        if is_main() and self.resumes:
             found, lines = newest_whole(self.folder)
             for line in lines:
                 click.echo(line, err=True)
             click.echo(f"resuming from {found or 'the start: no whole checkpoint'}", err=True)
-        (found,) = broadcast_object_list([found])
+        # whether there is a run to resume, too: another process may have looked at another moment
+        self.resumes, found = broadcast_object_list([self.resumes, found])
         if found is None:
             return None
         require_resumable(found)
