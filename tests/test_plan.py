@@ -265,18 +265,20 @@ def test_a_recipes_launch_is_what_has_to_fit(model: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("words", "launch"),
+    ("words", "launch", "strategy"),
     [
-        ([], Launch(1, "ddp")),
-        (["--nproc", "2"], Launch(2, "ddp")),
-        (["--accelerate=zero2", "--nproc=2"], Launch(2, "zero2")),
-        (["--accelerate=fsdp2", "--nproc=4"], Launch(4, "zero3")),
-        (["--accelerate=zero3"], Launch(8, "zero3")),  # what the preset says itself
-        (["--accelerate=zero1", "--nproc=2"], Launch(2, None)),
+        ([], Launch(1, "ddp"), "ddp"),
+        (["--nproc", "2"], Launch(2, "ddp"), "ddp"),
+        (["--accelerate=zero2", "--nproc=2"], Launch(2, "zero2"), "zero2"),
+        (["--accelerate=fsdp1", "--nproc=4"], Launch(4, "zero3"), "fsdp1"),
+        (["--accelerate=fsdp2", "--nproc=4"], Launch(4, "zero3"), "fsdp2"),
+        (["--accelerate=zero3"], Launch(8, "zero3"), "zero3"),  # what the preset says itself
+        (["--accelerate=zero1", "--nproc=2"], Launch(2, None), "zero2"),
     ],
 )
-def test_launches(words: list[str], launch: Launch) -> None:
-    assert read_launch(["a.yaml", *words, "--max_steps=1"]) == (launch, ["a.yaml", "--max_steps=1"])
+def test_launches(words: list[str], launch: Launch, strategy: str) -> None:
+    left = ["a.yaml", "--max_steps=1"]
+    assert read_launch(["a.yaml", *words, "--max_steps=1"]) == (launch, strategy, left)
 
 
 def test_optimizers_against_numbers_worked_out_by_hand() -> None:

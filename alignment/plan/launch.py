@@ -6,13 +6,17 @@ from typing import Any
 
 from alignment.pipeline.launch import take_launch_words
 from alignment.plan.work import Launch, Sharding
+from alignment.settings.strategies import Strategy, configured_strategy
 from alignment.settings.yaml_file import read_yaml
 
 _ZERO: dict[int, Sharding] = {2: "zero2", 3: "zero3"}
 
 
-def read_launch(argv: Sequence[str]) -> tuple[Launch, list[str]]:
+def read_launch(argv: Sequence[str]) -> tuple[Launch, Strategy, list[str]]:
     """Take `--nproc` and `--accelerate` from a command line; `--nproc` overrides the file.
+
+    Returns:
+        What they say, the strategy of the file by its own name, and the words that are left.
 
     Raises:
         ConfigError: There is no such file or preset, or the number is none.
@@ -23,7 +27,7 @@ def read_launch(argv: Sequence[str]) -> tuple[Launch, list[str]]:
     if "--config_file" in given:
         keys = {entry.key: entry.value for entry in read_yaml(Path(given["--config_file"]))}
     gpus = int(given.get("--num_processes") or keys.get("num_processes") or 1)
-    return Launch(gpus, _sharding(keys)), rest
+    return Launch(gpus, _sharding(keys)), configured_strategy(keys), rest
 
 
 def _sharding(keys: dict[str, Any]) -> Sharding | None:

@@ -16,6 +16,7 @@ from alignment.plan.work import (
     Machine,
     Work,
 )
+from alignment.settings.strategies import works_with
 
 #: Changes that fit; more of them help nobody.
 _ENOUGH = 3
@@ -92,6 +93,7 @@ def report_stage(plan: StagePlan, machine: Machine) -> StageReport:
             (form, sharding, count): shard(found, works[form], gpus=count, sharding=sharding)
             for form, found in forms.items()
             for sharding in SHARDINGS
+            if works_with(plan.stage, plan.values, sharding)
             for count in several
         },
         counts=counts,

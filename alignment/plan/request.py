@@ -9,6 +9,7 @@ from alignment.plan.launch import read_launch
 from alignment.plan.recipe import StagePlan, read_stage
 from alignment.registry import ROLES, STAGES
 from alignment.settings.resolve import did_you_mean, resolve, split_argv
+from alignment.settings.strategies import refuse_strategy
 
 
 def read_request(
@@ -37,8 +38,9 @@ def read_request(
     if stage not in STAGES:
         hint = did_you_mean(stage, STAGES) or f"stages are {', '.join(STAGES)}"
         raise ConfigError(f"--stage: no stage '{stage}'", hint)
-    launch, words = read_launch(argv)
+    launch, strategy, words = read_launch(argv)
     values = resolve(stage, words, elsewhere=True, options=options).values
+    refuse_strategy(STAGES[stage], values, strategy)
     return [read_stage(stage, stage, values, launch=launch)]
 
 
@@ -60,8 +62,9 @@ def _read_pipeline(path: str, overrides: Sequence[str]) -> list[StagePlan]:
     for step in pipeline.steps:
         needs = [(ROLES[role], str(pipeline.folder / name)) for role, name in step.needs.items()]
         flags = [*step.flags, *(w for key, at in needs for w in (f"--{key}", at))]
-        launch, words = read_launch([*step.recipes, *flags])
+        launch, strategy, words = read_launch([*step.recipes, *flags])
         values = resolve(step.stage, words, elsewhere=True).values
+        refuse_strategy(STAGES[step.stage], values, strategy)
         given = {role: plans[name].result() for role, name in step.needs.items()}
         plans[step.name] = read_stage(step.name, step.stage, values, given, launch=launch)
     return list(plans.values())

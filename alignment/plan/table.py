@@ -88,6 +88,8 @@ def _gpus(report: StageReport) -> list[str]:
     rows = []
     for form in report.forms:
         for index, (sharding, kind) in enumerate(_SHARDINGS.items()):
+            if (form, sharding, report.counts[0]) not in report.sharded:
+                continue
             found = [report.sharded[form, sharding, count] for count in report.counts]
             is_ours = form == report.work.form and report.launch.gpus > 1
             mark = "*" * (is_ours and sharding == report.launch.sharding)

@@ -68,6 +68,7 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
     """
     from alignment.settings.help import print_help
     from alignment.settings.resolve import describe, resolve
+    from alignment.settings.strategies import launched_strategy, refuse_strategy
     from alignment.training.job import open_job
 
     if {"--help", "-h", "--help-all"} & set(argv):
@@ -79,6 +80,7 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
         click.echo(describe(settings))
         return
     _warn_of_one_process()
+    refuse_strategy(STAGES[stage], settings.values, launched_strategy())
     folder = Path(settings.values["output_dir"])
     if is_main():
         check_writable(folder)

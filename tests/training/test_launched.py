@@ -114,11 +114,14 @@ def test_signals_to_a_launcher_and_to_its_processes(
     assert "Traceback" not in told
     run.assert_saved()
 
+    (torn,) = run.folder.glob("checkpoint-*")
+    (torn / "model.safetensors").write_bytes(b"torn")  # both must pass it over, or they hang
     run = launch(tmp_path, tiny_dir, "--resume")
     run.wait_for_steps()
     run.process.send_signal(signal.SIGHUP)
     code, told = run.end()
     assert code == 129, told
+    assert "resuming from the start: no whole checkpoint" in told
     run.assert_saved()
 
     run = launch(tmp_path, tiny_dir, "--resume")
