@@ -18,28 +18,32 @@ def require_shared(folder: Path) -> None:
     Else the others would find no checkpoint, or an older one, after hours of training.
 
     Raises:
-        ConfigError: In a process that sees another folder.
+        ConfigError: A process sees another folder; raised in all of them, so that none waits.
     """
     if count() == 1:
         return
-    from accelerate.utils import broadcast_object_list  # type: ignore[import-untyped]
-    from torch.distributed import barrier
+    from accelerate.utils import (  # type: ignore[import-untyped]
+        broadcast_object_list,
+        gather_object,
+    )
 
     mark = folder / f".shared-{uuid.uuid4().hex}"
     if is_main():
         mark.touch()
+    here = socket.gethostname()
     try:
-        name, host = broadcast_object_list([mark.name, socket.gethostname()])
-        if not _appears(folder / name):
-            raise ConfigError(
-                f"output_dir: {folder}: on {socket.gethostname()} it is not the folder that the "
-                f"main process on {host} writes to",
-                "choose an output_dir on a disk that all machines share",
-            )
-        barrier()  # before the file is deleted
+        name, main_host = broadcast_object_list([mark.name, here])
+        elsewhere = gather_object([None if _appears(folder / name) else here])
     finally:
         if is_main():
             mark.unlink(missing_ok=True)
+    hosts = sorted({host for host in elsewhere if host})
+    if hosts:
+        raise ConfigError(
+            f"output_dir: {folder}: on {', '.join(hosts)} it is not the folder that the main "
+            f"process on {main_host} writes to",
+            "choose an output_dir on a disk that all machines share",
+        )
 
 
 def _appears(path: Path) -> bool:
