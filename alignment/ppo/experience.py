@@ -13,7 +13,7 @@ from trl.trainer.utils import use_adapter
 
 from alignment.errors import DataError
 from alignment.ppo import math
-from alignment.ppo.adapters import kept_gradients
+from alignment.ppo.adapters import keeping_activations, kept_gradients
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import ResponseOutput
 from alignment.ppo.reward_functions import ScoreStats
@@ -39,6 +39,11 @@ class TokenScores(NamedTuple):
     logps: Tensor
     values: Tensor
     ref_logps: Tensor | None
+    entropy: Tensor
+
+    def as_output(self) -> ResponseOutput:
+        """The same as if the policy had just been asked."""
+        return ResponseOutput(logps=self.logps, entropy=self.entropy, state_values=self.values)
 
 
 def score_tokens(
@@ -48,8 +53,9 @@ def score_tokens(
     reference: Callable[[Rollout], Tensor] | None,
     plan: list[Tensor],
     autocast: Context,
+    with_entropy: bool = False,
 ) -> TokenScores:
-    """Compute old log-probabilities, values and the reference's log-probabilities.
+    """Compute old log-probabilities, values, the reference's log-probabilities, and entropy.
 
     The rows go through in the micro-batches that the first epoch uses, with the same padding, so
     the ratio is exactly 1 in the first mini-batch. No gradients; policy and values come from one
@@ -61,19 +67,23 @@ def score_tokens(
         reference: Returns the reference's log-probabilities of some rows; None: there is none.
         plan: Row indices of each micro-batch.
         autocast: The precision that training computes in.
+        with_entropy: Whether entropies are computed; else they are 0.
     """
-    logps, values, ref_logps = (torch.zeros_like(rollout.old_logps) for _ in range(3))
-    with torch.no_grad(), autocast():
+    logps, values, ref_logps, entropy = (torch.zeros_like(rollout.old_logps) for _ in range(4))
+    with torch.no_grad(), autocast(), keeping_activations(model):
         for index in plan:
             rows = rollout.rows(index)
             # the rows of a micro-batch are cut to its longest response
             length = rows.response_ids.size(1)
-            output = respond(model, rows, with_values=True)
+            wanted = {"entropy": "value"} if with_entropy else {}
+            output = respond(model, rows, with_values=True, **wanted)
             logps[index, :length] = output.logps.float()
             values[index, :length] = output.state_values.float()
+            if with_entropy:
+                entropy[index, :length] = output.entropy.float()
             if reference is not None:
                 ref_logps[index, :length] = reference(rows).float()
-    return TokenScores(logps, values, None if reference is None else ref_logps)
+    return TokenScores(logps, values, None if reference is None else ref_logps, entropy)
 
 
 def reference_of(policy: Any, ref_model: nn.Module | None) -> Callable[[Rollout], Tensor]:

@@ -3,6 +3,8 @@
 `alignment/ppo/README.md` explains each and gives its healthy range.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -18,14 +20,16 @@ def rollout_metrics(
     ended: Tensor,
     beta: float,
     reduce: math.Reduce,
+    real: Tensor | None = None,
 ) -> dict[str, float]:
     """Summarise a rollout, by metric.
 
     Shape:
-        scores, ended, each of rewards: `(N,)`. Lengths are in tokens, KL and entropy in nats.
+        scores, ended, each of rewards: `(N,)`; real: `(N,)`, the responses that count, None: all.
+        Lengths are in tokens, KL and entropy in nats.
     """
     rollout, mask = experience.rollout, experience.rollout.response_mask
-    everyone = torch.ones_like(ended)
+    everyone = torch.ones_like(ended) if real is None else real
 
     def mean(x: Tensor, where: Tensor = everyone) -> float:
         return float(math.masked_mean(x.float(), where, reduce=reduce))
@@ -49,5 +53,16 @@ def rollout_metrics(
     _, variance = math.masked_moments(scores, everyone, reduce=reduce)
     found["objective/score_std"] = float(variance.sqrt())
     for name, values in rewards.items():
-        found[f"rewards/{name}"] = mean(values, ~torch.isnan(values))
+        found[f"rewards/{name}"] = mean(values, everyone & ~torch.isnan(values))
+    return found
+
+
+def length_metrics(lengths: Sequence[int], ended: Sequence[bool]) -> dict[str, float]:
+    """TRL's metrics of the lengths of all responses, in tokens, under its names."""
+    found = {"completions/clipped_ratio": 1.0 - sum(ended) / len(ended)}
+    by_themselves = [n for n, is_end in zip(lengths, ended, strict=True) if is_end]
+    for kind, some in (("", lengths), ("terminated_", by_themselves or [0])):
+        found[f"completions/mean_{kind}length"] = sum(some) / len(some)
+        found[f"completions/min_{kind}length"] = float(min(some))
+        found[f"completions/max_{kind}length"] = float(max(some))
     return found

@@ -117,4 +117,8 @@ class SamplingPPO(CheckpointedPPO):
         """Take the critic off the policy while weights are sent to vLLM, which knows no critic."""
         if not self.use_vllm:
             return nullcontext()
-        return without_critic(policy_of(self.accelerator.unwrap_model(self.model)))
+        return without_critic(self._policy())
+
+    def _policy(self) -> Any:
+        """The causal language model itself, without wrappers."""
+        return policy_of(self.accelerator.unwrap_model(self.model))

@@ -120,8 +120,7 @@ def plan_epoch(
     Returns:
         The row indices of each micro-batch, in the order of use.
     """
-    digest = hashlib.sha256(repr(seed).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    generator = torch.Generator().manual_seed(seed_of(*seed))
     order = torch.randperm(len(lengths), generator=generator)
     plan = []
     for start in range(0, len(order), mini_size):
@@ -129,6 +128,12 @@ def plan_epoch(
         mini = mini[lengths.cpu()[mini].argsort(stable=True)]
         plan += list(torch.split(mini, micro_size))
     return plan
+
+
+def seed_of(*facts: int) -> int:
+    """A seed that depends on all facts, and is far from that of other ones."""
+    digest = hashlib.sha256(repr(facts).encode()).digest()
+    return int.from_bytes(digest[:7], "big")
 
 
 def _pad(rows: list[list[int]], value: int, *, side: str) -> tuple[Tensor, Tensor]:

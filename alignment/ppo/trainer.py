@@ -21,32 +21,24 @@ Shapes: N responses of this process, T tokens of the longest one, F reward funct
 """
 
 import os
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from alignment.ppo.adapters import keeping_activations
 from alignment.ppo.alarms import AlarmBell, report_alarms
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
 from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import head_of, is_critic_parameter, split_groups
-from alignment.ppo.experience import (
-    Experience,
-    TokenScores,
-    make_experience,
-    reference_of,
-    respond,
-    score_tokens,
-)
+from alignment.ppo.evaluation import EvaluatingPPO
+from alignment.ppo.experience import respond
 from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.math import adapt_beta
 from alignment.ppo.metrics import rollout_metrics
 from alignment.ppo.models import prepare_models
-from alignment.ppo.responses import Responses, SamplingPPO
-from alignment.ppo.rollout import Rollout, pad_rollout
+from alignment.ppo.responses import Responses
+from alignment.ppo.rollout import Rollout
 from alignment.ppo.samples import sample_rows
 from alignment.ppo.state import PPOState
 from alignment.ppo.stopwatch import Stopwatch
@@ -54,7 +46,7 @@ from alignment.trackers.base import Tracker
 from alignment.trackers.files import FileTracker
 
 
-class PPOTrainer(SamplingPPO):
+class PPOTrainer(EvaluatingPPO):
     """Train a policy against rewards with a critic, arXiv 1707.06347 as in arXiv 2203.02155.
 
     Takes the arguments of RLOOTrainer, `args` being a PPOConfig. `reward_funcs` may also hold what
@@ -113,16 +105,9 @@ class PPOTrainer(SamplingPPO):
     def next_micro_batch(self, inputs: list[dict[str, Any]]) -> MicroBatch:
         """Return the rows of the next forward; sample a new rollout when the last is used up.
 
-        In an evaluation every batch is a rollout of its own.
-
         Args:
             inputs: Rows of the data set, read when a rollout is sampled.
         """
-        # an evaluation must not use up the rollout that training is in
-        if not self.model.training:
-            rollout = self.roll_out(inputs)
-            tokens = self._sum(rollout.response_mask.sum().float())
-            return MicroBatch(rollout, tokens.item())
         step = self.ppo_state.micro_steps
         if self.buffer.place(step) == 0 or self.buffer.rollout is None:
             self.ppo_state.rollouts += 1
@@ -133,69 +118,33 @@ class PPOTrainer(SamplingPPO):
     def roll_out(self, inputs: list[dict[str, Any]]) -> Rollout:
         """Sample responses, score them, and compute what the losses need of each token."""
         # 1. Sample y ~ pi_old(. | x).
-        with self._measure("generate"):
+        with self._stopwatch.measure("generate"):
             responses = self.sample(inputs)
-        with self._measure("score"):
+        with self._stopwatch.measure("score"):
             # 2. Score r(x, y).
             rewards, scores = self.score(responses)
-            rollout = pad_rollout(
-                responses.prompt_ids,
-                responses.ids,
-                pad_token_id=self.tokenizer.pad_token_id,
-                counts=[
-                    ended or not self.args.mask_truncated_completions
-                    for ended in responses.ended.tolist()
-                ],
-                device=self.accelerator.device,
-            )
+            rollout = self._pad(responses)
             # 3. KL penalty and 4. advantages, from what the old weights say of each token.
-            experience = self._make_experience(rollout, self._score_tokens(rollout), scores)
+            plan = self.buffer.make_plan(rollout, number=self.ppo_state.rollouts, epoch=0)
+            tokens = self._score_tokens(rollout, plan)
+            experience = self._make_experience(
+                rollout, tokens, scores, center=self.args.center_values
+            )
+        # What moved the values must move all that the critic says from now on.
+        head_of(self.accelerator.unwrap_model(self.model)).offset += experience.shift
         found = rollout_metrics(
             experience,
             scores,
-            rewards=dict(zip(self.reward_func_names, rewards.unbind(dim=1), strict=True)),
+            rewards=self._by_name(rewards),
             ended=responses.ended,
             beta=self.ppo_state.beta,
             reduce=self._sum,
         )
-        if self.model.training:
-            self.ppo_state.found = dict(found)
-            self._log_samples(responses, scores, experience.kl)
-            self._adapt_beta(found["objective/kl"], num_responses=len(rollout))
-            self._note(found, mode="train")
-        else:
-            self._note(found, mode="eval")
+        self.ppo_state.found = dict(found)
+        self._log_samples(responses, scores, experience.kl)
+        self._adapt_beta(found["objective/kl"], num_responses=len(rollout))
+        self._note(found)
         return experience.rollout
-
-    def _score_tokens(self, rollout: Rollout) -> TokenScores:
-        policy = self.accelerator.unwrap_model(self.model)
-        plan = [torch.arange(len(rollout))]
-        if self.model.training:
-            plan = self.buffer.make_plan(rollout, number=self.ppo_state.rollouts, epoch=0)
-        with keeping_activations(self.model):
-            return score_tokens(
-                self.model,
-                rollout,
-                # without a KL penalty, its forward would be for nothing
-                reference=reference_of(policy, self.ref_model) if self.args.beta > 0 else None,
-                plan=plan,
-                autocast=self.accelerator.autocast,
-            )
-
-    def _make_experience(self, rollout: Rollout, tokens: TokenScores, scores: Tensor) -> Experience:
-        experience = make_experience(
-            rollout,
-            tokens,
-            scores=scores,
-            args=self.args,
-            beta=self.ppo_state.beta,
-            # held-out prompts must not move the critic
-            center=self.args.center_values and self.model.training,
-            reduce=self._sum,
-        )
-        # What moved the values must move all that the critic says from now on.
-        head_of(self.accelerator.unwrap_model(self.model)).offset += experience.shift
-        return experience
 
     def _log_samples(self, responses: Responses, scores: Tensor, kl: Tensor) -> None:
         every, count = self.args.sample_steps, self.args.num_samples
@@ -250,10 +199,10 @@ class PPOTrainer(SamplingPPO):
 
     def _finish_rollout(self) -> None:
         # 6. Log, and look for signs that the run goes wrong.
-        self._note(self._stopwatch.finish(), mode="train")
+        self._note(self._stopwatch.finish())
         warmed_up = self.state.global_step >= self.args.critic_warmup_steps
         rung = self.alarms.look(self.ppo_state.found, warmed_up=warmed_up)
-        self._note({"alarms/count": float(len(self.alarms.memory["rung"]))}, mode="train")
+        self._note({"alarms/count": float(len(self.alarms.memory["rung"]))})
         if rung and self.is_world_process_zero():
             report_alarms(rung, self.tracker, step=self.state.global_step)
 
@@ -267,10 +216,7 @@ class PPOTrainer(SamplingPPO):
         """Compute the loss of a micro-batch, as Trainer asks for it."""
         # the first advantages of a new critic are noise, which the policy need not learn
         train_policy = self.state.global_step >= self.args.critic_warmup_steps
-        loss = self._loss(model, inputs, sums=self._sums, train_policy=train_policy)
-        if not self.model.training:
-            self._note(self._sums.finish(self._sum), mode="eval")
-        return loss
+        return self._loss(model, inputs, sums=self._sums, train_policy=train_policy)
 
     def _loss(
         self, model: nn.Module, batch: MicroBatch, *, sums: StepSums, train_policy: bool
@@ -288,13 +234,13 @@ class PPOTrainer(SamplingPPO):
         # DDP averages gradients over processes; the tokens are already those of all of them.
         loss = loss.mul(self.accelerator.num_processes / max(batch.num_tokens, 1.0))
         if self.aux_loss_enabled and train_policy:
-            steps = self.args.gradient_accumulation_steps if self.model.training else 1
+            steps = self.args.gradient_accumulation_steps
             loss = loss + self.router_aux_loss_coef * output.aux_loss / steps
         return loss
 
     def _finish_mini_batch(self, model: nn.Module) -> None:
         found = self._sums.finish(self._sum)
-        self._note(found, mode="train")
+        self._note(found)
         self.ppo_state.found |= found
         limit = self.args.target_approx_kl
         if limit is not None and found["policy/approx_kl"] > limit:
@@ -329,14 +275,6 @@ class PPOTrainer(SamplingPPO):
         if isinstance(value, float):
             self.alarms.note_held_out(-value if self.args.greater_is_better is False else value)
 
-    def _note(self, found: dict[str, float], *, mode: str) -> None:
+    def _note(self, found: dict[str, float]) -> None:
         for name, value in found.items():
-            self._metrics[mode][name].append(value)
-
-    def _sum(self, x: Tensor) -> Tensor:
-        total: Tensor = self.accelerator.reduce(x, reduction="sum")
-        return total
-
-    def _measure(self, part: str) -> AbstractContextManager[None]:
-        """Count the seconds of a part, unless this is an evaluation."""
-        return self._stopwatch.measure(part) if self.model.training else nullcontext()
+            self._metrics["train"][name].append(value)

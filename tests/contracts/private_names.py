@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 from datasets import Dataset
-from transformers import PreTrainedModel, Trainer, modeling_layers
+from transformers import GenerationMixin, PreTrainedModel, Trainer, modeling_layers
 from trl import DPOTrainer, KTOTrainer, RewardTrainer, RLOOTrainer, SFTTrainer
 
 
@@ -39,6 +39,15 @@ def text(function: object) -> str:
 
 
 # transformers
+
+
+def get_logits_processor() -> None:
+    source = text(GenerationMixin._get_logits_processor)
+    own, warped = source.index("logits_processor)\n"), source.index("TemperatureLogitsWarper(")
+    assert own < warped  # a processor of `generate` comes before the temperature
+    assert "_get_logits_processor(\n            generation_config=" in text(
+        GenerationMixin.generate
+    )
 
 
 def train_batch_size() -> None:
@@ -279,9 +288,16 @@ NAMES = (
         gradient_checkpointing_func,
     ),
     PrivateName(
+        "_get_logits_processor",
+        "transformers",
+        ("alignment.ppo.held_out",),
+        "Processors that generate takes come before temperature and top_k; ours must be the last.",
+        get_logits_processor,
+    ),
+    PrivateName(
         "_metrics",
         "trl",
-        ("alignment.memory.restore", "alignment.ppo.trainer"),
+        ("alignment.memory.restore", "alignment.ppo.evaluation", "alignment.ppo.trainer"),
         "TRL averages what is in it at each log and offers no method to add to it or to keep it.",
         metrics,
     ),

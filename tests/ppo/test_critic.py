@@ -152,9 +152,8 @@ def test_the_mean_value_follows_the_mean_return(make_trainer: Make, critic: str)
             values = respond(trainer.model, rollout, with_values=True).state_values
         torch.testing.assert_close(values[mask], rollout.values[mask])
     offset = head_of(trainer.model).offset
-    trainer.model.eval()
     level[0] = 3.0
-    trainer.roll_out(batch)
+    trainer.evaluate(trainer.train_dataset.select(range(2)))
     assert head_of(trainer.model).offset == offset != 0  # an evaluation moves nothing
     off = make_trainer(**keys, center_values=False)
     assert rollout_of(off).values.abs().max() == 0

@@ -43,7 +43,7 @@ def experience(
     rollout = pad_rollout(
         [[7], [7]], [[1, 2], [3]], pad_token_id=0, counts=[True, True], device=torch.device("cpu")
     )
-    tokens = TokenScores(LOGPS, torch.zeros(2, 2), ref_logps)
+    tokens = TokenScores(LOGPS, torch.zeros(2, 2), ref_logps, torch.zeros(2, 2))
     args = tiny_args(folder, beta=beta, **keys)
     return make_experience(
         rollout, tokens, scores=SCORES, args=args, beta=beta, center=center, reduce=reduce

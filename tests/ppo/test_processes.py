@@ -42,6 +42,7 @@ def written(folder: Path) -> dict[str, Any]:
     return {
         "weights": torch.load(folder / "w.pt", weights_only=True),
         "log": json.loads((folder / "log.json").read_text()),
+        "held_out": json.loads((folder / "held_out.json").read_text()),
         "beta": float((folder / "beta.txt").read_text()),
     }
 
@@ -63,6 +64,9 @@ def test_two_processes_equal_one(tiny_dir: Path, tmp_path: Path, case: str) -> N
         for name, value in a.items():
             if name.startswith(SAME):
                 assert b[name] == pytest.approx(value, abs=1e-4), name
+    for name, value in one["held_out"].items():
+        if name.removeprefix("eval_").startswith((*SAME, "completions/")):
+            assert two["held_out"][name] == pytest.approx(value, abs=1e-4), name
     assert two["beta"] == pytest.approx(one["beta"], rel=1e-6)
     assert one["beta"] != 0.05
     for name, x in one["weights"].items():

@@ -43,6 +43,7 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
         "save_strategy": "steps",
         "save_steps": 3,
         "save_only_model": False,
+        "per_device_eval_batch_size": 2,
     }
     lora = LoraConfig(r=4, target_modules=["q_proj", "v_proj"]) if case.endswith("lora") else None
     trainer = PPOTrainer(
@@ -50,6 +51,9 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
         args=tiny_args(Path(folder) / "run", **keys),
         reward_funcs=share_of_e,
         train_dataset=Dataset.from_list([{"prompt": p} for p in PROMPTS]),
+        eval_dataset=Dataset.from_list(
+            [{"prompt": f"{p} " * n} for n, p in enumerate(PROMPTS[:5], 1)]
+        ),
         processing_class=AutoTokenizer.from_pretrained(model_dir),
         peft_config=lora,
     )
@@ -62,6 +66,8 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
     if case.startswith("resume"):
         checkpoint = str(Path(folder) / "run" / "checkpoint-3")
     trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.generation_config.do_sample = True
+    found = trainer.evaluate()
     ours = trainer.accelerator.unwrap_model(trainer.model).state_dict()
     for name, x in ours.items():
         every = trainer.accelerator.gather(x.reshape(1, -1))
@@ -72,6 +78,7 @@ def main(model_dir: str, folder: str, world: int, case: str) -> None:
         if case == "head":  # the others have their own weights, and so their own lengths
             assert history[0]["completions/min_length"] < history[0]["completions/max_length"]
         Path(folder, "log.json").write_text(json.dumps(history))
+        Path(folder, "held_out.json").write_text(json.dumps(found))
         Path(folder, "beta.txt").write_text(str(trainer.ppo_state.beta))
     trainer.accelerator.end_training()
 
