@@ -110,7 +110,10 @@ CHECKS: dict[str, Check] = {
     "language_of_prompt": Check("info", "neither answer is in the prompt's language"),
     "script_mismatch": Check("info", "one answer in traditional, one in simplified Chinese"),
     "unfinished_answer": Check(
-        "info", "the last sentence of an answer has no final mark: is it cut off?"
+        "info", "an answer ends inside a sentence, or the generator stopped at its limit"
+    ),
+    "no_final_mark": Check(
+        "info", "the last sentence of an answer has no final mark, though earlier ones have"
     ),
     "pii_email": Check("warn", "an e-mail address"),
     "pii_phone_cn": Check("warn", "a Chinese mobile number"),

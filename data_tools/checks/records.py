@@ -8,6 +8,7 @@ from typing import Any
 from rapidfuzz import fuzz
 
 from data_tools.checks import Finding
+from data_tools.checks.endings import breaks_off, lacks_final_mark
 from data_tools.checks.language import chinese_script, differ, language
 from data_tools.checks.texts import text_findings
 from data_tools.formats import (
@@ -42,12 +43,18 @@ def record_findings(record: Record, *, special: Sequence[str] = ()) -> Iterator[
     if is_sentinel(plain(record.prompt).rsplit("\n", 1)[-1]):
         yield Finding("sentinel_input", "prompt")
     for part, answer in _answers(record):
-        if is_sentinel_output(answer):
-            yield Finding("sentinel_output", part, answer[:40])
-        if unfinished(answer):
-            yield Finding("unfinished_answer", part, answer[-12:])
+        yield from _answer_findings(part, answer)
     if record.kind == "preference":
         yield from pair_findings(record)
+
+
+def _answer_findings(part: str, answer: str) -> Iterator[Finding]:
+    if is_sentinel_output(answer):
+        yield Finding("sentinel_output", part, answer[:40])
+    if breaks_off(answer):
+        yield Finding("unfinished_answer", part, answer[-12:])
+    elif lacks_final_mark(answer):
+        yield Finding("no_final_mark", part, answer[-12:])
 
 
 def cut_by_length(data: Mapping[str, Any]) -> Iterator[Finding]:
@@ -132,31 +139,6 @@ def _answers(record: Record) -> list[tuple[str, str]]:
     return [(part, plain(answer)) for part, answer in named if answer]
 
 
-def unfinished(answer: str) -> bool:
-    """Whether the last sentence of an answer has no final mark, though it is prose with marks."""
-    tail = answer.rstrip()[-LINE:]
-    line = tail.rsplit("\n", 1)[-1]
-    if not line or not (line[-1].isalpha() or line[-1] in ",，、"):
-        return False
-    # lists, code, formulas, headings, verses and signatures end without a mark too
-    if NO_PROSE.search(line) or answer.count("```") or language(line) == "other":
-        return False
-    if line[-1] in ",，、":
-        return True
-    is_long = len(line) >= LONG_ASCII if line.isascii() else len(line) >= LONG_CHINESE
-    return is_long and SENTENCE.search(tail[:-1]) is not None
-
-
 NAMES_LANGUAGE = re.compile(
     r"(?i)翻译|翻譯|译成|譯成|[英中日韩法德俄]文|[英汉日韩法德俄]语|\btranslat|\b(?:english|chinese)\b"
 )
-LINE = 2000
-LONG_ASCII, LONG_CHINESE = 60, 25
-NO_PROSE = re.compile(
-    r"^\s*(?:[-*+•·●◦>#|]|\(?\d{1,3}[.)、:：）]"
-    r"|[（(]?[A-Za-z一二三四五六七八九十]{1,2}[.)、）])"
-    r"|[=<>{}|\\^_$#]|https?:|\w\.\w{2,4}$|[:：]\s*[^:：]{0,40}$"
-)
-"""Lines that are no prose: items, headings, tables, formulas, code, addresses, `key: value`."""
-SENTENCE = re.compile(r"[.!?][\"')\]]*\s|[。！？…]")
-"""The end of a sentence before the last one: the author uses such marks."""

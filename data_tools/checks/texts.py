@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from data_tools.checks import Finding, visible
+from data_tools.checks.mojibake import looks_like_mojibake
 
 EMOJI = (
     "\u200d\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\ufe0f"
@@ -13,12 +14,22 @@ EMOJI = (
 )
 JOINED = "\u0590-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af\ufb1d-\ufdff\ufe70-\ufefc"
 """Scripts that need joiners or marks of direction, such as Arabic and those of India."""
+UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"
+"""Scripts without spaces, such as Thai, in which a space of no width may divide words."""
 HIDDEN = (
-    "[\u200b\u2060\ufeff\u00ad\u202a-\u202e\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    "[\u2060-\u2064\u206a-\u206f\ufeff\ufff9-\ufffb\u00ad\u202a-\u202e\u180e\u115f\u1160\u3164\uffa0"
+    "\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
+    f"|(?<![{UNSPACED}])\u200b"
     # a joiner inside an emoji, or next to a letter of such a script, is part of the text
-    f"|(?<![{EMOJI}{JOINED}])[\u200c-\u200f](?![{JOINED}])|(?<=[{EMOJI}])\u200d(?![{EMOJI}])"
+    f"|(?<![{EMOJI}{JOINED}])[\u200c-\u200f\u2066-\u2069](?![{JOINED}])"
+    f"|(?<=[{EMOJI}])\u200d(?![{EMOJI}])"
+    # the letters of a flag after its emoji, such as those of England and Wales
+    "|(?<![\U0001f3f4\U000e0020-\U000e007f])[\U000e0000-\U000e007f]"
 )
-CARD_LENGTHS = range(14, 20)
+ISSUED = re.compile(
+    r"4\d{15}(?:\d{3})?|3[47]\d{13}|3(?:0[0-5]|[689]\d)\d{11,16}|35\d{14,17}|5\d{15,18}|6\d{15,18}"
+)
+"""The numbers of Visa, American Express, Diners Club, JCB, Mastercard, Maestro and UnionPay."""
 ID_WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 
 PATTERNS: dict[str, re.Pattern[str]] = {
@@ -46,7 +57,10 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     ),
     "pii_ssn_like": re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])"),
     "pii_id_cn": re.compile(r"(?<!\d)[1-9]\d{5}(?:19|20)\d{9}[\dXx](?!\d)"),
-    "pii_card": re.compile(r"(?<![\d.])[3-6]\d{3}(?:[ -]?\d{4}){2}[ -]?\d{1,7}(?!\.?\d)"),
+    "pii_card": re.compile(
+        r"(?<![\d.])(?:[3-6]\d{3}([ -]?)\d{4}\1\d{4}\1\d{1,7}|3[47]\d{2}([ -])\d{6}\2\d{5})"
+        r"(?!\.?\d)"
+    ),
     "pii_ipv4": re.compile(
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
     ),
@@ -121,23 +135,11 @@ def redacted(text: str) -> str:
     return visible(" ".join(text.split()))
 
 
-def looks_like_mojibake(text: str) -> bool:
-    """Whether ftfy finds wrongly decoded text; it looks for nothing that Chinese text has."""
-    # ftfy is slow, and it needs two such characters next to each other
-    if text.isascii() or not SUSPECT.search(text):
-        return False
-    from ftfy.badness import is_bad
-
-    return bool(is_bad(text))
-
-
-SUSPECT = re.compile("[\u0080-\u00ff\u0152-\u0178\u2018-\u2122]{2}")
-
-
 def _luhn(found: str) -> bool:
     digits = [int(d) for d in found if d.isdigit()]
     # few different digits are typical of examples such as 4444 4444 4444 4444
-    if len(digits) not in CARD_LENGTHS or len(set(digits)) < 4:
+    issued = ISSUED.fullmatch("".join(map(str, digits))) is not None
+    if not issued or len(set(digits)) < 4:
         return False
     doubled = [d * 2 - 9 * (d > 4) for d in digits[-2::-2]]
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
@@ -153,8 +155,8 @@ def _identity(found: str) -> bool:
 
 PLACEHOLDERS = re.compile(
     r"(?i)^(?:git|user(?:name)?|name|e?mail|your[\w.-]*|my[._-]?e?mail|someone|somebody"
-    r"|xxx+|abc|test)@|^[\w.]@\w{1,3}\."
-    r"|@(?:[\w-]+\.)*(?:example|domain|company|yourcompany|yourdomain|mydomain|website|xxx+|abc|test)"
+    r"|(?:do[._-]?not|no)[._-]?reply|x{2,}|abc|foo|test)@|^[\w.]@\w{1,3}\."
+    r"|@(?:[\w-]+\.)*(?:example|domain|company|your[\w-]*|mydomain|website|x{2,}|abc|foo|bar|test)"
     r"\.[a-z.]+$"
     r"|\.(?:example|invalid|localhost|local|test|png|jpe?g|gif|svg|webp|css|js|py|md)$"
 )
@@ -191,9 +193,21 @@ ARITHMETIC = re.compile(r"[-+*/×÷=^]\s{0,2}\Z")
 ARITHMETIC_AFTER = re.compile(r"\s{0,2}[+*/×÷=^]")
 LATEX = re.compile(
     r"(?:abla|atural|eq?|eg|earrow|ewcommand|ewline|exists|i|leq|geq|mid|ode|oindent|olimits|onumber"
-    r"|ormal\w{0,12}|ot\w{0,12}|otin|u|um|subset\w{0,2})(?![A-Za-z])"
+    r"|ormal\w{0,12}|ot\w{0,12}|otin|u|um|subset\w{0,2}|ew(?:page|theorem|environment|counter|length"
+    r"|column)|ocite|obreak|opagebreak|olinebreak|ameref|oalign|sim|less|gtr|parallel|warrow"
+    r"|[lr]eqslant|vdash|cong)(?![A-Za-z])"
 )
 """What follows `\\n` in the names of LaTeX commands."""
+IN_QUOTES = re.compile(r"(?:^|[^\w'])[fFrRbBuU]{0,2}'[^']*\Z")
+"""A string that is open, with the letters that Python writes before it."""
+PATH = re.compile(r"(?:^|[^A-Za-z])[A-Za-z]:\\(?=(?:\S*\\)?[^n\s\\])")
+"""A path of Windows; what follows `Q:` and `A:` at the start of lines has no other backslash."""
+WORD_BEFORE = re.compile(r"\S*\Z")
+NEWLINE = re.compile(
+    r"(?i)换行|換行|回车|转义|轉義|\bnew ?line|\bline ?(?:break|feed)|\bescape(?:d| (?:seq|char))"
+)
+NAMED_BY = 40
+"""Characters around `\\n` in which a text that is about it names it."""
 MOST_TRIED = 5000
 """Occurrences in a text that are looked at until one is proved."""
 NEAR_BY = 200
@@ -212,12 +226,19 @@ def _in_context(code: str, text: str, match: re.Match[str]) -> bool:
         return not (ARITHMETIC.search(before) or ARITHMETIC_AFTER.match(text, end))
     if code != "literal_backslash_n":
         return True
-    line = before.rsplit("\n", 1)[-1]
-    in_string = line.count('"') % 2 == 1 or re.search(r"(?:^|[^\w'])'[^']*\Z", line) is not None
-    ended = line.endswith((".", "?", "!", "。", "？", "！", ":", "："))
-    command = LATEX.match(text, end) is not None and not ended
-    named = line[-1:].isspace() and text[end : end + 1].isspace()  # "the \n at the end"
-    return not (in_string or command or named or line.endswith("\\r"))
+    return not _is_code(before.rsplit("\n", 1)[-1], text[end : end + NEAR_BY].split("\n", 1)[0])
+
+
+def _is_code(before: str, after: str) -> bool:
+    r"""Whether `\n` between two parts of a line is part of code, a formula, a path or its name."""
+    in_string = before.count('"') % 2 == 1 or after.count('"') % 2 == 1 or IN_QUOTES.search(before)
+    ended = before.endswith((".", "?", "!", "。", "？", "！", ":", "："))
+    is_command = LATEX.match(after) is not None and not ended
+    named = before[-1:].isspace() and after[:1].isspace()  # "the \n at the end"
+    about_it = NEWLINE.search(before[-NAMED_BY:]) or NEWLINE.search(after[:NAMED_BY])
+    in_pattern = before.endswith(("\\r", "\\r?", "[", "[^", "/"))
+    in_path = PATH.search(WORD_BEFORE.findall(before)[0] + f"\\n{after}".split()[0])
+    return bool(in_string or is_command or named or about_it or in_pattern or in_path)
 
 
 PROOFS: dict[str, Callable[[str], bool]] = {

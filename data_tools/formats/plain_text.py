@@ -67,6 +67,7 @@ SENTINEL_OUTPUTS = frozenset(
 )
 """What annotators wrote instead of an answer; the answer `无` or `none` may be right."""
 BRACKETS = "<>[]()（）【】《》「」\"'“”"
+LABEL = re.compile(r"(?i)^(?:input|output|输入|输出|輸入|輸出)\s*[:：]\s*")
 LONGEST_SENTINEL = 40
 
 
@@ -106,7 +107,9 @@ def _bare(value: str) -> str:
     """Return a short text without brackets, entities and the full stop, case folded."""
     if len(value) > 3 * LONGEST_SENTINEL:
         return ""
-    text = html.unescape(value).strip().rstrip("。.!！").strip()
+    # escaped twice by a page that was saved from a page
+    text = html.unescape(html.unescape(value)).strip().rstrip("。.!！").strip()
+    text = LABEL.sub("", text)
     return text.strip(BRACKETS).strip().rstrip("。.!！").casefold()
 
 

@@ -27,6 +27,14 @@ def found(text: str) -> list[tuple[str, str]]:
         ("card 3056 9309 0259 04", True),
         ("card 3055 5555 5555 55", False),
         ("card 4539148803436467", True),
+        ("card 3782 822463 10005", True),
+        ("card 3782-822463-10005", True),
+        ("card 4539 1488-0343 6467", False),  # two separators
+        ("for 355909190063-746.", False),
+        ("card 355909190063746", False),  # JCB has 16 digits
+        ("card 6212 3456 7890 1232", True),
+        ("card 6212345678901265", True),
+        ("card 453914880343", False),
         ("card 4539148803436467.5", False),
         ("sum 2 + 4539148803436467", False),
         ("sum 4539148803436467 + 2", False),
@@ -179,3 +187,101 @@ def test_personal_data_is_shown_masked_and_cut() -> None:
     assert shown("pii_email", text, match) == "••.••@••••-••••.•••-••••"
     assert shown("secret", text, match) == "••.••@••••-••••.•••-••••"
     assert shown("html", text, match) == "•••"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"f'a {b}.\nc'", False),  # a letter of Python before the string
+        (r"C:\new\folder and D:\src\nginx", False),
+        (r"Q:\nWhy?\nA:\nSo", True),
+        (r"re.split(/\r?\n/) and [^\n]+ and [\n\t]", False),
+        (r"字符串中的\n表示换行", False),
+        (r"a newline (\n) ends it", False),
+        (r"the first line.\nthe second line", True),
+        (r"第一步：打开\n第二步：关闭", True),
+        ('He "said\nit.\\n then" left', False),  # a string of two lines
+        (r"\newpage \nsim", False),
+    ],
+)
+def test_a_literal_newline_in_code_paths_and_text_about_it_is_none(
+    text: str, expected: bool
+) -> None:
+    assert ("literal_backslash_n" in codes(text)) is expected
+
+
+CHINESE = "你好，世界。今天天气很好，我们可以出去走走。"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(CHINESE.encode(one).decode(other, "replace") for one, other in [
+            ("utf-8", "latin-1"), ("utf-8", "cp1252"), ("utf-8", "gbk"), ("gbk", "latin-1"),
+            ("gbk", "cp1252"),
+        ]),
+        CHINESE.encode().decode("gbk", "ignore"),
+        "你好".encode().decode("gbk", "replace"),
+        "請問這個問題怎麼解決".encode().decode("gbk", "replace"),
+        "正常的文字，然后" + "乱码在中间".encode().decode("latin-1") + "，继续",
+        "the end of fiancÃ©”的",
+        "itâ€™s", "20Â°C", "ï»¿Hello", "Bjï¿½rk", "锟斤拷锟斤拷",
+    ],
+)  # fmt: skip
+def test_mojibake_of_each_kind_is_found(text: str) -> None:
+    assert "mojibake" in codes(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "“Ristin etelä, Akrea”中“etelä”（意为“南”）",
+        "“café”的意思，法语“où”和“là”，“à”与“á”",
+        "Zoë’s résumé™—naïve—and «é» 60°–70° £5½ x²–y² ½·m",
+        "¿Qué? ¡Olé! „Übung“ ÄÖÜäöüß ÀÁÂÃÄÅÆÇÈÉÊË àáâãäåæçèéêëìíîï",
+        "××××××× °°°°°°° ······· ¡¡¡¡¡¡",
+        "涓涓细流，浣纱，锛子，璇璇，横浜と鏈",
+        CHINESE,
+    ],
+)
+def test_accents_quotation_marks_and_rare_characters_are_no_mojibake(text: str) -> None:
+    assert "mojibake" not in codes(text)
+
+
+def test_mojibake_is_found_behind_many_places_that_only_look_like_it() -> None:
+    assert "mojibake" in codes("“é”\n" * 40 + "fiancÃ©")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"a{sign}b", True) for sign in "\u200b\u2060\u2062\u2066\u202e\u180e\u3164\U000e0041"),
+        ("a\x1bb", True),
+        ("🏴\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f", False),  # England
+        ("ภาษา\u200bไทย", False),
+        ("ខ្មែរ\u200bខ", False),
+        ("\u2067שלום\u2069", False),
+        ("a\tb\nc", False),
+    ],
+)  # fmt: skip
+def test_hidden_characters_are_those_that_no_script_or_emoji_needs(
+    text: str, expected: bool
+) -> None:
+    assert ("zero_width_or_control" in codes(text)) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"to {one}.", False) for one in (
+            "a.b@example.com", "jo@mail.example.co.uk", "x@foo.com", "me@bar.org", "foo@uni.de",
+            "me@your-site.com", "no-reply@uni.de", "noreply@uni.de", "do_not_reply@uni.de",
+            "xx@uni.de", "me@xx.com", "me@xxx.com", "logo@2x.png",
+        )),
+        *((f"to {one}.", True) for one in (
+            "zhang.san@163.com", "jo@uni-mail.org", "12345@qq.com", "jo@barn.org", "x1@uni.de",
+        )),
+    ],
+)  # fmt: skip
+def test_addresses_of_nobody_are_no_personal_data(text: str, expected: bool) -> None:
+    assert ("pii_email" in codes(text)) is expected
