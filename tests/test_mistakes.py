@@ -128,6 +128,8 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("kto", "--desirable_weight -1", "desirable_weight: -1.0 must be 0 or more"),
     ("kto", "--per_device_train_batch_size 1",
      "per_device_train_batch_size: 1 leaves no other row in the batch to estimate the KL with"),
+    ("kto", "--eval_fraction 0.5 --per_device_eval_batch_size 1",
+     "per_device_eval_batch_size: 1 leaves no other row in the batch to estimate the KL with"),
     ("kto", "--train_sampling_strategy random",
      "train_sampling_strategy: random is not possible: KTOTrainer reads the rows in their order"),
     ("kto", "--auto_find_batch_size",

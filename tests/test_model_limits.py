@@ -196,3 +196,17 @@ def test_the_positions_of_gpt2_are_read_from_its_config(tmp_path: Path) -> None:
     file = tmp_path / "config.json"
     file.write_text('{"model_type": "gpt2", "n_positions": 64}')
     assert max_positions(AutoConfig.from_pretrained(tmp_path)) == 64
+
+
+def test_answers_to_other_prompts_are_cut_to_the_positions() -> None:
+    """KTO's KL estimate joins a long prompt with a long answer of another row."""
+    from alignment.training.trainers import MaskedAnswers
+
+    rows = [
+        {"prompt_ids": [1] * 6, "completion_ids": [2], "completion_mask": [1], "label": True},
+        {"prompt_ids": [3], "completion_ids": [4] * 6, "completion_mask": [1] * 6, "label": False},
+    ]
+    collator = MaskedAnswers(pad_token_id=0, max_length=None, positions=8)
+    batch = collator([dict(row) for row in rows])
+    assert batch["KL_input_ids"].tolist() == [[1] * 6 + [4] * 2, [3, 2] + [0] * 6]
+    assert batch["KL_completion_mask"].sum(dim=1).tolist() == [2, 1]

@@ -42,6 +42,16 @@ STAGE = Stage(
             "give 2 or more, or loss_type: apo_zero_unpaired",
         ),
         Rule(
+            "per_device_eval_batch_size",
+            lambda values: (
+                _estimates_kl(values)
+                and (bool(values["eval_data"]) or values["eval_fraction"] > 0)
+                and values["per_device_eval_batch_size"] < 2
+            ),
+            "{} leaves no other row in the batch to estimate the KL with",
+            "give 2 or more, or loss_type: apo_zero_unpaired",
+        ),
+        Rule(
             "train_sampling_strategy",
             lambda values: (
                 _estimates_kl(values) and values["train_sampling_strategy"] != "sequential"
@@ -85,14 +95,24 @@ STAGE = Stage(
     best_metric=("loss", False),
     panels=(
         panel("rewards/margins", "Margin", "Implicit reward of good minus bad answers", 0.0),
-        panel("loss", "Loss", "Starts at 0.5", 0.5),
+        panel(
+            "loss",
+            "Loss",
+            "Starts at 0.5; loss_type kto reads the KL estimate, which depends on the batch size",
+            0.5,
+        ),
         Panel(
             "Implicit rewards",
             (("rewards/chosen", "good"), ("rewards/rejected", "bad")),
             "If both fall, the model gives all these answers less probability",
             0.0,
         ),
-        panel("kl", "KL estimate", "Nats per answer, from answers to other prompts", 0.0),
+        panel(
+            "kl",
+            "KL estimate",
+            "Nats per answer, from answers to other prompts of a batch: depends on its size",
+            0.0,
+        ),
         Panel("Log-probabilities", (("logps/chosen", "good"), ("logps/rejected", "bad"))),
         ENTROPY,
     ),
@@ -104,4 +124,5 @@ def run(job: "Job") -> None:
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedKTOTrainer
 
-    job.train(PreparedKTOTrainer(**trainer_arguments(job)))
+    arguments = trainer_arguments(job)
+    job.train(PreparedKTOTrainer(**arguments, positions=job.rows.start.positions))

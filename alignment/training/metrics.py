@@ -69,11 +69,14 @@ class OwnBatches(Sampler[list[int]]):
     """The batches of one process, each row once; all processes get equally many batches.
 
     Processes wait for each other in a forward (DDP, FSDP, ZeRO-3). One that has no batch left gets
-    the first row again, which does not count: only the first ``real`` batches do.
+    the first row again, which does not count: only the first ``real`` batches do. A last batch of
+    fewer than ``least`` rows joins the one before.
     """
 
-    def __init__(self, rows: int, *, size: int, rank: int, processes: int) -> None:
+    def __init__(self, rows: int, *, size: int, rank: int, processes: int, least: int = 1) -> None:
         batches = [list(range(start, min(start + size, rows))) for start in range(0, rows, size)]
+        if len(batches) > 1 and len(batches[-1]) < least:
+            batches[-2:] = [batches[-2] + batches[-1]]
         self.own = batches[rank::processes]
         self.real = len(self.own)
         self.own += [[0]] * (-(-len(batches) // processes) - self.real)
@@ -88,11 +91,13 @@ class OwnBatches(Sampler[list[int]]):
 class WeightedMetrics:
     """A mixin for TRL's trainers: their metrics, weighted by what a batch holds.
 
-    ``units`` has what a metric is a mean of, if not of rows; ``loss_unit`` the same for the loss.
+    ``units`` has what a metric is a mean of, if not of rows; ``loss_unit`` the same for the loss;
+    ``least_rows`` is how many a batch of an evaluation needs.
     """
 
     units: Mapping[str, str] = {}
     loss_unit = "rows"
+    least_rows = 1
     model: Any
     args: Any
     accelerator: Any
@@ -156,6 +161,7 @@ class WeightedMetrics:
             size=self.args.eval_batch_size,
             rank=self.args.process_index,
             processes=self.args.world_size,
+            least=self.least_rows,
         )
         return DataLoader(
             rows,

@@ -181,7 +181,10 @@ class PreparedDPOTrainer(MaskedReference, WeightedMetrics, DPOTrainer):  # type:
 
 
 class PreparedKTOTrainer(MaskedReference, WeightedMetrics, KTOTrainer):  # type: ignore[misc]
-    """KTOTrainer that shuffles prepared rows once, with masks within the answers."""
+    """KTOTrainer that shuffles prepared rows once, with masks within the answers.
+
+    ``positions`` are those of the model; None: not limited, or unknown.
+    """
 
     units = {  # noqa: RUF012 - a constant
         "entropy": "tokens",
@@ -193,6 +196,12 @@ class PreparedKTOTrainer(MaskedReference, WeightedMetrics, KTOTrainer):  # type:
         "logps/rejected": "rejected",
     }
 
+    def __init__(self, *args: Any, positions: int | None = None, **kwargs: Any) -> None:
+        self.positions = positions
+        super().__init__(*args, **kwargs)
+        if self.calculate_KL and not self.precompute_ref_logps:  # TRL made those batches before
+            self.least_rows = 2
+
     def masked(self, given: Any) -> "MaskedAnswers":
         """Our collator, with the arguments of TRL's."""
         return MaskedAnswers(
@@ -200,6 +209,7 @@ class PreparedKTOTrainer(MaskedReference, WeightedMetrics, KTOTrainer):  # type:
             max_length=given.max_length,
             pad_to_multiple_of=given.pad_to_multiple_of,
             estimates_kl=self.calculate_KL,
+            positions=self.positions,
         )
 
     def _prepare_dataset(self, dataset: Any, processing_class: Any, args: Any, *_: Any) -> Any:
@@ -250,23 +260,29 @@ class MaskedAnswers(DataCollatorForUnpairedPreference):  # type: ignore[misc]
     """KTO's collator, with `completion_mask` in place of whole answers.
 
     For the KL estimate each prompt gets the answer of the row before it in the batch, as in TRL,
-    which computes these pairs before training (arXiv 2402.01306, section 4.2).
+    which computes these pairs before training (arXiv 2402.01306, section 4.2). A long prompt with a
+    long answer to another one is cut to the model's positions.
     """
 
     estimates_kl: bool = True
+    positions: int | None = None
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         """Collate B answers; `completion_mask` is `(B, T)`."""
         if self.estimates_kl:
             others = [examples[-1], *examples[:-1]]
             examples = [
-                {**row, "KL_completion_ids": other["completion_ids"]}
+                {**row, "KL_completion_ids": other["completion_ids"][: self._room(row)]}
                 for row, other in zip(examples, others, strict=True)
             ]
         batch: dict[str, Any] = super().torch_call(examples)
         masks = [[0] * len(row["prompt_ids"]) + row["completion_mask"] for row in examples]
         _fill(batch["completion_mask"], [mask[: self.max_length] for mask in masks])
         return batch
+
+    def _room(self, row: dict[str, Any]) -> int | None:
+        """Positions after the prompt of a row."""
+        return None if self.positions is None else self.positions - len(row["prompt_ids"])
 
 
 def _fill(target: torch.Tensor, masks: list[list[Any]]) -> None:

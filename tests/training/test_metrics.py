@@ -1,6 +1,7 @@
 """Metrics that are the same in any batch size, accumulation and number of processes."""
 
 import json
+import os
 import subprocess
 import sys
 from itertools import chain
@@ -9,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from on_processes import main
 from safetensors.torch import load_file
-from support import REPOSITORY, write_jsonl
+from support import PATIENCE, REPOSITORY, write_jsonl
 
 from alignment.training.metrics import HIGHEST, LOWEST, OwnBatches, Totals
 from alignment.training.run import run_stage
@@ -42,6 +44,15 @@ def numbers(folder: Path) -> dict[str, float]:
     found = json.loads((folder / "out" / "run.json").read_text())["metrics"]
     clock = ("runtime", "per_second", "flos", "epoch")
     return {name: x for name, x in found.items() if not any(word in name for word in clock)}
+
+
+def test_a_last_batch_that_is_too_small_joins_the_one_before() -> None:
+    def batches(rows: int) -> list[list[int]]:
+        return list(OwnBatches(rows, size=2, rank=0, processes=1, least=2))
+
+    assert batches(5) == [[0, 1], [2, 3, 4]]
+    assert batches(4) == [[0, 1], [2, 3]]
+    assert batches(1) == [[0]]
 
 
 @pytest.mark.parametrize("rows", range(1, 12))
@@ -114,9 +125,11 @@ def test_the_accuracy_of_rm_is_that_of_all_pairs(tmp_path: Path, tiny_dir: Path)
     assert stats["std"] == pytest.approx(chosen.std(correction=0).item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("stage", ["sft", "rm", "dpo"])
+@pytest.mark.parametrize("stage", ["sft", "rm", "dpo", "kto"])
 def test_numbers_do_not_depend_on_batches(stage: str, tmp_path: Path, tiny_dir: Path) -> None:
     more = ["--loss_type", "sigmoid", "sft", "--loss_weights", "1", "0.5"] if stage == "dpo" else []
+    if stage == "kto":
+        more = ["--loss_type", "apo_zero_unpaired"]
     found = []
     for rows, steps, held_out in ((4, 1, 5), (2, 2, 2), (1, 4, 3)):
         more_keys = ["--per_device_train_batch_size", str(rows), *more]
@@ -131,21 +144,56 @@ def test_numbers_do_not_depend_on_batches(stage: str, tmp_path: Path, tiny_dir: 
         assert sum((x > 1e-4).sum() for x in moved) < 0.01 * sum(x.numel() for x in moved)
 
 
-def test_two_processes_count_no_row_twice(tmp_path: Path, tiny_dir: Path) -> None:
-    def start(*more: str) -> dict[str, float]:
-        argv = words("rm", tmp_path, tiny_dir, "--per_device_eval_batch_size", "2", *more)
-        done = subprocess.run(
-            [sys.executable, "-m", "alignment", "rm", *argv],
-            cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr[-2000:]
-        return numbers(tmp_path)
+#: Stages on two processes, in one start of them; the loss of kto is that of the batch.
+ON_TWO = {
+    "sft": [],
+    "rm": [],
+    "dpo": ["--loss_type", "sigmoid", "sft", "--loss_weights", "1", "0.5"],
+    "kto": ["--loss_type", "apo_zero_unpaired"],
+}
 
-    two = start("--per_device_train_batch_size", "1", "--nproc", "2")
-    stats: dict[str, Any] = json.loads((tmp_path / "out" / "reward_stats.json").read_text())
+
+def test_two_processes_have_the_numbers_of_one(tmp_path: Path, tiny_dir: Path) -> None:
+    def flags(processes: int) -> dict[str, list[str]]:
+        sizes = ["--per_device_eval_batch_size", "2", "--lr_scheduler_type", "constant"]
+        sizes += ["--per_device_train_batch_size", str(2 // processes)]
+        found = {}
+        for stage, more in ON_TWO.items():
+            (tmp_path / stage).mkdir(exist_ok=True)
+            found[stage] = words(stage, tmp_path / stage, tiny_dir, *sizes, *more)
+        return found
+
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    shown = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    script = REPOSITORY / "tests" / "on_processes.py"
+    done = subprocess.run(
+        [sys.executable, *launcher, str(script), json.dumps(flags(2))],
+        env={**os.environ, **shown}, capture_output=True, text=True, timeout=PATIENCE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    stats = json.loads((tmp_path / "rm" / "out" / "reward_stats.json").read_text())
     assert stats["count"] == 5
-    run_stage("rm", words("rm", tmp_path, tiny_dir, "--per_device_train_batch_size", "2"))
-    assert two == pytest.approx(numbers(tmp_path), rel=1e-3, abs=2e-4)
+    two = {stage: numbers(tmp_path / stage) for stage in ON_TWO}
+    main(flags(1))
+    for stage, found in two.items():
+        assert "eval_loss" in found
+        one = numbers(tmp_path / stage)
+        assert found == pytest.approx(one, rel=1e-3, abs=2e-4), stage
+
+
+def test_metrics_of_kto_but_loss_and_kl_do_not_depend_on_the_batch(
+    tmp_path: Path, tiny_dir: Path
+) -> None:
+    sizes = ["--per_device_train_batch_size", "2", "--per_device_eval_batch_size"]
+    found = []
+    for size in ("2", "4", "5"):
+        run_stage("kto", words("kto", tmp_path, tiny_dir, *sizes, size))
+        found.append(numbers(tmp_path))
+    of_batches = ("eval_loss", "eval_kl")
+    first, *others = [{k: x for k, x in one.items() if k not in of_batches} for one in found]
+    assert {"eval_rewards/margins", "eval_logps/chosen", "eval_entropy"} <= first.keys()
+    for other in others:
+        assert other == pytest.approx(first, rel=1e-3, abs=2e-4)
 
 
 def masked(first: str, last: str) -> list[dict[str, Any]]:
