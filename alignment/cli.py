@@ -13,6 +13,7 @@ from alignment.errors import AlignError, hub_error
 from alignment.models.renamed import ignore_old_words_of_others
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
+from data_tools.options import read_options
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": []}
 _SECTIONS = {
@@ -139,6 +140,7 @@ def runs_command(folder: Path) -> None:
 @main.command("eval", short_help="Compare models on held-out prompts, with one page")
 @click.argument("models", nargs=-1, required=True, metavar="NAME=FOLDER...")
 @click.option("--prompts", type=click.Path(path_type=Path), required=True, help="Held-out rows.")
+@read_options
 @click.option(
     "--rule", "rules", multiple=True, metavar="MODULE:FUNCTION", help="Rule that scores an answer."
 )

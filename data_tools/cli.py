@@ -12,7 +12,6 @@ from alignment.errors import AlignError, DataError
 from data_tools.options import (
     FILE,
     alone,
-    encoding_option,
     fail_on,
     model_options,
     needed,
@@ -22,7 +21,7 @@ from data_tools.options import (
 
 if TYPE_CHECKING:
     from data_tools.convert.output import Summary
-    from data_tools.formats import Columns
+    from data_tools.formats import ReadOptions
 
 OUTPUT_HELP = "The file to write: .jsonl, .json, .parquet, .csv or .tsv; - for standard output."
 SHAPES = ("auto", "pairs", "sft", "kto", "prompts", "text", "llamafactory", "openai")
@@ -125,15 +124,16 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     pairing = Pairing(
         options["pairing"], options["max_pairs"], options["min_margin"], options["seed"]
     )
+    read = _read(options)
     conversion = Conversion(
-        options["format"],
+        read["format"] or "",
         options["to"],
         pairing,
         drop=options["on_error"] == "drop",
         merge_splits=options["merge_splits"],
         num_proc=options["num_proc"],
-        encoding=options["encoding"],
-        columns=_columns(options),
+        encoding=read["encoding"],
+        columns=read["columns"],
     )
     repairs = Repairs(
         options["strip_sentinels"], options["fix_mojibake"], options["decode_backslash_n"]
@@ -141,12 +141,17 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     _report(convert(list(sources), output, conversion, repairs=repairs))
 
 
-def _columns(options: dict[str, Any]) -> "Columns | None":
-    """The columns that the user names, or None."""
-    from data_tools.formats import parse_columns
+def _read(options: dict[str, Any], *sources: str | Path) -> "ReadOptions":
+    """What the options of `read_options` say; prints the encodings of sources if they are given."""
+    from data_tools.formats import located, read_options
+    from data_tools.reading import other_encoding
 
-    given, format = options["columns"], options["format"] or None
-    return parse_columns(given, format=format) if given else None
+    read = read_options(*(options[name] for name in ("format", "columns", "encoding")))
+    for source in sources:
+        for file, _ in located(source, read["columns"]):
+            if other := other_encoding(file, read["encoding"]):
+                click.echo(f"encoding: {other} of {file}", err=True)
+    return read
 
 
 def _report(summaries: "list[Summary]") -> None:
@@ -180,7 +185,7 @@ def validate(sources: tuple[str, ...], **options: Any) -> None:
     needed("as_chat", "tokenizer")
     needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
-    report = run_validate(sources, {**options, "columns": _columns(options)})
+    report = run_validate(sources, {**options, "read": _read(options)})
     print_report(report)
     _exit_on(report.totals, options["fail_on"])
 
@@ -200,7 +205,7 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
     needed("as_chat", "tokenizer")
     needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
-    click.echo(run_stats(sources, {**options, "columns": _columns(options)}))
+    click.echo(run_stats(sources, {**options, "read": _read(options, *sources)}))
 
 
 @data.command()
@@ -218,12 +223,15 @@ def stats(sources: tuple[str, ...], **options: Any) -> None:
 )
 @click.option("--test", type=float, default=0.0, help="Share of test. Default: none.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
-@encoding_option
-def split(source: Path, output: Path, evaluation: float, test: float, **options: Any) -> None:
+@read_options
+def split(
+    source: Path, output: Path, evaluation: float, test: float, seed: int, **options: Any
+) -> None:
     """Split SOURCE so that no prompt is in two parts."""
     from data_tools.sets.curate import split
 
-    parts = split(source, output, evaluation=evaluation, test=test, **options)
+    read = _read(options, source)
+    parts = split(source, output, evaluation=evaluation, test=test, seed=seed, read=read)
     for side, summary in parts.items():
         share = summary.rows_out / max(summary.rows_in, 1)
         click.echo(f"{side:<6} {summary.rows_out:>9,} rows  {share:6.1%}  {summary.output}")
@@ -245,12 +253,12 @@ def split(source: Path, output: Path, evaluation: float, test: float, **options:
     show_default=True,
     help="What is compared.",
 )
-@encoding_option
-def dedup(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
+@read_options
+def dedup(sources: tuple[Path, ...], output: Path, near: float, by: str, **options: Any) -> None:
     """Keep the first of rows of SOURCES that are equal, or nearly equal."""
     from data_tools.sets.curate import dedup
 
-    summary = dedup(sources, output, **options)
+    summary = dedup(sources, output, near=near, by=by, read=_read(options, *sources))
     click.echo(str(summary), err=str(output) == "-")
 
 
@@ -272,7 +280,7 @@ def dedup(sources: tuple[Path, ...], output: Path, **options: Any) -> None:
     help="Words in an n-gram; 0 to skip.",
 )
 @fail_on
-@encoding_option
+@read_options
 @click.option("--report", type=FILE, help="Write all leaked rows as JSON lines.")
 def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
     """Find rows of EVALUATIONS that TRAIN contains; exit with 1 if it has one of their prompts.
@@ -281,7 +289,8 @@ def leak(train: Path, evaluations: tuple[Path, ...], **options: Any) -> None:
     """
     from data_tools.report import run_leak
 
-    text, found = run_leak(train, evaluations, options)
+    read = _read(options, train, *evaluations)
+    text, found = run_leak(train, evaluations, {**options, "read": read})
     click.echo(text)
     _exit_on(found, options["fail_on"])
 
@@ -301,5 +310,5 @@ def show(source: Path, row: int, **options: Any) -> None:
     needed("as_chat", "tokenizer")
     needed("chat_template", "tokenizer")
     needed("loss_on", "tokenizer")
-    for line in run_show(source, row, {**options, "columns": _columns(options)}):
+    for line in run_show(source, row, {**options, "read": _read(options, source)}):
         click.echo(line)

@@ -26,9 +26,7 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
     each = found.append if options["findings"] else None
     report = validate(
         sources,
-        format=options["format"] or None,
-        encoding=options["encoding"],
-        columns=options["columns"],
+        **options["read"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -90,9 +88,7 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
 
     found = stats(
         sources,
-        format=options["format"] or None,
-        encoding=options["encoding"],
-        columns=options["columns"],
+        **options["read"],
         model=_model(options),
         max_length=options["max_length"],
         pairing=_pairing(options),
@@ -130,7 +126,7 @@ def run_leak(
         evaluations,
         near=options["near"],
         ngram=options["ngram"],
-        encoding=options["encoding"],
+        read=options["read"],
     )
     if options["report"]:
         with written_whole(options["report"]) as out:
@@ -145,8 +141,7 @@ def run_leak(
         share = f"{len(of_code) / size:6.1%}"
         lines.append(f"{severity} {len(of_code):>8,} {share}  {code}: {CHECKS[code].meaning}")
         lines += [
-            f"        {Path(leak.source).name}, row {leak.row}: {leak.similarity:.0%} "
-            f"in row {leak.train_row} of {leak.train_source}"
+            f"        {leak.where}: {leak.similarity:.0%} in {leak.train_where}"
             for leak in of_code[:EXAMPLES]
         ]
     if found.some:
@@ -159,13 +154,7 @@ def run_leak(
 
 def run_show(source: Path, number: int, options: Options) -> Iterator[str]:
     """Yield the lines that show a row."""
-    example = example_at(
-        source,
-        number,
-        format=options["format"] or None,
-        encoding=options["encoding"],
-        columns=options["columns"],
-    )
+    example = example_at(source, number, **options["read"])
     record = example.record
     if isinstance(record, Exception):
         raise record

@@ -335,7 +335,7 @@ def test_a_reward_model_that_guesses_is_refused_unless_asked_for(
 
 
 def test_make_pair_picks_by_score_and_passes_over_empty_answers() -> None:
-    item = Item("ask", None, "s", 1, "g")
+    item = Item("ask", None, "s", 1, "g", "s:1")
 
     def answer(text: str, reason: str = "stop") -> dict[str, Any]:
         return {"text": text, "finish_reason": reason}
@@ -352,7 +352,7 @@ def test_make_pair_picks_by_score_and_passes_over_empty_answers() -> None:
         with pytest.raises(Dropped, match=reason):
             make_pair(item, {"answers": answers, "scores": scores})
     with pytest.raises(Dropped, match="empty"):
-        make_pair(Item("ask", "right", "s", 1, "g"), {"answers": [answer("\n")]})
+        make_pair(Item("ask", "right", "s", 1, "g", "s:1"), {"answers": [answer("\n")]})
 
 
 # Resume

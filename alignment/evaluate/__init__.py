@@ -34,7 +34,7 @@ __all__ = [
 def evaluate(
     models: Sequence[NamedModel],
     *,
-    prompts: Path,
+    prompts: Path | str,
     output_dir: Path,
     rules: Sequence[str] = (),
     reward_model: Path | str | None = None,
@@ -45,7 +45,8 @@ def evaluate(
 
     Args:
         models: Full models or LoRA adapters, each with the name to show.
-        prompts: A file of rows with `prompt`; other columns are passed to the rules.
+        prompts: A file, a folder or a listed data set in any format; its columns are passed to the
+            rules.
         output_dir: The folder for `eval.json` and `answers.jsonl`.
         rules: `module:function`, `file.py:function` or `name=module:function`; see `rules.py`.
         reward_model: Scores the answers, and with `reference` gives the win rate.

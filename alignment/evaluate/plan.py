@@ -2,17 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
-from alignment.disk import digest_file
-from alignment.errors import ConfigError, DataError
+import click
+
+from alignment.errors import ConfigError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
 from alignment.models.folders import check_causal_model, check_reward_model
 from alignment.models.tokenizer import has_chat_template
-from data_tools.shapes import load_records
+from data_tools.formats import Located, ReadOptions, located, read_options
+from data_tools.reading import fingerprint, other_encoding
+from data_tools.shapes import Served, serve
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,9 @@ class Options:
         temperature: 0 is greedy; KL is always measured on samples at temperature 1.
         seed: Seed for sampling.
         limit: Use only the first prompts.
+        format: The format of the prompts. Default: detected for each row.
+        columns: Which columns hold which parts. Default: those that the formats know.
+        encoding: The encoding of text files. Default: detected.
         as_chat: Wrap string prompts as a user message with the chat template. Default: true if
             every model's tokenizer has a chat template, as in the stages.
         overwrite: Replace an evaluation in the output folder.
@@ -35,6 +41,9 @@ class Options:
     temperature: float = 0.0
     seed: int = 0
     limit: int | None = None
+    format: str | None = None
+    columns: str | None = None
+    encoding: str | None = None
     as_chat: bool | None = None
     overwrite: bool = False
 
@@ -59,7 +68,7 @@ class Plan:
 def make_plan(
     models: Sequence[NamedModel],
     *,
-    prompts: Path,
+    prompts: Path | str,
     output_dir: Path,
     rules: Sequence[str],
     reward_model: Path | str | None,
@@ -80,9 +89,11 @@ def make_plan(
     if reward_model is not None:
         check_reward_model(str(reward_model))
     loaded = load_rules(rules)
-    rows = _read_prompts(prompts, options.limit)
-    columns = columns_of(rows, prompts)
-    texts = _as_asked([row["prompt"] for row in rows], models, options.as_chat)
+    read = read_options(options.format, options.columns, options.encoding)
+    files = located(prompts, read["columns"])
+    rows = _read_prompts(files, read, options.limit)
+    columns = columns_of(rows)
+    texts = _as_asked([row.record.prompt for row in rows], models, options.as_chat)
     for rule in loaded:
         check_rule(rule, texts, columns)
     return Plan(
@@ -92,7 +103,7 @@ def make_plan(
         reward_model=None if reward_model is None else str(reward_model),
         prompts=texts,
         columns=columns,
-        source={"path": str(prompts), "sha256": digest_file(prompts), "rows": len(rows)},
+        source={"path": str(prompts), "rows": len(rows), **_content(files)},
         options=options,
     )
 
@@ -143,16 +154,16 @@ def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
         )
 
 
-def _read_prompts(path: Path, limit: int | None) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise DataError(f"prompts: {path}: no such file", f"Looked from {Path.cwd()}.")
-    try:
-        rows = list(islice(load_records(path, kind="prompt"), limit))
-    except DataError as error:
-        if "--columns" not in error.remedy:
-            raise
-        remedy = f"{error.remedy}: an option of `align data convert`"
-        raise DataError(error.message, remedy) from None
-    if not rows:
-        raise DataError(f"{path}: has no prompts", 'Write rows such as {"prompt": "..."}.')
-    return rows
+def _read_prompts(files: list[Located], read: ReadOptions, limit: int | None) -> list[Served]:
+    for file, _ in files:
+        if other := other_encoding(file, read["encoding"]):
+            click.echo(f"encoding: {other} of {file}", err=True)
+    found = (serve(one.file, kind="prompt", **one.options(read)) for one in files)
+    return list(islice(chain.from_iterable(found), limit))
+
+
+def _content(files: list[Located]) -> dict[str, Any]:
+    """What names the content of the prompts."""
+    if len(files) == 1:
+        return fingerprint(files[0].file)
+    return {"files": [{"path": str(one.file), **fingerprint(one.file)} for one in files]}

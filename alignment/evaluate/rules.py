@@ -9,11 +9,11 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError, DataError
 from alignment.settings.reward_spec import RewardKind, load_function, parse_reward
+from data_tools.shapes import Served
 
 _GIVEN = ("prompts", "completions", "completion_ids")
 
@@ -133,18 +133,18 @@ def _required(function: Callable[..., Any]) -> list[str]:
     ]
 
 
-def columns_of(rows: Sequence[dict[str, Any]], source: Path) -> dict[str, list[Any]]:
+def columns_of(rows: Sequence[Served]) -> dict[str, list[Any]]:
     """The columns of the rows other than `prompt`.
 
     Raises:
         DataError: The rows do not all have the same keys.
     """
-    keys = set(rows[0])
-    for number, row in enumerate(rows, start=1):
-        if set(row) != keys:
-            key = sorted(keys ^ set(row))[0]
+    keys = set(rows[0].row.data) - {"prompt"}
+    for _, row, _ in rows:
+        if (other := row.data.keys() - {"prompt"}) != keys:
+            key = min(keys ^ other)
             raise DataError(
-                f"{source}:{number}: only some rows have the column {key!r}",
+                f"{row.where}: only some rows have the column {key!r}",
                 "Give every row the same keys (null for no value).",
             )
-    return {key: [row[key] for row in rows] for key in sorted(keys) if key != "prompt"}
+    return {key: [row.data[key] for _, row, _ in rows] for key in sorted(keys)}

@@ -9,6 +9,7 @@ import click
 
 from alignment.errors import AlignError
 from alignment.processes import is_main
+from data_tools.options import read_options
 
 if TYPE_CHECKING:
     from alignment.reject.output import Account
@@ -28,7 +29,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--reward-accuracy-gate", type=float, default=0.55, show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--limit", type=int, help="Use only the first rows.")
-@click.option("--format", help="Format of all prompts. Default: detected for each row.")
+@read_options
 @click.option("--as-chat/--plain", default=None, help="Wrap string prompts as chat messages.")
 @click.option("--keep-equal", is_flag=True, help="Keep and mark pairs with two equal answers.")
 @click.option("--vllm", is_flag=True, help="Generate with vLLM.")
@@ -83,6 +84,8 @@ def _report_lines(account: "Account", output: Path) -> list[str]:
         lines = [f"{output}: finished already; nothing was changed"]
     if account.resumed:
         lines.append(f"  resumed  {account.resumed:>9,}  rows were done before")
+    lines += [f"  encoding {name} of {file}" for file, name in account.encodings.items()]
+    lines += [f"  not used {n:>9,}  {name}" for name, n in sorted(account.unused.items())]
     lines += [f"  marked   {n:>9,}  {name}" for name, n in sorted(account.marked.items())]
     lines += [f"  dropped  {n:>9,}  {name}" for name, n in sorted(account.dropped.items())]
     lines.append(f"  {account.rows_in:,} rows in, {account.rows_out:,} pairs out")

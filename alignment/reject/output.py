@@ -28,6 +28,8 @@ class Account:
         dropped: Rows without a pair, by reason.
         marked: Pairs that carry a mark, by mark.
         resumed: Rows that an earlier, interrupted run had finished.
+        unused: Rows with text in a column that is not used, by column.
+        encodings: The encodings of files that are not UTF-8.
         new: Whether this run wrote the output; False if an earlier run had finished it.
     """
 
@@ -36,6 +38,8 @@ class Account:
     dropped: Counter[str] = field(default_factory=Counter)
     marked: Counter[str] = field(default_factory=Counter)
     resumed: int = 0
+    unused: Mapping[str, int] = field(default_factory=dict)
+    encodings: Mapping[str, str] = field(default_factory=dict)
     new: bool = True
 
 
@@ -193,7 +197,7 @@ def _counts(account: Account) -> dict[str, Any]:
 
 def _dropped_row(item: Item, row: Mapping[str, Any] | None, reason: str) -> dict[str, Any]:
     """A dropped row with its reason, answers and scores."""
-    found: dict[str, Any] = {"reason": reason, "prompt": item.prompt}
+    found: dict[str, Any] = {"reason": reason, "where": item.where, "prompt": item.prompt}
     if item.chosen is not None:
         found["chosen"] = item.chosen
     if row is not None:

@@ -2,12 +2,12 @@
 
 import importlib.metadata
 import importlib.util
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignment.disk import digest_file
 from alignment.errors import ConfigError
 from alignment.models.folders import adapter_base, check_causal_model, check_reward_model
 from alignment.models.tokenizer import has_chat_template
@@ -15,7 +15,8 @@ from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
 from alignment.runs import Parent, identify, versions
-from data_tools.reading import data_files
+from data_tools.formats import listed_entry, located, read_options
+from data_tools.reading import fingerprint, other_encoding
 
 _BATCH, _VLLM_BATCH = 16, 512
 
@@ -31,7 +32,9 @@ class Options:
         num_samples: Answers per prompt; a reward model picks the best and the worst of several.
         seed: Seed for sampling.
         limit: Use only the first rows.
-        format: Name of the input's format. Default: detected for each row.
+        format: The format of the rows. Default: detected for each row.
+        columns: Which columns hold which parts. Default: those that the formats know.
+        encoding: The encoding of text files. Default: detected.
         as_chat: Wrap string prompts as a user message with the chat template. Default: true if the
             tokenizer has a chat template, as in the stages.
         keep_equal: Keep and mark pairs whose two answers are equal.
@@ -47,6 +50,8 @@ class Options:
     seed: int = 0
     limit: int | None = None
     format: str | None = None
+    columns: str | None = None
+    encoding: str | None = None
     as_chat: bool | None = None
     keep_equal: bool = False
     reward_accuracy_gate: float = 0.55
@@ -60,6 +65,8 @@ class Plan:
 
     Attributes:
         items: All rows, in the order of the sources.
+        unused: Rows with text in a column that is not used, by column.
+        encodings: The encodings of files that are not UTF-8.
         settings: All settings that affect the answers; a resumed run needs the same ones.
         meta: Further content of `<output>.meta.json`.
         finished: The account of the same run if it has finished already.
@@ -68,6 +75,8 @@ class Plan:
     """
 
     items: list[Item]
+    unused: dict[str, int]
+    encodings: dict[str, str]
     model: str
     reward_model: str | None
     output: Path
@@ -102,14 +111,16 @@ def make_plan(
         check_reward_model(reward_model)
     if options.vllm:
         _check_vllm(model)
-    files = [file for path in prompts for file in data_files(path)]
-    if output.resolve() in [file.resolve() for file in files]:
+    read = read_options(options.format, options.columns, options.encoding)
+    files = [one for path in prompts for one in located(path, read["columns"])]
+    if output.resolve() in [one.file.resolve() for one in files]:
         raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
     if output.is_dir():
         raise ConfigError(f"-o {output}: is a folder", "name a file: out.jsonl")
     kind = "sft" if reward_model is None else "prompt"
-    items = read_items(files, kind=kind, format=options.format, limit=options.limit)
-    inputs = [{"path": str(file), "sha256": digest_file(file)} for file in files]
+    items, unused = read_items(files, kind=kind, read=read, limit=options.limit)
+    encodings = {str(one.file): other_encoding(one.file, read["encoding"]) for one in files}
+    inputs = [{"path": str(one.file), **fingerprint(one.file)} for one in files]
     parents = {"model": identify(model)}
     if reward_model is not None:
         parents["reward_model"] = identify(reward_model)
@@ -119,10 +130,13 @@ def make_plan(
         temperature = 0.0 if options.num_samples == 1 else 1.0
     batch_size = options.batch_size or (_VLLM_BATCH if options.vllm else _BATCH)
     settings = _settings(options, inputs, parents)
+    settings["entries"] = [json.dumps(listed_entry(path), sort_keys=True) for path in prompts]
     settings |= {"as_chat": as_chat, "temperature": temperature, "batch_size": batch_size}
     parts = Parts(output.with_name(output.name + ".parts"))
     return Plan(
         items=items,
+        unused=unused,
+        encodings={file: name for file, name in encodings.items() if name},
         model=model,
         reward_model=reward_model,
         output=output,
@@ -138,12 +152,14 @@ def make_plan(
 
 
 def _settings(
-    options: Options, inputs: list[dict[str, str]], parents: dict[str, Parent]
+    options: Options, inputs: list[dict[str, Any]], parents: dict[str, Parent]
 ) -> dict[str, Any]:
     """All settings that affect the answers, except the device."""
     found: dict[str, Any] = {
-        "inputs": [source["sha256"] for source in inputs],
-        "format": options.format,
+        "inputs": [source.get("sha256") or source["hub"] for source in inputs],
+        "format": options.format or None,
+        "columns": options.columns or None,
+        "encoding": options.encoding,
         "limit": options.limit,
         **{role: parent.fingerprint for role, parent in parents.items()},
         "engine": "vllm" if options.vllm else "transformers",

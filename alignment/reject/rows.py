@@ -1,90 +1,88 @@
 """Read the rows to answer from any known format, each with its source file and row number."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.formats import Example, Record, as_messages, examples, group_id
-from data_tools.shapes import load_records
+from data_tools.formats import Located, ReadOptions, as_messages, group_id
+from data_tools.shapes import Served, serve
 
 Text: TypeAlias = str | list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One row to answer, in the format of its source; `chosen` is None if samples are ranked."""
+    """One row to answer, in the format of its source; `chosen` is None if samples are ranked.
+
+    `source` and `source_row` are those of the data before its conversion, if it was converted;
+    `where` is the place in the file that was read.
+    """
 
     prompt: Text
     chosen: Text | None
     source: str
     source_row: int
     group_id: str
+    where: str
 
 
 def read_items(
-    files: Sequence[Path], *, kind: str, format: str | None = None, limit: int | None = None
-) -> list[Item]:
+    files: Sequence[Located], *, kind: str, read: ReadOptions, limit: int | None = None
+) -> tuple[list[Item], dict[str, int]]:
     """All rows of some files; if one of them is a conversation, all become conversations.
 
     Args:
-        files: Data files.
+        files: Data files, each with its columns.
         kind: `sft` for rows with an answer, which becomes the chosen one; `prompt` for any row.
-        format: Name of their format. Default: detected for each row.
+        read: How the rows are read.
         limit: Use only the first rows.
+
+    Returns:
+        The rows, and how many of them have text in a column that is not used, by column.
 
     Raises:
         DataError: A row cannot be used.
     """
-    every = (item for file in files for item in _read(file, kind, format))
-    found = list(islice(every, limit))
+    every = (one for file in files for one in _served(file, kind, read))
+    found, unused = [], Counter[str]()
+    for served in islice(every, limit):
+        found.append(_item(served))
+        unused.update(served.unused)
     if all(isinstance(item.prompt, str) for item in found):
-        return found
-    return [
-        Item(
-            as_messages(item.prompt, "user"),
-            None if item.chosen is None else as_messages(item.chosen, "assistant"),
-            item.source,
-            item.source_row,
-            item.group_id,
-        )
-        for item in found
-    ]
+        return found, dict(unused)
+    return [_as_turns(item) for item in found], dict(unused)
 
 
-def _read(file: Path, kind: str, format: str | None) -> Iterator[Item]:
-    rows = load_records(file, kind=kind, format=format)
-    places = examples(file, format=format)
-    while True:
-        try:
-            row = next(rows, None)
-        except DataError as error:
-            remedy = error.remedy or "fix that row, or drop such rows with align data convert"
-            if "--columns" in remedy:
-                remedy += ": an option of `align data convert`"
-            if "wanted SFT" in error.message:
-                remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
-            raise DataError(error.message, remedy) from None
-        if row is None:
-            return
-        # `rows` stops at the first row without an example, so both iterators stay in step
-        yield _item(row, next(places), kind)
+def _as_turns(item: Item) -> Item:
+    chosen = None if item.chosen is None else as_messages(item.chosen, "assistant")
+    return replace(item, prompt=as_messages(item.prompt, "user"), chosen=chosen)
 
 
-def _item(row: dict[str, Any], example: Example, kind: str) -> Item:
-    data, record = example.row.data, example.record
-    assert isinstance(record, Record)
-    prompt = row.get("prompt")
-    chosen = row.get("completion") if kind == "sft" else None  # `prompt` passes other keys on
-    if "messages" in row and prompt is None:
-        turns = row["messages"]
+def _served(source: Located, kind: str, read: ReadOptions) -> Iterator[Served]:
+    try:
+        yield from serve(source.file, kind=kind, **source.options(read))
+    except DataError as error:
+        remedy = error.remedy or "fix that row, or drop such rows with align data convert"
+        if "wanted SFT" in error.message:
+            remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
+        raise DataError(error.message, remedy) from None
+
+
+def _item(served: Served) -> Item:
+    record, row, _ = served
+    prompt: Text = record.prompt
+    chosen: Text | None = record.completion if record.kind == "sft" else None
+    if record.messages is not None:
+        turns = record.messages
         last = max((i for i, t in enumerate(turns) if t["role"] == "assistant"), default=0)
         prompt, chosen = turns[:last], turns[last : last + 1]
     if not prompt:
-        raise DataError(f"{example.row.where}: there is no prompt before the answer", "")
-    source, number = data.get("source"), data.get("source_row")
+        raise DataError(f"{row.where}: there is no prompt before the answer", "")
+    source, number = row.data.get("source"), row.data.get("source_row")
     if not (isinstance(source, str) and isinstance(number, int)):
-        source, number = Path(example.row.source).name, example.row.number
-    return Item(prompt, chosen, source, number, group_id(record))
+        source, number = Path(row.source).name, row.number
+    return Item(prompt, chosen, source, number, group_id(record), row.where)

@@ -76,6 +76,7 @@ def work(plan: Plan) -> Account | None:
             meta={**plan.meta, "settings": plan.settings},
         )
         account.resumed = len(done)
+        account.unused, account.encodings = plan.unused, plan.encodings
         plan.parts.delete()
         return account
 

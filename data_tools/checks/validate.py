@@ -1,6 +1,5 @@
 """Runs all checks over whole sources; counts findings by source and code, and keeps examples."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,14 +26,12 @@ from data_tools.formats import (
 )
 from data_tools.reading import (
     SLOW,
-    UTF_8,
     Row,
     RowError,
     Watch,
-    is_hub_name,
+    fingerprint,
     licences_of,
-    look,
-    open_raw,
+    other_encoding,
     progress,
 )
 
@@ -190,9 +187,9 @@ def validate(  # noqa: PLR0913
     across = SetChecks()
     with progress([one.file for one in files], worth=SLOW) as watch:
         for file, its_columns in files:
-            report.inputs[str(file)] = _fingerprint(file)
-            if not is_hub_name(file) and (found := look(file, encoding).encoding) != UTF_8:
-                report.encodings[str(file)] = str(found)
+            report.inputs[str(file)] = fingerprint(file)
+            if other := other_encoding(file, encoding):
+                report.encodings[str(file)] = other
             whole = _Whole(str(file), Truncation(model, max_length) if model else None)
             for example in _read(file, format, encoding, its_columns, report, add, watch):
                 whole.note(example)
@@ -328,13 +325,3 @@ def where_of(row: Row) -> Where:
 
 def _safe(finding: Finding) -> Finding:
     return finding._replace(found=redacted(finding.found)[:80]) if finding.found else finding
-
-
-def _fingerprint(file: Path) -> dict[str, Any]:
-    if is_hub_name(file):
-        return {"hub": str(file)}
-    digest = hashlib.sha256()
-    with open_raw(file) as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-        return {"sha256": digest.hexdigest(), "bytes": stream.tell()}

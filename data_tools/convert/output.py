@@ -19,6 +19,7 @@ import orjson
 import zstandard
 
 from alignment.errors import ConfigError, DataError
+from data_tools.formats import Located
 from data_tools.reading import bare_suffix, licences_of, parse_json
 
 STDOUT = Path("-")
@@ -181,12 +182,15 @@ OTHERS = frozenset({".arrow", ".txt", ".xlsx", ".xls", ".zip", ".yaml", ".pkl"})
 Rewrite = Callable[[Path, IO[bytes]], None]
 
 
-def check_output(path: Path) -> None:
+def check_output(path: Path, sources: Iterable[Located] = ()) -> None:
     """See that rows can be written to a file of this name.
 
     Raises:
-        ConfigError: If it is a folder, or its name asks for another kind of file.
+        ConfigError: If it is a folder or a source, or its name asks for another kind of file.
     """
+    for file, _ in sources:
+        if path != STDOUT and file.resolve() == path.resolve():
+            raise ConfigError(f"-o {path}: this is one of the sources", "choose another name")
     if path.is_dir():
         raise ConfigError(f"-o {path}: this is a folder", "name a file in it")
     suffix = bare_suffix(path)

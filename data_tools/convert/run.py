@@ -12,9 +12,8 @@ from typing import NamedTuple
 
 import orjson
 
-from alignment.errors import AlignError, ConfigError
+from alignment.errors import AlignError
 from data_tools.convert.output import (
-    STDOUT,
     Summary,
     check_output,
     dropped_path,
@@ -26,7 +25,6 @@ from data_tools.convert.repairs import Repairs
 from data_tools.convert.writer import Conversion, RecordWriter
 from data_tools.formats import Located, adapted_batches, by_name, examples, located
 from data_tools.reading import (
-    UTF_8,
     Batch,
     FileKind,
     Watch,
@@ -38,6 +36,7 @@ from data_tools.reading import (
     newlines,
     numbered,
     open_plain,
+    other_encoding,
     parse_piece,
     progress,
     split_of,
@@ -69,10 +68,7 @@ def _convert(
     files: list[Located], output: Path, conversion: Conversion, repairs: Repairs
 ) -> Summary:
     """Write one output file and its list of dropped rows, in several processes if that works."""
-    check_output(output)
-    for file, _ in files:
-        if output != STDOUT and file.resolve() == output.resolve():
-            raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
+    check_output(output, files)
     if conversion.num_proc > 1:
         try:
             return _written(files, output, conversion, repairs)
@@ -94,7 +90,8 @@ def _written(
     ):
         writer = RecordWriter(Summary(output), conversion, out, lost)
         for file, columns in files:
-            _note_encoding(file, conversion, writer.summary)
+            if other := other_encoding(file, conversion.encoding):
+                writer.summary.encodings[str(file)] = other
             if conversion.num_proc > 1:
                 convert_in_parallel(Located(file, columns), writer, repairs, watch)
             else:
@@ -114,15 +111,6 @@ def _written(
         ledger.unlink()
     writer.summary.repaired = Counter(repairs.counts)
     return writer.summary
-
-
-def _note_encoding(file: Path, conversion: Conversion, summary: Summary) -> None:
-    """Keep the encoding of a file for the summary, if it is not simply UTF-8."""
-    if is_hub_name(file):
-        return
-    found = look(file, conversion.encoding).encoding
-    if found != UTF_8:
-        summary.encodings[str(file)] = str(found)
 
 
 LARGER = 16

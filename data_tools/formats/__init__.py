@@ -2,7 +2,7 @@
 
 from data_tools.formats.advice import columns_advice
 from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest
-from data_tools.formats.mapping import Columns, parse_columns
+from data_tools.formats.mapping import Columns, ReadOptions, parse_columns, read_options
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
 from data_tools.formats.plain_text import (
     answer_key,
@@ -54,6 +54,7 @@ __all__ = [
     "Located",
     "Message",
     "Pairing",
+    "ReadOptions",
     "Record",
     "Text",
     "Unusable",
@@ -83,6 +84,7 @@ __all__ = [
     "plain",
     "prompt_key",
     "prompt_of",
+    "read_options",
     "row_error",
     "sound_rows",
     "spoken_parts",

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypedDict
 
 from alignment.errors import ConfigError
 from data_tools.formats.detect import BY_NAME
@@ -105,6 +105,34 @@ class Columns:
         rest = {key: held for key, held in turn.items() if key not in (role_key, content_key)}
         role = turn[role_key]
         return {"role": self.roles.get(role, role), "content": turn[content_key], **rest}
+
+
+class ReadOptions(TypedDict):
+    """How the rows of sources are read, in every command.
+
+    Attributes:
+        format: The format of all rows; None: that of each is detected.
+        columns: Which columns hold which parts; None: those that the formats know.
+        encoding: The encoding of all text files; None: that of each is detected.
+    """
+
+    format: str | None
+    columns: Columns | None
+    encoding: str | None
+
+
+def read_options(
+    format: str | None = None,
+    columns: str | Mapping[str, Any] | None = None,
+    encoding: str | None = None,
+) -> ReadOptions:
+    """Return what a user says of the rows, with the columns parsed.
+
+    Raises:
+        ConfigError: If the columns cannot be parsed.
+    """
+    named = parse_columns(columns, format=format) if columns else None
+    return {"format": format or None, "columns": named, "encoding": encoding}
 
 
 def parse_columns(given: str | Mapping[str, Any], *, format: str | None = None) -> Columns:

@@ -19,7 +19,7 @@ from data_tools.formats.record import (
     text,
 )
 from data_tools.formats.turns import ANSWER_MARKERS, answer, messages, ranked_of, with_input
-from data_tools.reading import Row
+from data_tools.reading import MadeRow, Row
 
 ASPECTS = ("instruction_following", "honesty", "truthfulness", "helpfulness")
 ALPACA_TEMPLATE = re.compile(
@@ -154,8 +154,9 @@ def _mean_rating(annotations: Data) -> float | None:
 
 def _joined(rows: list[Row]) -> Row:
     first = rows[0]
-    data = {**first.data, "rows": [row.data for row in rows]}
-    return Row(first.source, first.number, first.start, data)
+    members = [row.data for row in rows]
+    data = {**first.data, "rows": members}
+    return MadeRow(first.source, first.number, first.start, data, members)
 
 
 FORMATS = (

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from data_tools.formats.columns import passed_over, read_row, unread, whole
 from data_tools.formats.detect import as_ranking, by_name, detect_each, is_ranking, unranked
-from data_tools.formats.mapping import Columns
+from data_tools.formats.mapping import Columns, ReadOptions
 from data_tools.formats.plain_text import is_blank
 from data_tools.formats.record import (
     Adapter,
@@ -20,8 +20,10 @@ from data_tools.formats.record import (
     Text,
     Unusable,
 )
+from data_tools.formats.sources import Located
 from data_tools.reading import (
     Fault,
+    MadeRow,
     OnError,
     Row,
     RowError,
@@ -93,16 +95,23 @@ def examples(
 
 
 def sound_rows(
-    files: Iterable[Path], watch: Watch | None, *, encoding: str | None = None
+    files: Iterable[Located],
+    watch: Watch | None,
+    read: ReadOptions,
 ) -> Iterator[tuple[Row, Record]]:
     """Read rows with the first record of each, also if a row gives several.
+
+    Args:
+        files: The files, each with its columns.
+        watch: Called with the bytes of the files as they are read.
+        read: How the rows are read.
 
     Raises:
         DataError: If a row cannot be read or gives no record.
     """
     last: tuple[str, int] | None = None
-    for file in files:
-        for example in examples(file, encoding=encoding, watch=watch):
+    for one in files:
+        for example in examples(one.file, **one.options(read), watch=watch):
             here = (example.row.source, example.row.number)
             if here == last:
                 continue
@@ -162,7 +171,7 @@ def _recognised(
             rows.append(row)
             adapters.append(why)
             continue
-        rows.append(Row(row.source, row.number, row.start, data))
+        rows.append(MadeRow(row.source, row.number, row.start, data, row.originals))
         adapters.append(forced or detect_each([data])[0])
     return rows, adapters
 
@@ -260,9 +269,8 @@ def row_error(row: Row, why: Unusable) -> RowError:
 def _sound(example: Example) -> Record:
     record = example.record
     if isinstance(record, Unusable):
-        remedy = "run `align data convert` first"
-        if "--columns" in record.remedy:
-            remedy += f"; there, {record.remedy}"
+        convert = "leave such rows out with `align data convert --on-error drop`"
+        remedy = f"{record.remedy}, or {convert}" if record.remedy else convert
         raise row_error(example.row, Unusable(record.code, record.reason, remedy))
     return record
 

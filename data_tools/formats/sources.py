@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from alignment.errors import ConfigError
 from data_tools.formats.detect import BY_NAME
-from data_tools.formats.mapping import Columns
+from data_tools.formats.mapping import Columns, ReadOptions
 from data_tools.reading import data_files
 
 INFO = "dataset_info.json"
@@ -40,6 +40,10 @@ class Located(NamedTuple):
 
     file: Path
     columns: Columns | None
+
+    def options(self, read: ReadOptions) -> ReadOptions:
+        """Return how its rows are read, with its own columns."""
+        return {**read, "columns": self.columns}
 
 
 def located(source: str | Path, columns: Columns | None = None) -> list[Located]:

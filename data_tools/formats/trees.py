@@ -1,15 +1,18 @@
 """Open Assistant: trees of messages, nested or flat, in which people ranked the answers."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from data_tools.formats.record import Adapter, Data, Message, Record, Text, Unusable, fields, text
 from data_tools.formats.turns import ROLES, ranked_of
-from data_tools.reading import Row
+from data_tools.reading import MadeRow, Row
 
 
 def tree(data: Data) -> list[Record | Unusable]:
     """Open Assistant: a record per message with ranked answers; the prompt is the path to it."""
+    if "orphan" in data:
+        above = data["orphan"]
+        raise Unusable("no_parent", f"the message {above!r}, which it answers, is not in a tree")
     records: list[Record | Unusable] = []
     stack: list[tuple[dict[str, Any], list[Message]]] = [(fields(data["prompt"], "prompt"), [])]
     # a loop, so that no tree is too deep for the recursion limit of Python
@@ -31,19 +34,43 @@ def gather_trees(rows: Iterable[Row]) -> Iterator[Row]:
 
     The messages of a tree need not be adjacent, so the whole file is kept in memory.
     """
-    nodes: dict[str, dict[str, Any]] = {}
-    roots: list[Row] = []
+    by_id: dict[str, _Node] = {}
+    nodes: list[_Node] = []
     for row in rows:
-        node = {**row.data, "replies": []}
-        nodes[str(node.get("message_id"))] = node
-        if node.get("parent_id") is None:
-            roots.append(Row(row.source, row.number, row.start, {"prompt": node}))
-    for node in nodes.values():
-        parent = nodes.get(str(node.get("parent_id")))
-        # an orphan or a message that is its own parent is in no tree
-        if parent is not None and parent is not node:
-            parent["replies"].append(node)
-    yield from roots
+        nodes.append(_Node(row, {**row.data, "replies": []}, []))
+        by_id.setdefault(str(row.data.get("message_id")), nodes[-1])
+    tops: list[tuple[_Node, Data]] = []
+    for node in nodes:
+        above = node.message.get("parent_id")
+        parent = None if above is None else by_id.get(str(above))
+        if parent is None or parent is node:
+            tops.append((node, {"prompt": node.message} if above is None else {"orphan": above}))
+        else:
+            parent.message["replies"].append(node.message)
+            parent.below.append(node)
+    reached = {id(one) for top, _ in tops for one in top.whole()}
+    # what is left are messages that are below each other
+    rings = [node for node in nodes if id(node) not in reached]
+    tops += [(node._replace(below=[]), {"orphan": node.message["parent_id"]}) for node in rings]
+    for top, data in tops:
+        members = [one.row.data for one in top.whole()]
+        yield MadeRow(top.row.source, top.row.number, top.row.start, dict(data), members)
+
+
+class _Node(NamedTuple):
+    """A message, as its row and as a part of a tree."""
+
+    row: Row
+    message: dict[str, Any]
+    below: "list[_Node]"
+
+    def whole(self) -> "Iterator[_Node]":
+        """Yield it and all below it."""
+        pending = [self]
+        while pending:
+            node = pending.pop()
+            yield node
+            pending += reversed(node.below)
 
 
 def _kept(reply: object) -> bool:

@@ -9,8 +9,10 @@ from data_tools.reading.files import (
     FileKind,
     data_files,
     file_kind,
+    fingerprint,
     look,
     numbered,
+    other_encoding,
     read_batches,
     read_rows,
 )
@@ -27,7 +29,7 @@ from data_tools.reading.json_rows import (
 )
 from data_tools.reading.licences import licences_of
 from data_tools.reading.opening import STDIN, open_plain, open_raw
-from data_tools.reading.rows import Fault, OnError, Row, RowError, Watch, place
+from data_tools.reading.rows import Fault, MadeRow, OnError, Row, RowError, Watch, place
 
 __all__ = [
     "KIND_NAMES",
@@ -38,6 +40,7 @@ __all__ = [
     "Batch",
     "Fault",
     "FileKind",
+    "MadeRow",
     "OnError",
     "Row",
     "RowError",
@@ -47,6 +50,7 @@ __all__ = [
     "checked_encoding",
     "data_files",
     "file_kind",
+    "fingerprint",
     "hub_revision",
     "hub_splits",
     "is_hub_name",
@@ -58,6 +62,7 @@ __all__ = [
     "numbered",
     "open_plain",
     "open_raw",
+    "other_encoding",
     "parse_json",
     "parse_piece",
     "place",

@@ -4,12 +4,13 @@ The first bytes of a file decide what it is; the name counts only for CSV, TSV a
 have no bytes of their own.
 """
 
+import hashlib
 import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Literal, NamedTuple, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
 import orjson
 import zstandard
@@ -17,9 +18,9 @@ import zstandard
 from alignment.errors import DataError
 from data_tools.reading.encodings import UTF_8, Encoding, find_encoding
 from data_tools.reading.folders import SUFFIXES, bare_suffix, folder_files
-from data_tools.reading.hub import hub_rows, hub_splits, is_hub_name
+from data_tools.reading.hub import hub_revision, hub_rows, hub_splits, is_hub_name
 from data_tools.reading.json_rows import Batch, MemberLines, array_batches, line_batches
-from data_tools.reading.opening import STDIN, open_plain, seekable
+from data_tools.reading.opening import STDIN, open_plain, open_raw, seekable
 from data_tools.reading.rows import Fault, Lines, OnError, Parsed, Row, RowError, Watch
 
 FileKind: TypeAlias = Literal[
@@ -174,6 +175,29 @@ def look(path: Path, encoding: str | None = None) -> Look:
         found = find_encoding(stream, path, encoding)
     with open_plain(path, encoding=found.name) as stream:
         return Look(_text_kind(stream, path, suffix), found)
+
+
+def other_encoding(file: Path, encoding: str | None = None) -> str | None:
+    """Return the encoding of a file, and how it is known; None for UTF-8 and hub data sets.
+
+    Raises:
+        DataError: If it is empty or not a data file.
+    """
+    if is_hub_name(file):
+        return None
+    found = look(file, encoding).encoding
+    return None if found == UTF_8 else str(found)
+
+
+def fingerprint(file: Path) -> dict[str, Any]:
+    """Return what names the content of a file: its sha256 and size, or the commit on the hub."""
+    if is_hub_name(file):
+        return {"hub": f"{file}@{hub_revision(str(file))}"}
+    digest = hashlib.sha256()
+    with open_raw(file) as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+        return {"sha256": digest.hexdigest(), "bytes": stream.tell()}
 
 
 def _text_kind(stream: IO[bytes], path: Path, suffix: str) -> FileKind:

@@ -52,9 +52,30 @@ class Row:
         """The place as messages show it: `file:line`, or `file: row N` without a line."""
         return place(self.source, self.number, self.line)
 
+    @property
+    def originals(self) -> list[dict[str, Any]]:
+        """The rows of the file that this one was made of: it alone, unless it is a MadeRow."""
+        return [self.data]
+
     def without_data(self) -> "Row":
         """Return the row's place alone, for what is remembered of all rows."""
         return Row(self.source, self.number, self.line, {})
+
+
+@dataclass(slots=True)
+class MadeRow(Row):
+    """A row with renamed columns, or of several rows of a file that belong together.
+
+    Attributes:
+        made_of: Those rows, as the file has them.
+    """
+
+    made_of: list[dict[str, Any]]
+
+    @property
+    def originals(self) -> list[dict[str, Any]]:
+        """The rows of the file that this one was made of."""
+        return self.made_of
 
 
 class Fault(NamedTuple):

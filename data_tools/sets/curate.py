@@ -7,7 +7,9 @@ from pathlib import Path
 
 from alignment.errors import ConfigError
 from data_tools.convert.output import (
+    STDOUT,
     Summary,
+    check_output,
     dropped_path,
     json_line,
     named_for,
@@ -15,15 +17,18 @@ from data_tools.convert.output import (
     written_whole,
 )
 from data_tools.formats import (
+    ReadOptions,
     Record,
     digest,
+    located,
     normalised,
     plain,
     prompt_of,
+    read_options,
     sound_rows,
     spoken_parts,
 )
-from data_tools.reading import SLOW, Fault, Row, RowError, data_files, progress
+from data_tools.reading import SLOW, Fault, Row, RowError, progress
 from data_tools.sets.near import NearIndex
 
 
@@ -34,7 +39,7 @@ def split(
     evaluation: float,
     test: float = 0.0,
     seed: int = 0,
-    encoding: str | None = None,
+    read: ReadOptions | None = None,
 ) -> dict[str, Summary]:
     """Split rows into train, eval and test, so that no prompt is in two of them.
 
@@ -42,12 +47,12 @@ def split(
     random seed and the prompt decide, so rows that are added later move no other row.
 
     Args:
-        source: A file or folder.
+        source: A file, a folder or a listed data set.
         output: `out.jsonl` gives `out.train.jsonl`, `out.eval.jsonl` and so on.
         evaluation: The share of eval, from 0 to 1.
         test: The share of test; 0 for none.
         seed: The random seed.
-        encoding: The encoding of text files; without it that of each is detected.
+        read: How the rows are read. Default: by what each shows.
 
     Raises:
         ConfigError: If the shares leave nothing to train on.
@@ -55,18 +60,23 @@ def split(
     """
     if not 0 < evaluation + test < 1:
         raise ConfigError("--eval and --test must leave something to train on", "e.g. --eval 0.05")
+    if output == STDOUT:
+        raise ConfigError("-o -: a split is several files", "name them: -o out.jsonl")
+    read = read or read_options()
     sides = ["train", "eval", "test"] if test else ["train", "eval"]
     summaries = {side: Summary(named_for(output, side), side) for side in sides}
-    files = data_files(source)
+    files = located(source, read["columns"])
+    for summary in summaries.values():
+        check_output(summary.output, files)
     with contextlib.ExitStack() as stack:
-        watch = stack.enter_context(progress(files, worth=SLOW))
+        watch = stack.enter_context(progress([one.file for one in files], worth=SLOW))
         out = {side: stack.enter_context(written_rows(summaries[side].output)) for side in sides}
-        for row, record in sound_rows(files, watch, encoding=encoding):
+        for row, record in sound_rows(files, watch, read):
             # seeded by the prompt, so that rows added later move no other row
             draw = random.Random(f"{seed}:{opening_key(record)}").random()
             side = "eval" if draw < evaluation else "test" if draw < evaluation + test else "train"
-            out[side].write(json_line(row.data))
-            summaries[side].rows_out += 1
+            out[side].writelines(map(json_line, row.originals))
+            summaries[side].rows_out += len(row.originals)
     total = sum(summary.rows_out for summary in summaries.values())
     for summary in summaries.values():
         summary.rows_in = total
@@ -79,16 +89,16 @@ def dedup(
     *,
     near: float = 0.0,
     by: str = "row",
-    encoding: str | None = None,
+    read: ReadOptions | None = None,
 ) -> Summary:
     """Keep the first of rows that are equal after normalisation, or nearly equal.
 
     Args:
-        sources: Files and folders; rows of earlier ones are kept.
+        sources: Files, folders and listed data sets; rows of earlier ones are kept.
         output: The rows that are kept, unchanged.
         near: The least similarity of near duplicates; 0 finds only exact ones.
         by: `row` compares prompts and answers, `prompt` only prompts.
-        encoding: The encoding of text files; without it that of each is detected.
+        read: How the rows are read. Default: by what each shows.
 
     Raises:
         DataError: If a row cannot be read.
@@ -97,23 +107,25 @@ def dedup(
     index = NearIndex(near) if near else None
     seen: dict[str, Row] = {}
     kept: list[Row] = []
-    files = [file for source in sources for file in data_files(source)]
+    read = read or read_options()
+    files = [one for source in sources for one in located(source, read["columns"])]
+    check_output(output, files)
     with (
-        progress(files, worth=SLOW) as watch,
+        progress([one.file for one in files], worth=SLOW) as watch,
         written_rows(output) as out,
         written_whole(dropped_path(output)) as lost,
     ):
-        for row, record in sound_rows(files, watch, encoding=encoding):
-            summary.rows_in += 1
+        for row, record in sound_rows(files, watch, read):
+            summary.rows_in += len(row.originals)
             why = _repeat(row, _compared(record, by), seen, kept, index)
             if why is None:
                 # only the place is needed later, so that memory does not hold the data set
                 kept.append(row.without_data())
-                out.write(json_line(row.data))
-                summary.rows_out += 1
+                out.writelines(map(json_line, row.originals))
+                summary.rows_out += len(row.originals)
                 continue
             code, reason = why
-            summary.dropped[code] += 1
+            summary.dropped[code] += len(row.originals)
             lost.write(json_line(RowError.of(row, Fault(reason, code=code)).as_json()))
     if not summary.dropped:
         dropped_path(output).unlink()

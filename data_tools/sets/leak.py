@@ -6,15 +6,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from data_tools.formats import (
+    ReadOptions,
     Record,
     digest,
+    located,
     normalised,
     plain,
     prompt_of,
+    read_options,
     sound_rows,
     spoken_parts,
 )
-from data_tools.reading import SLOW, Row, data_files, progress
+from data_tools.reading import SLOW, Row, place, progress
 from data_tools.sets.contamination import GRAM, GramIndex
 from data_tools.sets.near import NearIndex
 
@@ -27,17 +30,29 @@ class Leak(NamedTuple):
 
     Attributes:
         code: `leak_exact`, `leak_near` or `contamination`.
-        source, row: The evaluation row.
-        train_source, train_row: The training row that contains most of it.
+        source, row, line: The evaluation row.
+        train_source, train_row, train_line: The training row that contains most of it.
         similarity: 1 for equal prompts, the Jaccard index of similar ones, or the share of n-grams.
     """
 
     code: str
     source: str
     row: int
+    line: int | None
     train_source: str
     train_row: int
+    train_line: int | None
     similarity: float
+
+    @property
+    def where(self) -> str:
+        """The place of the evaluation row, `file:line`."""
+        return place(self.source, self.row, self.line)
+
+    @property
+    def train_where(self) -> str:
+        """The place of the training row, `file:line`."""
+        return place(self.train_source, self.train_row, self.train_line)
 
 
 @dataclass
@@ -73,7 +88,7 @@ def leaks(
     *,
     near: float = 0.8,
     ngram: int = GRAM,
-    encoding: str | None = None,
+    read: ReadOptions | None = None,
 ) -> Leaks:
     """Find evaluation prompts that the training set contains: equal, nearly equal, or in part.
 
@@ -81,20 +96,21 @@ def leaks(
     question may be quoted anywhere.
 
     Args:
-        train: A file or folder of any size, which is read once.
-        evaluations: Files or folders, whose prompts are kept in memory.
+        train: A source of any size, which is read once: a file, a folder, a listed data set.
+        evaluations: Sources whose prompts are kept in memory.
         near: The least Jaccard index of similar prompts; 0 to skip them.
         ngram: The number of words in an n-gram; 0 to skip them.
-        encoding: The encoding of all text files; without it that of each is detected.
+        read: How the rows are read. Default: by what each shows.
 
     Raises:
         DataError: If a row cannot be read.
     """
-    files = data_files(train)
-    sets = [file for one in evaluations for file in data_files(one)]
-    with progress([*sets, *files], worth=SLOW) as watch:
+    read = read or read_options()
+    files = located(train, read["columns"])
+    sets = [file for one in evaluations for file in located(one, read["columns"])]
+    with progress([one.file for one in (*sets, *files)], worth=SLOW) as watch:
         # the evaluation sets first: they are small and kept, the training set is only streamed
-        rows = sound_rows(sets, watch, encoding=encoding)
+        rows = sound_rows(sets, watch, read)
         asked = [(row.without_data(), _prompt_text(record)) for row, record in rows]
         grams = GramIndex(dict(enumerate(text for _, text in asked)), ngram) if ngram else None
         found = Leaks(evaluation=len(asked), short=grams.short if grams else 0)
@@ -102,7 +118,7 @@ def leaks(
         alike: list[Row] = []
         index = NearIndex(near) if near else None
         shared: dict[int, _Shared] = {}
-        for row, record in sound_rows(files, watch, encoding=encoding):
+        for row, record in sound_rows(files, watch, read):
             found.train += 1
             text, place = _prompt_text(record), row.without_data()
             if exact.setdefault(digest(text), place) is place and index:
@@ -135,7 +151,8 @@ def _note(shared: dict[int, _Shared], new: dict[int, float], place: Row) -> None
 
 
 def _leak(code: str, row: Row, twin: Row, similarity: float) -> Leak:
-    return Leak(code, row.source, row.number, twin.source, twin.number, round(similarity, 4))
+    here = (row.source, row.number, row.line)
+    return Leak(code, *here, twin.source, twin.number, twin.line, round(similarity, 4))
 
 
 def _prompt_text(record: Record) -> str:

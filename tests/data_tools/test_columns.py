@@ -482,11 +482,3 @@ def test_a_key_of_a_single_turn_is_named() -> None:
     assert read({"prompt": "q", "chosen": {**A, "note": "n"}, "rejected": B}).unused == (
         "chosen[].note",
     )
-
-
-def test_a_command_without_columns_names_the_command_and_the_columns(tmp_path: Path) -> None:
-    source = write_jsonl(tmp_path / "in.jsonl", [{"q": "a", "good one": "x", "bad": "y"}])
-    done = CliRunner().invoke(data, ["split", str(source), "-o", str(tmp_path / "out")])
-    assert done.exit_code == 2
-    advice = "run `align data convert` first; there, name the parts, as in --columns"
-    assert f"{advice} 'prompt=q,chosen=good one,rejected=bad'" in done.output

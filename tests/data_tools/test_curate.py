@@ -194,14 +194,17 @@ def test_leaks_by_hand(tmp_path: Path) -> None:
         tmp_path / "eval.jsonl", [{"prompt": "who are  you?"}, {"prompt": near}, {"prompt": "New?"}]
     )
     found = leaks(train, [evaluation])
-    assert [leak[:5] for leak in found.found] == [
-        ("leak_exact", str(evaluation), 1, str(train), 1),
-        ("leak_near", str(evaluation), 2, str(train), 2),
+    assert [(leak.code, leak.where, leak.train_where) for leak in found.found] == [
+        ("leak_exact", f"{evaluation}:1", f"{train}:1"),
+        ("leak_near", f"{evaluation}:2", f"{train}:2"),
     ]
     out = tmp_path / "leaks.jsonl"
     done = CliRunner().invoke(data, ["leak", str(train), str(evaluation), "--report", str(out)])
     assert done.exit_code == 1
-    assert len(lines(out)) == 2
+    assert f"{evaluation}:1: 100% in {train}:1\n" in done.output
+    assert [(row["line"], row["train_line"]) for row in lines(out)] == [
+        (1, 1), (2, 2),
+    ]  # fmt: skip
     clean = write_jsonl(tmp_path / "clean.jsonl", [{"prompt": "New?"}])
     assert CliRunner().invoke(data, ["leak", str(train), str(clean)]).exit_code == 0
 
@@ -300,8 +303,8 @@ def test_a_question_inside_an_answer_is_contamination(tmp_path: Path) -> None:
         tmp_path / "eval.jsonl", [{"prompt": p} for p in (question, other, "?")]
     )
     found = leaks(train, [evaluation])
-    assert [leak[:5] for leak in found.found] == [
-        ("contamination", str(evaluation), 1, str(train), 1)
+    assert [(leak.code, leak.where, leak.train_where) for leak in found.found] == [
+        ("contamination", f"{evaluation}:1", f"{train}:1")
     ]
     assert (found.some, found.short) == (1, 1)  # 8 of 78 n-grams are under a fifth
     call = ["leak", str(train), str(evaluation)]
