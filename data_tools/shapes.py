@@ -1,7 +1,7 @@
 """Any source as rows in the plain shapes that TRL trains on; what a training stage calls."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,18 +13,22 @@ from data_tools.formats import (
     Columns,
     Example,
     Kind,
+    Located,
     Pairing,
+    ReadOptions,
     Record,
     Unusable,
     before_last_answer,
     columns_advice,
     examples,
     listed,
+    located,
     nearest,
     pairs_of,
+    read_options,
     row_error,
 )
-from data_tools.reading import OnError, Row, Watch
+from data_tools.reading import OnError, Row, Watch, fingerprint, other_encoding
 
 Json: TypeAlias = dict[str, Any]
 
@@ -121,6 +125,52 @@ def serve(
             unused = ()
     if not count and on_error is None:
         raise DataError(f"{path}: no rows", "wanted at least one")
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The files of some sources, and how their rows are read."""
+
+    files: list[Located]
+    read: ReadOptions
+
+    def served(self, kind: str) -> Iterator[Served]:
+        """Yield the records of all files as `serve` does."""
+        for one in self.files:
+            yield from serve(one.file, kind=kind, **one.options(self.read))
+
+    def encodings(self) -> dict[str, str]:
+        """Return the encodings of files that are not UTF-8."""
+        found = {
+            str(one.file): other_encoding(one.file, self.read["encoding"]) for one in self.files
+        }
+        return {file: name for file, name in found.items() if name}
+
+    def contents(self) -> list[dict[str, Any]]:
+        """Return the path of each file and what names its content, and the columns of a list."""
+        return [
+            {"path": str(one.file), **fingerprint(one.file), **_entry(one.columns)}
+            for one in self.files
+        ]
+
+
+def _entry(columns: Columns | None) -> Json:
+    if columns is None:
+        return {}
+    return {"columns": {"parts": columns.parts, "roles": columns.roles}}
+
+
+def named_sources(
+    sources: Iterable[str | Path], format: str | None, columns: str | None, encoding: str | None
+) -> Sources:
+    """Return the files of sources, read as the options of a command say.
+
+    Raises:
+        ConfigError: If the columns cannot be parsed, or a list has no such data set.
+        DataError: If there is no such file.
+    """
+    read = read_options(format, columns, encoding)
+    return Sources([one for source in sources for one in located(source, read["columns"])], read)
 
 
 def load_records(

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, DataError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
-from alignment.evaluate.rules import LoadedRule, check_rule, columns_of, load_rules
+from alignment.evaluate.rules import LoadedRule, check_rule, load_rules
 from alignment.models.folders import check_causal_model, check_reward_model
 from alignment.models.tokenizer import has_chat_template
-from data_tools.formats import Located, ReadOptions, located, read_options
-from data_tools.reading import fingerprint, other_encoding
-from data_tools.shapes import Served, serve
+from data_tools.shapes import Served, Sources, named_sources
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +87,8 @@ def make_plan(
     if reward_model is not None:
         check_reward_model(str(reward_model))
     loaded = load_rules(rules)
-    read = read_options(options.format, options.columns, options.encoding)
-    files = located(prompts, read["columns"])
-    rows = _read_prompts(files, read, options.limit)
+    sources = named_sources([prompts], options.format, options.columns, options.encoding)
+    rows = read_prompts(sources, options.limit)
     columns = columns_of(rows)
     texts = _as_asked([row.record.prompt for row in rows], models, options.as_chat)
     for rule in loaded:
@@ -103,7 +100,7 @@ def make_plan(
         reward_model=None if reward_model is None else str(reward_model),
         prompts=texts,
         columns=columns,
-        source={"path": str(prompts), "rows": len(rows), **_content(files)},
+        source={"path": str(prompts), "rows": len(rows), "files": sources.contents()},
         options=options,
     )
 
@@ -154,16 +151,29 @@ def _check_names(models: Sequence[NamedModel], reference: str | None) -> None:
         )
 
 
-def _read_prompts(files: list[Located], read: ReadOptions, limit: int | None) -> list[Served]:
-    for file, _ in files:
-        if other := other_encoding(file, read["encoding"]):
-            click.echo(f"encoding: {other} of {file}", err=True)
-    found = (serve(one.file, kind="prompt", **one.options(read)) for one in files)
-    return list(islice(chain.from_iterable(found), limit))
+def read_prompts(sources: Sources, limit: int | None) -> list[Served]:
+    """Return the first rows, each with its prompt; prints encodings that are not UTF-8.
+
+    Raises:
+        DataError: A row has no prompt.
+    """
+    for file, encoding in sources.encodings().items():
+        click.echo(f"encoding: {encoding} of {file}", err=True)
+    return list(islice(sources.served("prompt"), limit))
 
 
-def _content(files: list[Located]) -> dict[str, Any]:
-    """What names the content of the prompts."""
-    if len(files) == 1:
-        return fingerprint(files[0].file)
-    return {"files": [{"path": str(one.file), **fingerprint(one.file)} for one in files]}
+def columns_of(rows: Sequence[Served]) -> dict[str, list[Any]]:
+    """The columns of the rows other than `prompt`.
+
+    Raises:
+        DataError: The rows do not all have the same keys.
+    """
+    keys = set(rows[0].row.data) - {"prompt"}
+    for _, row, _ in rows:
+        if (other := row.data.keys() - {"prompt"}) != keys:
+            key = min(keys ^ other)
+            raise DataError(
+                f"{row.where}: only some rows have the column {key!r}",
+                "Give every row the same keys (null for no value).",
+            )
+    return {key: [row.data[key] for _, row, _ in rows] for key in sorted(keys)}

@@ -11,9 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignment.errors import ConfigError, DataError
+from alignment.errors import ConfigError
 from alignment.settings.reward_spec import RewardKind, load_function, parse_reward
-from data_tools.shapes import Served
 
 _GIVEN = ("prompts", "completions", "completion_ids")
 
@@ -131,20 +130,3 @@ def _required(function: Callable[..., Any]) -> list[str]:
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind in kinds and parameter.default is parameter.empty
     ]
-
-
-def columns_of(rows: Sequence[Served]) -> dict[str, list[Any]]:
-    """The columns of the rows other than `prompt`.
-
-    Raises:
-        DataError: The rows do not all have the same keys.
-    """
-    keys = set(rows[0].row.data) - {"prompt"}
-    for _, row, _ in rows:
-        if (other := row.data.keys() - {"prompt"}) != keys:
-            key = min(keys ^ other)
-            raise DataError(
-                f"{row.where}: only some rows have the column {key!r}",
-                "Give every row the same keys (null for no value).",
-            )
-    return {key: [row.data[key] for _, row, _ in rows] for key in sorted(keys)}

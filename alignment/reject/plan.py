@@ -15,8 +15,7 @@ from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items
 from alignment.runs import Parent, identify, versions
-from data_tools.formats import listed_entry, located, read_options
-from data_tools.reading import fingerprint, other_encoding
+from data_tools.shapes import named_sources
 
 _BATCH, _VLLM_BATCH = 16, 512
 
@@ -111,16 +110,14 @@ def make_plan(
         check_reward_model(reward_model)
     if options.vllm:
         _check_vllm(model)
-    read = read_options(options.format, options.columns, options.encoding)
-    files = [one for path in prompts for one in located(path, read["columns"])]
-    if output.resolve() in [one.file.resolve() for one in files]:
+    sources = named_sources(prompts, options.format, options.columns, options.encoding)
+    if output.resolve() in [one.file.resolve() for one in sources.files]:
         raise ConfigError(f"-o {output}: this is one of the sources", "choose another name")
     if output.is_dir():
         raise ConfigError(f"-o {output}: is a folder", "name a file: out.jsonl")
     kind = "sft" if reward_model is None else "prompt"
-    items, unused = read_items(files, kind=kind, read=read, limit=options.limit)
-    encodings = {str(one.file): other_encoding(one.file, read["encoding"]) for one in files}
-    inputs = [{"path": str(one.file), **fingerprint(one.file)} for one in files]
+    items, unused = read_items(sources, kind=kind, limit=options.limit)
+    inputs = sources.contents()
     parents = {"model": identify(model)}
     if reward_model is not None:
         parents["reward_model"] = identify(reward_model)
@@ -130,13 +127,12 @@ def make_plan(
         temperature = 0.0 if options.num_samples == 1 else 1.0
     batch_size = options.batch_size or (_VLLM_BATCH if options.vllm else _BATCH)
     settings = _settings(options, inputs, parents)
-    settings["entries"] = [json.dumps(listed_entry(path), sort_keys=True) for path in prompts]
     settings |= {"as_chat": as_chat, "temperature": temperature, "batch_size": batch_size}
     parts = Parts(output.with_name(output.name + ".parts"))
     return Plan(
         items=items,
         unused=unused,
-        encodings={file: name for file, name in encodings.items() if name},
+        encodings=sources.encodings(),
         model=model,
         reward_model=reward_model,
         output=output,
@@ -158,7 +154,7 @@ def _settings(
     found: dict[str, Any] = {
         "inputs": [source.get("sha256") or source["hub"] for source in inputs],
         "format": options.format or None,
-        "columns": options.columns or None,
+        "columns": json.dumps([source.get("columns") for source in inputs], sort_keys=True),
         "encoding": options.encoding,
         "limit": options.limit,
         **{role: parent.fingerprint for role, parent in parents.items()},

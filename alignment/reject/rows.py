@@ -1,15 +1,15 @@
 """Read the rows to answer from any known format, each with its source file and row number."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alignment.errors import DataError
-from data_tools.formats import Located, ReadOptions, as_messages, group_id
-from data_tools.shapes import Served, serve
+from data_tools.formats import as_messages, group_id
+from data_tools.shapes import Served, Sources
 
 Text: TypeAlias = str | list[dict[str, Any]]
 
@@ -31,14 +31,13 @@ class Item:
 
 
 def read_items(
-    files: Sequence[Located], *, kind: str, read: ReadOptions, limit: int | None = None
+    sources: Sources, *, kind: str, limit: int | None = None
 ) -> tuple[list[Item], dict[str, int]]:
-    """All rows of some files; if one of them is a conversation, all become conversations.
+    """All rows of some sources; if one of them is a conversation, all become conversations.
 
     Args:
-        files: Data files, each with its columns.
+        sources: Their files, and how the rows are read.
         kind: `sft` for rows with an answer, which becomes the chosen one; `prompt` for any row.
-        read: How the rows are read.
         limit: Use only the first rows.
 
     Returns:
@@ -47,9 +46,8 @@ def read_items(
     Raises:
         DataError: A row cannot be used.
     """
-    every = (one for file in files for one in _served(file, kind, read))
     found, unused = [], Counter[str]()
-    for served in islice(every, limit):
+    for served in islice(_served(sources, kind), limit):
         found.append(_item(served))
         unused.update(served.unused)
     if all(isinstance(item.prompt, str) for item in found):
@@ -62,9 +60,9 @@ def _as_turns(item: Item) -> Item:
     return replace(item, prompt=as_messages(item.prompt, "user"), chosen=chosen)
 
 
-def _served(source: Located, kind: str, read: ReadOptions) -> Iterator[Served]:
+def _served(sources: Sources, kind: str) -> Iterator[Served]:
     try:
-        yield from serve(source.file, kind=kind, **source.options(read))
+        yield from sources.served(kind)
     except DataError as error:
         remedy = error.remedy or "fix that row, or drop such rows with align data convert"
         if "wanted SFT" in error.message:

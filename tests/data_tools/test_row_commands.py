@@ -13,10 +13,10 @@ from support import write_jsonl
 
 from alignment.cli import main
 from alignment.errors import DataError
-from alignment.evaluate.plan import _read_prompts
+from alignment.evaluate.plan import read_prompts
 from alignment.reject.rows import read_items
-from data_tools.formats import located, read_options
 from data_tools.reading import read_rows
+from data_tools.shapes import named_sources
 
 ROWS = [{"q": f"问题{i}", "good one": f"好的回答{i}", "bad": f"坏的回答{i}"} for i in range(40)]
 ADVICE = "--columns 'prompt=q,chosen=good one,rejected=bad'"
@@ -131,14 +131,13 @@ def test_a_split_and_dedup_keep_named_columns_as_they_were(source: str) -> None:
 def test_reject_and_eval_read_named_columns(
     source: str, columns: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    read = read_options(columns=columns)
-    files = located(source, read["columns"])
-    items, unused = read_items(files, kind="sft", read=read, limit=2)
+    sources = named_sources([source], None, columns, None)
+    items, unused = read_items(sources, kind="sft", limit=2)
     assert [(one.prompt, one.chosen, one.where) for one in items] == [
-        (f"问题{i}", f"好的回答{i}", f"{files[0].file}:{i + 1}") for i in range(2)
+        (f"问题{i}", f"好的回答{i}", f"{sources.files[0].file}:{i + 1}") for i in range(2)
     ]
     assert unused == {"rejected": 2}
-    asked = _read_prompts(files, read, 2)
+    asked = read_prompts(sources, 2)
     assert [one.record.prompt for one in asked] == ["问题0", "问题1"]
     assert capsys.readouterr().err.startswith("encoding: gb18030") == ("@" in source)
 
@@ -146,10 +145,10 @@ def test_reject_and_eval_read_named_columns(
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("command", ["reject", "eval"])
 def test_reject_and_eval_give_the_advice_of_the_others(command: str) -> None:
-    read, files = read_options(), located("in.jsonl")
+    sources = named_sources(["in.jsonl"], None, None, None)
     call: Callable[[], object] = {
-        "reject": lambda: read_items(files, kind="sft", read=read),
-        "eval": lambda: _read_prompts(files, read, None),
+        "reject": lambda: read_items(sources, kind="sft"),
+        "eval": lambda: read_prompts(sources, None),
     }[command]
     with pytest.raises(DataError) as raised:
         call()
