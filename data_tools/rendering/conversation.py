@@ -7,12 +7,13 @@ from the end of the generation prompt to the end of the template's end-of-turn t
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from alignment.errors import ConfigError
 from data_tools.formats import Message, Unusable
+from data_tools.rendering.places import Span
 from data_tools.rendering.templates import (
     CLOSE,
     OPEN,
@@ -24,7 +25,6 @@ from data_tools.rendering.templates import (
 )
 from data_tools.rendering.tokenizer import ModelTokenizer
 
-Span: TypeAlias = tuple[int, int]
 _MARKS = re.compile(f"([{OPEN}{CLOSE}])")
 #: Stands for the content of a turn while its place is looked for; reserved like the marks.
 _PROBE = "\ufdd2\ufdd3"

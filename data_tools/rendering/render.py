@@ -10,15 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
-from tokenizers import Encoding
+from tokenizers import Tokenizer
 
 from alignment.errors import ConfigError
 from data_tools.formats import Message, Record, Text, Unusable, as_messages
-from data_tools.rendering.conversation import ChatTemplate, Span, carries_loss, check_reserved
+from data_tools.rendering.conversation import ChatTemplate, carries_loss, check_reserved
+from data_tools.rendering.places import Located, Span, locate, ranges
 from data_tools.rendering.tokenizer import ModelTokenizer
 
 Loss: TypeAlias = Literal["assistant", "last", "all"]
 LOSSES: tuple[Loss, ...] = ("assistant", "last", "all")
+#: Texts in one call from which places of tokens are derived from the vocabulary.
+_MANY = 32
 
 
 class Part(NamedTuple):
@@ -54,18 +57,23 @@ class Tokens(NamedTuple):
     """One sequence as token ids.
 
     Attributes:
-        ids: All of them.
+        place: All of them, each with its place in the text.
         loss: Ranges `[first, last)` of tokens that carry loss, in order.
         answer: The first token of the answer.
         by_role: Tokens by the role that wrote them, with `template` for the rest.
-        encoding: Where each token is in the text.
+        encoder: The tokenizer, which knows what each id is called.
     """
 
-    ids: list[int]
+    place: Located
     loss: tuple[tuple[int, int], ...]
     answer: int
     by_role: Mapping[str, int]
-    encoding: Encoding
+    encoder: Tokenizer
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of all of them."""
+        return self.place.ids
 
     def mask(self, start: int = 0) -> list[bool]:
         """Whether each token from `start` on carries loss."""
@@ -82,7 +90,7 @@ class Tokens(NamedTuple):
         """
         largest = max(self.ids, default=0)
         if count is not None and largest >= count:
-            token = self.encoding.tokens[self.ids.index(largest)]
+            token = self.encoder.id_to_token(largest)
             raise Unusable(
                 "no_embedding",
                 f"the tokenizer makes {token!r} token {largest}, and the model has {count} "
@@ -169,7 +177,7 @@ class Renderer:
 
         This is the prompt that reward functions see.
         """
-        if not self.as_chat or not record.prompt:
+        if not self.as_chat or not record.prompt or not isinstance(record.prompt, str):
             return record
         return replace(record, prompt=as_messages(record.prompt, "user"))
 
@@ -223,18 +231,26 @@ class Renderer:
 
     def encode(self, spoken: Sequence[Spoken]) -> list[Tokens]:
         """Token ids of many sequences; the tokenizer works in parallel with other threads."""
-        found: list[Tokens | None] = [None] * len(spoken)
+        found: list[Located | None] = [None] * len(spoken)
+        tokenizer = self.tokenizer
         for plain in (False, True):
             chosen = [i for i, one in enumerate(spoken) if one.plain is plain]
             if not chosen:
                 continue
+            # for few texts, reading the vocabulary takes longer than it saves
+            spelling = tokenizer.spelling if len(chosen) >= _MANY else None
+            texts = [spoken[i].text for i in chosen]
             # a chat template writes special tokens itself; plain text gets the tokenizer's
-            encodings = self.tokenizer.encoder.encode_batch(
-                [spoken[i].text for i in chosen], add_special_tokens=plain
+            located = locate(tokenizer.encoder, spelling, texts, adds_special=plain)
+            for i, one in zip(chosen, located, strict=True):
+                found[i] = one
+        places = [one for one in found if one is not None]
+        return [
+            _tokens(one, place, where, tokenizer.encoder)
+            for one, place, where in zip(
+                spoken, places, ranges(places, [_spans(one) for one in spoken]), strict=True
             )
-            for i, encoding in zip(chosen, encodings, strict=True):
-                found[i] = _tokens(spoken[i], encoding)
-        return [one for one in found if one is not None]
+        ]
 
     def _conversation(self, record: Record, turns: list[Message], *, first: int) -> Spoken:
         template = self._needed_template()
@@ -312,44 +328,29 @@ def _parts(text: str, turns: Sequence[Message], spans: Mapping[int, Span]) -> tu
     return tuple(parts)
 
 
-def _tokens(spoken: Spoken, encoding: Encoding) -> Tokens:
-    ids = encoding.ids
-    loss = tuple(
-        (first, last)
-        for first, last in (_range(encoding, span) for span in spoken.loss)
-        if first < last
-    )
+def _spans(spoken: Spoken) -> list[Span]:
+    """The spans of a text whose tokens are asked for: those with loss, the parts, the answer."""
+    parts = ((start, end) for _, start, end in spoken.parts)
+    return [*spoken.loss, *parts, (spoken.answer, len(spoken.text))]
+
+
+def _tokens(spoken: Spoken, place: Located, where: Sequence[Span], encoder: Tokenizer) -> Tokens:
+    """One sequence as tokens; `where` has the tokens of its `_spans`."""
+    ids, number = place.ids, len(spoken.loss)
+    loss = tuple(span for span in where[:number] if span[0] < span[1])
     if spoken.plain and spoken.loss:  # the tokenizer's own tokens at the ends belong to the text
         first, last = loss[0] if loss else (len(ids), len(ids))
         loss = ((0 if spoken.loss[0][0] == 0 else first, max(last, len(ids))),)
-    by_role, counted = Counter[str](), 0
-    for part in spoken.parts:
-        first, last = _range(encoding, (part.start, part.end))
-        by_role[part.role] += max(0, last - max(first, counted))  # a token may cover two parts
-        counted = max(counted, last)
-    by_role["template"] = len(ids) - by_role.total()
-    answer = _token_at(encoding, spoken.answer, len(spoken.text)) if spoken.answer else 0
-    return Tokens(ids, loss, answer, by_role, encoding)
-
-
-def _range(encoding: Encoding, span: Span) -> tuple[int, int]:
-    """The tokens `[first, last)` that overlap a span of the text."""
-    start, end = span
-    first = _token_at(encoding, start, end)
-    for at in range(end - 1, start - 1, -1):
-        token = encoding.char_to_token(at)
-        if token is not None:
-            return first, token + 1
-    return first, first
-
-
-def _token_at(encoding: Encoding, start: int, end: int) -> int:
-    """The first token that covers a character in `[start, end)`; characters may have none."""
-    for at in range(start, end):
-        token = encoding.char_to_token(at)
-        if token is not None:
-            return int(token)
-    return len(encoding.ids)
+    by_role: dict[str, int] = {}
+    counted = total = 0
+    for part, (first, last) in zip(spoken.parts, where[number:], strict=False):
+        own = max(0, last - max(first, counted))  # a token may cover two parts
+        by_role[part.role] = by_role.get(part.role, 0) + own
+        counted, total = max(counted, last), total + own
+    by_role["template"] = len(ids) - total
+    first, last = where[-1]
+    answer = 0 if not spoken.answer else first if first < last else len(ids)
+    return Tokens(place, loss, answer, by_role, encoder)
 
 
 def count_roles(tokens: Iterable[Tokens]) -> tuple[Counter[str], int]:

@@ -11,6 +11,7 @@ from typing import Any
 from tokenizers import AddedToken, Tokenizer
 
 from alignment.errors import ConfigError
+from data_tools.rendering.places import Spelling, spelling_of
 
 #: Characters; a larger template is no chat template.
 TEMPLATE_LIMIT = 200_000
@@ -45,6 +46,11 @@ class ModelTokenizer:
         added = self.encoder.get_added_tokens_decoder().values()
         texts = {token.content for token in added if token.special} | set(self.special.values())
         return tuple(sorted(filter(None, texts), key=len, reverse=True))
+
+    @cached_property
+    def spelling(self) -> Spelling | None:
+        """The bytes of each token if the vocabulary is byte-level: places of tokens follow."""
+        return spelling_of(self.encoder)
 
     @cached_property
     def key(self) -> str:

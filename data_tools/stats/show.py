@@ -90,7 +90,8 @@ def shown(text: str, tokens: "Tokens", max_length: int) -> Iterator[Token]:
     A character may take several tokens; its text is shown at the first of them.
     """
     loss, done = tokens.mask(), 0
-    for i, (start, end) in enumerate(tokens.encoding.offsets):
+    places = zip(tokens.place.starts.tolist(), tokens.place.ends.tolist(), strict=True)
+    for i, (start, end) in enumerate(places):
         piece = text[max(start, done) : end]
         done = max(done, end)
         yield Token(piece, loss[i], i < max_length)

@@ -4,6 +4,7 @@ import json
 from datetime import date
 from typing import Any
 
+import numpy as np
 import pytest
 
 from alignment.data.columns import COLUMNS, IGNORED, LEFT_OUT, Encoded, Fate, Limits, encode
@@ -11,6 +12,7 @@ from alignment.registry import STAGES
 from data_tools.formats import Record, Unusable
 from data_tools.reading import Row
 from data_tools.rendering import Tokens
+from data_tools.rendering.places import Located
 from data_tools.shapes import Served
 
 NO = IGNORED
@@ -19,15 +21,18 @@ EQUAL_CUT, NO_LOSS, KEPT = Fate.EQUAL_ONCE_CUT, Fate.NO_LOSS, Fate.KEPT
 
 
 class Words:
-    """Where a tokenizer has the texts of its tokens."""
+    """Names tokens as a tokenizer does."""
 
-    def __init__(self, ids: list[int]) -> None:
-        self.tokens = [f"<{token}>" for token in ids]
+    def id_to_token(self, number: int) -> str:
+        return f"<{number}>"
+
+
+WORDS: Any = Words()
 
 
 def side(ids: list[int], *loss: tuple[int, int], answer: int = 0) -> Tokens:
-    encoding: Any = Words(ids)
-    return Tokens(ids, loss, answer, {}, encoding)
+    numbers = np.arange(len(ids))
+    return Tokens(Located(ids, numbers, numbers + 1), loss, answer, {}, WORDS)
 
 
 def encoded(stage: str, *sides: Tokens, limits: Limits | None = None, **row: Any) -> Encoded:
