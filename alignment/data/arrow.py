@@ -69,11 +69,13 @@ class RowsWriter:
         rows = [one.encoded for one in batch]
         names = list(rows[0].columns)
         arrays = [_array(name, [one.columns[name] for one in rows]) for name in names]
-        arrays.append(pa.array([one.length for one in rows], pa.int32()))
-        arrays.append(pa.array([int(one.fate) for one in rows], pa.uint8()))
-        arrays.append(pa.array([one.group for one in batch], pa.uint64()))
-        arrays.append(pa.array([self._numbers[one.file] for one in batch], pa.int32()))
-        arrays.append(pa.array([one.line for one in batch], pa.int32()))
+        arrays += [
+            _numbers([one.length for one in rows], np.int32),
+            _numbers([int(one.fate) for one in rows], np.uint8),
+            _numbers([one.group for one in batch], np.uint64),
+            _numbers([self._numbers[one.file] for one in batch], np.int32),
+            _numbers([one.line for one in batch], np.int32),
+        ]
         table = pa.record_batch(arrays, names=[*names, *ABOUT_ROW])
         if self._writer is None:
             # the columns are those of the first rows
@@ -99,12 +101,21 @@ def _array(name: str, values: list[Any]) -> pa.Array:
     # 32 bits: they count within one batch
     offsets = np.zeros(len(values) + 1, np.int32)
     np.cumsum([len(value) for value in values], out=offsets[1:])
-    flat: Any
     if name.endswith("_mask"):
-        flat = np.frombuffer(b"".join(map(bytes, values)), np.bool_)
+        bits = np.packbits(np.frombuffer(b"".join(map(bytes, values)), np.bool_), bitorder="little")
+        flat = pa.Array.from_buffers(pa.bool_(), int(offsets[-1]), [None, pa.py_buffer(bits)])
     else:
         numbers = array("i")
         for value in values:
             numbers.fromlist(value)
-        flat = np.frombuffer(numbers, np.int32)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat))
+        flat = _numbers(numbers, np.int32)
+    kind, buffers = pa.list_(flat.type), [None, pa.py_buffer(offsets)]
+    return pa.Array.from_buffers(kind, len(values), buffers, children=[flat])
+
+
+def _numbers(values: Sequence[int], kind: type[np.generic]) -> pa.Array:
+    """A column of numbers, by its buffer: `pyarrow.array` imports pandas, for half a second."""
+    flat = np.asarray(values, kind)
+    return pa.Array.from_buffers(
+        pa.from_numpy_dtype(flat.dtype), len(flat), [None, pa.py_buffer(flat)]
+    )

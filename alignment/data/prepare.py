@@ -4,11 +4,13 @@ Everything that training, the counts before it and the preflight need of a row i
 which a second run and the other processes map from disk. Memory does not grow with the data.
 """
 
+import gc
 import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
@@ -48,6 +50,8 @@ from data_tools.shapes import Served, serve
 _BATCH = 256
 #: Batches that wait for the tokenizer while the next ones are read and rendered.
 _AHEAD = 3
+#: New objects after which Python looks for cycles of garbage; without this, after 700.
+_OBJECTS = 50_000
 #: How many bad rows are named one by one; the others are counted.
 _NAMED_ROWS = 5
 #: Bytes from which the pass takes long enough to show its progress.
@@ -196,7 +200,7 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
     states = [state_of(path) for path in paths]
     by_role: Counter[str] = Counter()
     learned = 0
-    with new_entry(key) as folder:
+    with new_entry(key) as folder, _few_collections():
         readings = [_Reading(path, request) for path in paths]
         files = _names(paths)
         with RowsWriter(folder / ROWS, files) as writer:
@@ -234,6 +238,17 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
         return keep_entry(folder, name, about)
 
 
+@contextmanager
+def _few_collections() -> Iterator[None]:
+    """Look for cycles of garbage less often: rows are many small objects without cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
+
+
 class _Reading:
     """One source on its way through the pass: its digest, its rows and its bad rows."""
 
@@ -263,8 +278,8 @@ class _Reading:
         works on the last ones.
         """
         waiting: deque[tuple[list[Served], Future[list[Any]], list[int]]] = deque()
-        # one thread: batches stay in order, and the tokenizer works in parallel by itself
-        with ThreadPoolExecutor(1) as pool:
+        # one thread finds the places of tokens while the tokenizer works for the other
+        with ThreadPoolExecutor(2) as pool:
             rendered = self._rendered()
             while batch := list(islice(rendered, _BATCH)):
                 spoken = [one for _, sides in batch for one in sides]

@@ -144,6 +144,12 @@ def _of_sample(sample: bytes, path: Path) -> Encoding:
     Raises:
         DataError: If it is sure of nothing.
     """
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(sample)
+    except UnicodeDecodeError:
+        pass
+    else:
+        return UTF_8
     decoded = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode(sample)
     damaged = sum("\udc80" <= char <= "\udcff" for char in decoded)
     whole = sum(char > "\x7f" for char in decoded) - damaged

@@ -7,7 +7,7 @@ here. Counts, unlike a clock, give the same answer on every machine.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -77,6 +77,11 @@ class Counted(ImmutableSandboxedEnvironment):
         self.globals["raise_exception"] = _refuse
         self.globals["strftime_now"] = _strftime_now
         self.filters["tojson"] = _tojson
+
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> dict[str, Any]:
+        """Return what every template can use."""
+        # Jinja's own is a chain of dictionaries, copied key by key for each text
+        return {**self.globals, **(d or {})}
 
     def names(self, template: str) -> frozenset[str]:
         """Return the variables, keys and texts that a template names."""
