@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from data_tools.secret_patterns import hide_secrets
+
 REDACTED = "<redacted>"
 _ENDS = ("_token", "_key", "_secret", "password")
 #: Keys about a tokenizer's tokens, which are not secret.
@@ -23,11 +25,8 @@ _VARIABLES = re.compile(
     r"(TOKEN|API_?KEY|(^|_)KEY|ACCESS_KEY_ID|SECRET|PASSWORD|PASSWD|CREDENTIALS?|_PAT)$",
     re.IGNORECASE,
 )
-#: Hugging Face, AWS, OpenAI-like keys, and what follows Authorization.
-_SHAPES = re.compile(
-    r"hf_[A-Za-z0-9]{16,}|(?:AKIA|ASIA)[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{16,}"
-    r"|(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=]{8,}"
-)
+#: What follows Authorization.
+_AUTHORIZATION = re.compile(r"(?<=Bearer )[\w.~+/=-]{8,}|(?<=Basic )[\w+/=]{8,}")
 #: User and password of a URL, and the parameters of its query.
 _USER = re.compile(r"(?<=://)[^/\s@]{1,512}@")
 _PARAMETER = re.compile(r"(?<=[?&;])([\w.-]{1,64})=([^&;#\s\"'<>]{1,4096})")
@@ -57,7 +56,7 @@ def redact_text(text: str) -> str:
     """A text without the secrets of the environment and without anything that looks like one."""
     for value in _planted():
         text = text.replace(value, REDACTED)
-    text = _SHAPES.sub(REDACTED, text)
+    text = _AUTHORIZATION.sub(REDACTED, hide_secrets(text, REDACTED))
     if "://" not in text:
         return text
     return _PARAMETER.sub(_without_secret, _USER.sub(f"{REDACTED}@", text))

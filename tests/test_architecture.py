@@ -20,6 +20,7 @@ LAYERS = {
     "alignment.processes": 0,
     "alignment.registry": 0,
     "alignment.disk": 0,
+    "data_tools.secret_patterns": 0,  # imports nothing; checks and the redaction share it
     "data_tools": 1,
     "alignment.settings": 1,
     "alignment.demo": 1,

@@ -1,8 +1,10 @@
 """Each name and shape of a secret is redacted, and what only looks like one stays."""
 
 import logging
+import re
 import sys
 import threading
+import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -18,6 +20,8 @@ from alignment.secrets import (
     redact_words,
     tell_exception,
 )
+from data_tools.checks.texts import redacted, text_findings
+from data_tools.secret_patterns import SECRET_CUES, SECRET_PATTERNS
 
 VALUE = "correct-horse-battery"
 HIDDEN = "<redacted>"
@@ -276,3 +280,117 @@ def test_hooks_of_others_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         logging.setLogRecordFactory(factory)
         sys.excepthook = hook
+
+
+TOKENS = {
+    "AWS": "AKIA" + "IB7XQ2M4KD9WPLZ5",
+    "AWS, for a session": "ASIA" + "IB7XQ2M4KD9WPLZ5",
+    "GitHub": "ghp_" + "aB3dE6gH9jK2mN5pQ8sT" + "1vW4yZ7bC0eF3hI6",
+    "GitHub app": "ghs_" + "aB3dE6gH9jK2mN5pQ8sT" + "1vW4yZ7bC0eF3hI6",
+    "GitHub, fine-grained": "github_pat_" + "11AB3DE6G0aB3dE6gH9jK2_" + "mN5pQ8sT1v" * 6,
+    "GitLab": "glpat-" + "aB3dE6gH9-jK2mN5pQ8s",
+    "OpenAI": "sk-" + "proj-aB3dE6gH9_jK2mN5pQ8sT1vW4yZ7b",
+    "Anthropic": "sk-" + "ant-api03-aB3dE6gH9jK2mN5pQ8sT1vW4yZ7b",
+    "DeepSeek": "sk-" + "0a1b2c3d4e5f60718293a4b5c6d7e8f9",
+    "Hugging Face": "hf_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
+    "Hugging Face, of an organisation": "api_org_" + "aBcDeFgHiJkLmNoPqRsTuVwXyZaBcDeFgH",
+    "Weights & Biases": "wandb_v1_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF",
+    "Groq": "gsk_" + "aB3dE6gH9jK2mN5pQ8sT" * 2 + "1vW4yZ7bC0eF",
+    "xAI": "xai-" + "aB3dE6gH9jK2mN5pQ8sT" * 4,
+    "NVIDIA": "nvapi-" + "aB3dE6gH9jK2mN5pQ8sT" * 3 + "_-1v",
+    "Replicate": "r8_" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hI6k",
+    "Google": "AIza" + "SyaB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3",
+    "Google, for a client": "GOCSPX-" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7b",
+    "Google, for an hour": "ya29." + "a0AB3dE6gH9jK2mN5pQ8sT1vW4yZ7b",
+    "Slack": "xoxb-" + "123456789012-1234567890123-aB3dE6gH9jK2",
+    "Slack app": "xapp-" + "1-A0B1C2D3E4F-1234567890123-aB3dE6gH9jK2",
+    "Slack hook": "hooks.slack.com/services/" + "T0B1C2D3E/B0F1G2H3I/aB3dE6gH9jK2mN5pQ8sT1vW4",
+    "Stripe": "sk_live_" + "aB3dE6gH9jK2mN5pQ8sT1vW4",
+    "Alibaba Cloud": "LTAI" + "5tAb3De6Gh9Jk2Mn5Pq8St1V",
+    "Tencent Cloud": "AKID" + "aB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF",
+    "npm": "npm_" + "aB3dE6gH9jK2mN5pQ8sT" + "1vW4yZ7bC0eF3hI6",
+    "PyPI": "pypi-AgE" + "IcHlwaS5vcmcCJ" + "aB3dE6gH9jK2mN5pQ8sT" * 3,
+    "SendGrid": "SG." + "aB3dE6gH9jK2mN5pQ8sT1v" + "." + "aB3dE6gH9jK2mN5pQ8sT" * 2 + "1vW",
+    "Telegram": "1234567890" + ":AA" + "HaB3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF",
+    "JSON Web Token": "eyJ" + "hbGciOiJIUzI1NiJ9.eyJ" + "zdWIiOiIxMjM0In0.aB3dE6gH9jK2mN5pQ8sT",
+    "private key": "-----BEGIN " + "RSA PRIVATE KEY-----\n" + "aB3dE6gH9jK2mN5pQ8sT\n" * 9
+    + "kQ==\n-----END " + "RSA PRIVATE KEY-----",
+    "private key in JSON": "-----BEGIN " + r"PRIVATE KEY-----\n" + r"aB3dE6gH9jK2mN5pQ8sT\n" * 9
+    + r"kQ==\n-----END " + "PRIVATE KEY-----",
+    "private key that is cut": "-----BEGIN " + "OPENSSH PRIVATE KEY-----\n"
+    + "aB3dE6gH9jK2mN5p\n" * 9 + "kQ==",
+}  # fmt: skip
+"""A made-up key of each kind, written in two parts so that no scanner takes it for a real one."""
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_a_token_of_each_kind_is_redacted_wherever_it_is(token: str) -> None:
+    assert redact_text(f"denied: {token}, try again") == f"denied: {HIDDEN}, try again"
+    assert redact_text(token) == HIDDEN
+    assert redact("run_name", f"a {token}") == f"a {HIDDEN}"
+    assert redact("model_init_kwargs", {"x": [token]}) == {"x": [HIDDEN]}
+    assert redact_words(["--run_name", token, f"--seed={token}"]) == [
+        "--run_name", HIDDEN, f"--seed={HIDDEN}"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("token", TOKENS.values(), ids=TOKENS)
+def test_a_token_of_each_kind_is_found_in_data_and_shown_masked(token: str) -> None:
+    findings = {one.code: one for one in text_findings(f"Use {token}, please.", "prompt")}
+    finding = findings.pop("secret")
+    assert {*findings} <= {"literal_backslash_n"}
+    kept = re.findall(r"\w{6,}", token)
+    assert kept
+    assert not [part for part in kept if part in finding.found]
+    assert redacted(f"Use {token}, please.") == "Use •••, please."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "task-specific-adapters-v2", "risk-averse-pre-training", "mask-rcnn-resnet-50-fpn",
+        "hf_hub_download_to_local_dir", "AKIAIB7XQ2M4KD9WPL", "github_pat_short", "xox-large",
+        "eyJhbGciOiJIUzI1NiJ9", "-----BEGIN PUBLIC KEY-----", "-----BEGIN CERTIFICATE-----",
+        "Qwen/Qwen2.5-0.5B-Instruct", "ghost_writers_of_the_nineteenth_century_and_later",
+        "0123456789abcdef0123456789abcdef01234567", "12:34:56", "npm_config_registry", "LTAInside",
+    ],
+)  # fmt: skip
+def test_what_only_begins_like_a_token_stays(text: str) -> None:
+    assert redact_text(f"see {text} now") == f"see {text} now"
+    assert not [one for one in text_findings(f"see {text} now", "x") if one.code == "secret"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["sk-xxxxxxxxxxxxxxxxxxxxxxxx", "hf_" + "x" * 34, "sk-your-api-key-goes-here",
+     "ghp_" + "a" * 36, "hf_YourAccessTokenHere1234", "AKIA" + "X" * 16],
+)  # fmt: skip
+def test_what_documents_write_in_place_of_a_token_is_none_in_data(text: str) -> None:
+    assert not list(text_findings(f"export KEY={text}", "x"))
+    assert redact_text(text) == HIDDEN  # where nothing is lost by it
+
+
+def test_text_around_a_private_key_stays() -> None:
+    text = f"before\n{TOKENS['private key']}\nafter it"
+    assert redact_text(text) == f"before\n{HIDDEN}\nafter it"
+
+
+def test_beginnings_of_tokens_are_read_in_linear_time() -> None:
+    began = time.process_time()
+    for cue in SECRET_CUES:
+        for text in (
+            cue * (10**5 // len(cue)),
+            f"{cue}\n" * (10**5 // len(cue)),
+            cue + "a" * 10**5,
+        ):
+            redact_text(text)
+    assert time.process_time() - began < 1e-6 * 3 * 10**5 * len(SECRET_CUES)  # 1 s for 1 MB
+
+
+def test_each_cue_is_in_the_tokens_of_its_kind_and_no_kind_has_none() -> None:
+    """A cue that is misspelled would hide its pattern from the checks of data."""
+    for one in SECRET_PATTERNS:
+        pattern = re.compile(one.pattern)
+        assert [token for token in TOKENS.values() if pattern.search(token)], one.kind
+    for token in TOKENS.values():
+        assert [cue for cue in SECRET_CUES if cue in token], token

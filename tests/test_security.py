@@ -11,13 +11,17 @@ from pathlib import Path
 import pytest
 from support import REPOSITORY, write_jsonl
 from test_reliability import sft
+from test_secrets import TOKENS
 
+from alignment.cli import _exit
 from alignment.errors import ConfigError
 from alignment.pipeline.file import read_pipeline
 from alignment.pipeline.run import plan_pipeline
 from alignment.runs import changes, new_run
 from alignment.secrets import redact, redact_text, redact_words
 from alignment.settings.resolve import describe, resolve
+from alignment.trackers.callback import lineage
+from alignment.trackers.files import FileTracker
 from alignment.training import run
 from alignment.training.run import run_stage
 
@@ -211,6 +215,34 @@ def test_a_url_with_secrets_is_the_same_run_and_is_shown_nowhere(tmp_path: Path)
     assert "hunter2" not in written
     assert "s3cret" not in written
     assert not list(changes(record, settings=settings, inputs={}, parents={}))
+
+
+def test_a_token_of_each_kind_is_in_no_setting_record_metric_config_or_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for kind, token in TOKENS.items():
+        argv = ["--output_dir", str(tmp_path), "--reward_model", f"http://h/{token}"]
+        monkeypatch.setattr(sys, "argv", ["align", "ppo", *argv])
+        settings = resolve("ppo", argv)
+        record = new_run(
+            "sft", settings=settings.values, sources=settings.sources, inputs={}, parents={}
+        )
+        record.write(tmp_path)
+        told = [describe(settings), json.dumps(lineage(record))]
+        told.append((tmp_path / "run.json").read_text(encoding="utf-8"))
+        FileTracker(tmp_path).log({"answer": token}, step=1)
+        told.append((tmp_path / "metrics.jsonl").read_text(encoding="utf-8"))
+        monkeypatch.setattr(run, "guard_output", lambda: None)
+        with pytest.raises(SystemExit):
+            run.main("sft", ["--output_dir", str(tmp_path), "--no-such-key", token])
+        told.append(capsys.readouterr().err)
+        with pytest.raises(SystemExit):
+            _exit(ConfigError(f"cannot open http://h/{token}", f"see {token}"))
+        told.append(capsys.readouterr().err)
+        for text in told:
+            shown = token in text or json.dumps(token)[1:-1] in text
+            assert not shown, (kind, text[-300:])
+        assert all("<redacted>" in told[number] for number in (0, 1, 2, 3, 5)), kind
 
 
 def test_texts_and_command_lines_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ from alignment.registry import ROLES, STAGES
 from alignment.runs import (
     Parent,
     Run,
+    changed_outputs,
     changes,
     checkpoints,
     delete_previous_runs,
@@ -32,7 +33,6 @@ from alignment.runs import (
     locked,
     previous_runs,
 )
-from alignment.runs.outputs import changed_outputs
 from alignment.secrets import redact_words
 from alignment.settings.resolve import Settings, did_you_mean, resolve
 

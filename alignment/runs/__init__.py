@@ -25,6 +25,7 @@ from alignment.runs.files import (
 from alignment.runs.folder import check_output, delete_previous_runs, previous_runs, set_aside
 from alignment.runs.lineage import Node, describe_run, find_runs
 from alignment.runs.lock import locked
+from alignment.runs.outputs import changed_outputs, digest_outputs
 from alignment.runs.record import (
     LAYOUT,
     Parent,
@@ -58,6 +59,7 @@ __all__ = [
     "Parent",
     "Run",
     "Source",
+    "changed_outputs",
     "changes",
     "check_output",
     "checkpoint_name",
@@ -65,6 +67,7 @@ __all__ = [
     "checkpoints",
     "delete_previous_runs",
     "describe_run",
+    "digest_outputs",
     "find_run",
     "find_runs",
     "fingerprint",

@@ -19,8 +19,16 @@ from alignment.memory.batch_size import use_found
 from alignment.models.parents import identify_parents, import_functions
 from alignment.processes import count, is_main
 from alignment.registry import STAGES
-from alignment.runs import LAYOUT, Run, changes, check_output, new_run, previous_runs, set_aside
-from alignment.runs.outputs import digest_outputs
+from alignment.runs import (
+    LAYOUT,
+    Run,
+    changes,
+    check_output,
+    digest_outputs,
+    new_run,
+    previous_runs,
+    set_aside,
+)
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
 from alignment.settings.resolve import Settings

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from data_tools.checks import Finding, visible
 from data_tools.checks.mojibake import looks_like_mojibake
+from data_tools.secret_patterns import SECRET, SECRET_CUES
 
 EMOJI = (
     "\u200d\u2190-\u21ff\u2300-\u27bf\u2900-\u297f\u2b00-\u2bff\u3030\u303d\ufe0f"
@@ -64,11 +65,7 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     "pii_ipv4": re.compile(
         r"(?<![\d.])(?:(?:25[0-5]|2[0-4]\d|1?\d?\d)\.){3}(?:25[0-5]|2[0-4]\d|1?\d?\d)(?!\.?\d)"
     ),
-    "secret": re.compile(
-        r"\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}|\bgithub_pat_\w{50,}"
-        r"|\bsk-[A-Za-z0-9_-]{20,}|\bhf_[A-Za-z0-9]{30,}|\bAIza[A-Za-z0-9_-]{35}"
-        r"|\bxox[abprs]-[A-Za-z0-9-]{10,}|-----BEGIN [A-Z ]*PRIVATE KEY-----"
-    ),
+    "secret": SECRET,
 }
 CUES = (
     ("Human:", "role_marker_in_body"),
@@ -80,14 +77,7 @@ CUES = (
     ("<", "html"),
     ("&", "html"),
     ("@", "pii_email"),
-    ("AKIA", "secret"),
-    ("gh", "secret"),
-    ("github_pat_", "secret"),
-    ("sk-", "secret"),
-    ("hf_", "secret"),
-    ("AIza", "secret"),
-    ("xox", "secret"),
-    ("-----BEGIN", "secret"),
+    *((cue, "secret") for cue in SECRET_CUES),
 )
 """A pattern is only searched if one of its cues is in the text, which is far faster to find."""
 ALWAYS = frozenset({"zero_width_or_control"})
@@ -241,7 +231,17 @@ def _is_code(before: str, after: str) -> bool:
     return bool(in_string or is_command or named or about_it or in_pattern or in_path)
 
 
+def _token(found: str) -> bool:
+    """Whether a token is none that documents write in place of one: `sk-xxxxxxxxxxxxxxxx`."""
+    if found.startswith("-----"):
+        return True
+    return len(set(found[-16:].casefold())) > FEW_CHARACTERS and not NO_TOKEN.search(found)
+
+
+FEW_CHARACTERS = 5
+NO_TOKEN = re.compile(r"(?i)your|here\b|placeholder|token|secret|api[_-]?key|xxxx")
 PROOFS: dict[str, Callable[[str], bool]] = {
+    "secret": _token,
     "pii_card": _luhn,
     "pii_id_cn": _identity,
     "pii_email": _address,

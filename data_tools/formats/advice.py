@@ -17,12 +17,12 @@ ABOUT = re.compile(
 )
 """Names of columns about a row: they hold no question and no answer."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
-MATERIAL = re.compile(
+LOOKS_LIKE_CONTEXT = re.compile(
     r"(?:.*_)?(?:context|passage|document|doc|article|paragraph|background|knowledge|material)s?"
     r"(?:_text)?|.*(?:上下文|背景|材料|资料|文章|段落|知识)",
     re.IGNORECASE,
 )
-"""Names of columns with what a question is about."""
+"""Names of columns that seem to hold a part of the question, and that no format reads."""
 _NEUTRAL = ("text", "content", "value")
 _HINTS: Mapping[str, str] = {
     "label": "label liked like thumb desirable feedback",
@@ -50,7 +50,7 @@ def not_this(what: str, more: Iterable[str], data: Data) -> Unusable:
 
 def left_out_of_question(names: Iterable[str], data: Data) -> Unusable | None:
     """Return why a row cannot be read without columns that its question is about."""
-    name = next((name for name in names if MATERIAL.fullmatch(name)), None)
+    name = next((name for name in names if LOOKS_LIKE_CONTEXT.fullmatch(name)), None)
     if name is None:
         return None
     use = "join it into the question as text"

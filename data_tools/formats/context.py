@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from data_tools.formats.record import (
-    MATERIAL,
+    READ_INTO_PROMPT,
     REASONING,
     SYSTEM,
     TEMPLATE_INPUTS,
@@ -54,9 +54,9 @@ def with_context(record: Record, data: Data, names: Collection[str]) -> Record:
         if filled := [name for name, value in found.items() if value]:
             raise _no_place(filled[0], "plain text")
         return record
-    for name in MATERIAL:
+    for name in READ_INTO_PROMPT:
         if name in found:
-            record = _with_material(record, name, text(data, name))
+            record = _with_text_below(record, name, text(data, name))
     if not found.keys().isdisjoint((*SYSTEM, "history")):
         record = _with_turns_before(record, _system(found), _history(found.get("history")))
     for name in REASONING:
@@ -116,7 +116,7 @@ def _history(value: Any) -> list[Message]:
     return turns
 
 
-def _with_material(record: Record, name: str, given: str) -> Record:
+def _with_text_below(record: Record, name: str, given: str) -> Record:
     if isinstance(record.prompt, str) and record.messages is None:
         if name != "input" and given.strip() in record.prompt:  # the question repeats it
             return record

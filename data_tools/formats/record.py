@@ -124,9 +124,9 @@ TEMPLATE_INPUTS = ("tools", "chat_template_kwargs")
 """Columns that a chat template reads in addition to the turns."""
 SYSTEM = ("system", "system_prompt", "system_message")
 REASONING = ("reasoning_content", "thinking")
-MATERIAL = ("input", "context")
-"""Columns with what a question is about: alpaca's name, and that of Dolly and SQuAD."""
-CONTEXT = (*SYSTEM, "history", *MATERIAL, *REASONING, *TEMPLATE_INPUTS)
+READ_INTO_PROMPT = ("input", "context")
+"""Columns that are joined into the prompt: alpaca's name, and that of Dolly and SQuAD."""
+CONTEXT = (*SYSTEM, "history", *READ_INTO_PROMPT, *REASONING, *TEMPLATE_INPUTS)
 """Columns that mean the same in every format."""
 TAGS: dict[type, str] = {
     str: "text",
