@@ -44,6 +44,29 @@ class Rule(NamedTuple):
     remedy: str
 
 
+def _never(values: Values) -> bool:
+    return False
+
+
+class Ignored(NamedTuple):
+    """Keys that nothing reads, or only if other values say so; to give one is an error.
+
+    Attributes:
+        keys: Keys of any stage.
+        why: What follows the key in the error.
+        remedy: What to do.
+        switch: The key that decides whether they act. A user who gives it has decided, and may
+            keep the others in a recipe.
+        unless: When they act.
+    """
+
+    keys: tuple[str, ...]
+    why: str
+    remedy: str = "leave it out"
+    switch: str = ""
+    unless: Callable[[Values], bool] = _never
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """All that the rest of the program needs to know about a stage.
@@ -59,6 +82,7 @@ class Stage:
         keys: Keys that ``--help`` shows, in this order; see `help_keys`.
         help: Texts of the keys that this stage explains itself; `settings.help` has the others.
         rules: Values that cannot work in this stage.
+        ignored: Keys of its config that this stage does not read.
         losses: Values that ``loss_type`` may have; empty: the schema knows them, or there is none.
         answer_losses: Losses that learn from a pair whose two answers are equal.
         splits_prompt: A tokenised row keeps the prompt apart from the answer.
@@ -89,6 +113,7 @@ class Stage:
     keys: tuple[str, ...]
     help: Mapping[str, str]
     rules: tuple[Rule, ...]
+    ignored: tuple[Ignored, ...]
     losses: tuple[str, ...]
     answer_losses: tuple[str, ...]
     splits_prompt: bool
@@ -211,7 +236,66 @@ def panel(key: str, title: str, hint: str = "", baseline: float | None = None) -
     return Panel(title, ((key, "train"), (f"eval_{key}", "held out")), hint, baseline)
 
 
+_NO_TASK = Ignored(("lora_task_type",), "the stage knows its task")
+#: Keys that only a language model trained on the rows themselves reads.
+NO_LANGUAGE_KEYS = (
+    Ignored(
+        ("label_smoothing_factor", "average_tokens_across_devices"),
+        "is of stages that learn next tokens",
+    ),
+    Ignored(
+        ("dataset_num_proc",),
+        "rows are tokenised before, by one process, and kept",
+    ),
+    Ignored(
+        ("train_sampling_strategy",),
+        "{} needs rows of one sequence",
+        "set it to random or sequential",
+        unless=lambda values: values["train_sampling_strategy"] in ("random", "sequential"),
+    ),
+    Ignored(("length_column_name",), "rows are not grouped by length"),
+)
+#: Shared by the stages with a reference model that may follow the policy.
+REFERENCE_KEYS = (
+    _NO_TASK,
+    Ignored(
+        ("ref_model_mixup_alpha", "ref_model_sync_steps"),
+        "acts only with sync_ref_model",
+        "set sync_ref_model: true, or leave it out",
+        "sync_ref_model",
+        lambda values: bool(values["sync_ref_model"]),
+    ),
+    Ignored(
+        ("precompute_ref_batch_size",),
+        "acts only with precompute_ref_log_probs",
+        "set precompute_ref_log_probs: true, or leave it out",
+        "precompute_ref_log_probs",
+        lambda values: bool(values["precompute_ref_log_probs"]),
+    ),
+)
 #: Shared by the stages that train a language model on the rows themselves.
+LANGUAGE_KEYS = (
+    _NO_TASK,
+    Ignored(("dataset_kwargs",), "rows are prepared before TRL gets them"),
+    Ignored(
+        ("dataset_text_field",), "columns are named in one place", "set columns: text=NAME instead"
+    ),
+    Ignored(
+        ("dataset_num_proc",),
+        "acts only with packing: rows are tokenised before, by one process, and kept",
+        "leave it out",
+        "packing",
+        lambda values: bool(values["packing"]),
+    ),
+    Ignored(
+        ("packing_strategy",),
+        "acts only with packing",
+        "set packing: true, or leave it out",
+        "packing",
+        lambda values: bool(values["packing"] or values["eval_packing"]),
+    ),
+    Ignored(("length_column_name",), "lengths are those of the tokens"),
+)
 ENTROPY = panel("entropy", "Entropy", "Nats per token; how undecided the model still is")
 LANGUAGE_PANELS = (
     panel("loss", "Loss", "Falls; on held-out rows too"),

@@ -36,8 +36,8 @@ def test_later_files_override_earlier_ones_and_flags_override_files(tmp_path: Pa
 
 
 def test_changed_leaves_out_what_equals_the_default(tmp_path: Path) -> None:
-    settings = resolve("dpo", [recipe(tmp_path, "beta: 0.1\nlabel_smoothing: 0.2\n")])
-    assert set(settings.changed()) == {"label_smoothing"}
+    settings = resolve("dpo", [recipe(tmp_path, "beta: 0.1\nmax_length: 200\n")])
+    assert set(settings.changed()) == {"max_length"}
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,8 @@ def test_what_trl_refuses_is_a_user_error(tmp_path: Path) -> None:
 
 
 def test_built_dataclasses_hold_the_settings(tmp_path: Path) -> None:
-    argv = ["--output_dir", str(tmp_path), "--beta", "0.7", "--lora_r", "4", "--max_rows", "3"]
+    argv = ["--output_dir", str(tmp_path), "--beta", "0.7", "--use_peft", "--lora_r", "4"]
+    argv += ["--max_rows", "3"]
     data, _, model, args = build(resolve("dpo", argv))
     assert (data.max_rows, model.lora_r, args.beta) == (3, 4, 0.7)
 

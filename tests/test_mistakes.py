@@ -184,6 +184,15 @@ MISTAKES: list[tuple[str, str, str]] = [
     ("sft", "--deepspeed zero.json", "deepspeed: deepspeed is not installed"),
     ("sft", "--fsdp_config none.json", "fsdp_config: none.json: no such file"),
     ("sft", "--chat_template_path none.jinja", "chat_template_path: none.jinja: no such file"),
+    ("sft", "--accelerator_config none.json", "accelerator_config: none.json: no such file"),
+    ("sft", "--model_init_kwargs foo", "--model_init_kwargs: expected a mapping, got 'foo'"),
+    ("ppo", "--generation_kwargs foo", "--generation_kwargs: expected a mapping, got 'foo'"),
+    ("sft", "--dataloader_multiprocessing_context fork",
+     "dataloader_multiprocessing_context: needs dataloader_num_workers over 0"),
+    ("ppo", "--num_generations_eval 0", "num_generations_eval: 0 must be 1 or more"),
+    ("ppo", "--generation_batch_size 0", "generation_batch_size: 0 must be 1 or more"),
+    # keys that would change nothing: tests/contracts/test_ignored.py has them all
+    ("sft", "--lora_r 64", "lora_r: acts only with use_peft"),
     # names that would leave their place
     ("sft", "--run_name ../up", "run_name: '../up' would leave its folder"),
     ("sft", "--run_name a/../../up", "run_name: 'a/../../up' would leave its folder"),

@@ -210,6 +210,10 @@ RULES = (
     Rule("dataloader_persistent_workers",
          lambda v: v["dataloader_persistent_workers"] and v["dataloader_num_workers"] == 0,
          "needs dataloader_num_workers over 0", "leave one of the two out"),
+    Rule("dataloader_multiprocessing_context",
+         lambda v: v["dataloader_multiprocessing_context"] is not None
+         and v["dataloader_num_workers"] == 0,
+         "needs dataloader_num_workers over 0", "leave one of the two out"),
     Rule("dataloader_prefetch_factor",
          lambda v: v["dataloader_prefetch_factor"] is not None
          and v["dataloader_num_workers"] == 0,

@@ -27,9 +27,12 @@ def check_names(values: Mapping[str, Any], source: Callable[[str], str]) -> None
         if "\0" in text:
             raise ConfigError(f"{place_of(source(key))}{key}: contains a NUL byte", "remove it")
     for key in (*_LABELS, *_REVISIONS, *_HUB_NAMES):
-        fault = find_fault_of_name(values.get(key))
-        if fault is None and key in _HUB_NAMES and values.get(key) is not None:
-            fault = None if HUB_NAME.fullmatch(values[key]) else "is not a hub name"
+        name = values.get(key)
+        if not isinstance(name, str):  # trackio_static_space_id may be true or false
+            continue
+        fault = find_fault_of_name(name)
+        if fault is None and key in _HUB_NAMES:
+            fault = None if HUB_NAME.fullmatch(name) else "is not a hub name"
         if fault is not None:
             remedy = "use owner/name" if key in _HUB_NAMES else "use a plain name such as demo-1"
             where = place_of(source(key))

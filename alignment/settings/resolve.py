@@ -16,6 +16,7 @@ from typing import Any
 from alignment.errors import ConfigError
 from alignment.registry import STAGES
 from alignment.secrets import redact
+from alignment.settings.ignored import check_ignored
 from alignment.settings.late_faults import blame
 from alignment.settings.names import check_names
 from alignment.settings.other_names import is_flag, long_flag, other_name
@@ -102,6 +103,7 @@ def resolve(
         settings.sources[name] = entry.where
     check_names(settings.values, settings.source)
     check_combinations(stage, settings.values, settings.source, elsewhere=elsewhere)
+    check_ignored(stage, settings.values, settings.changed(), settings.source)
     return settings
 
 

@@ -246,7 +246,7 @@ def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:
 
 
 def _missing_files(values: Values) -> Iterator[tuple[str, str, str]]:
-    for key in ("deepspeed", "fsdp_config"):
+    for key in ("deepspeed", "fsdp_config", "accelerator_config"):
         value = values.get(key)
         if not isinstance(value, str) or not value:
             continue

@@ -23,6 +23,8 @@ from alignment.registry import STAGES
 
 Schema = dict[str, "Key"]
 
+#: Mappings that may also be given as text: the path of a file, or our own short form.
+_TEXT_OR_MAPPING = ("deepspeed", "fsdp_config", "accelerator_config", "columns")
 #: The types in the order in which a value is tried.
 _SCALARS = {int: "int", float: "float", bool: "bool", dict: "json", str: "str"}
 
@@ -123,6 +125,8 @@ def _read_key(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Key | N
     names, many, optional, choices = _unfold(hint)
     if not names:  # an object that no recipe can express, such as a ParallelismConfig
         return None
+    if "json" in names and field.name not in _TEXT_OR_MAPPING:
+        names -= {"str"}  # TRL reads JSON from it, as we do
     declared = field.metadata.get("choices")
     help_text = " ".join(str(field.metadata.get("help", "")).split())
     return Key(

@@ -3,7 +3,18 @@
 import math
 from typing import TYPE_CHECKING
 
-from alignment.registry import ENTROPY, Panel, Rule, Stage, bounds, help_keys, panel
+from alignment.registry import (
+    ENTROPY,
+    NO_LANGUAGE_KEYS,
+    REFERENCE_KEYS,
+    Ignored,
+    Panel,
+    Rule,
+    Stage,
+    bounds,
+    help_keys,
+    panel,
+)
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -19,6 +30,8 @@ _DIVERGING = (
     "sigmoid",
     "sigmoid_norm",
 )
+#: Losses that read ``label_smoothing``.
+_SMOOTHED = ("robust", "exo_pair", "aot", "aot_unpaired")
 
 STAGE = Stage(
     name="dpo",
@@ -62,6 +75,26 @@ STAGE = Stage(
             ),
             "{} is not one number for each loss_type",
             "give as many weights as losses",
+        ),
+    ),
+    ignored=(
+        *NO_LANGUAGE_KEYS,
+        *REFERENCE_KEYS,
+        Ignored(
+            ("label_smoothing",),
+            "acts only with the losses " + ", ".join(_SMOOTHED),
+            "leave it out, or choose another loss_type",
+            unless=lambda values: not set(_SMOOTHED).isdisjoint(values["loss_type"]),
+        ),
+        Ignored(
+            ("discopop_tau",),
+            "acts only with loss_type: discopop",
+            unless=lambda values: "discopop" in values["loss_type"],
+        ),
+        Ignored(
+            ("f_alpha_divergence_coef",),
+            "acts only with f_divergence_type: alpha_divergence",
+            unless=lambda values: values["f_divergence_type"] == "alpha_divergence",
         ),
     ),
     losses=(

@@ -2,7 +2,19 @@
 
 from typing import TYPE_CHECKING
 
-from alignment.registry import ENTROPY, Panel, Rule, Stage, Values, bounds, help_keys, panel
+from alignment.registry import (
+    ENTROPY,
+    NO_LANGUAGE_KEYS,
+    REFERENCE_KEYS,
+    Ignored,
+    Panel,
+    Rule,
+    Stage,
+    Values,
+    bounds,
+    help_keys,
+    panel,
+)
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -74,6 +86,16 @@ STAGE = Stage(
             ),
             "{} would estimate the KL of the reference with the answers of other batches",
             "leave it out, or give that of per_device_train_batch_size",
+        ),
+    ),
+    ignored=(
+        *NO_LANGUAGE_KEYS,
+        *REFERENCE_KEYS,
+        Ignored(
+            ("data_seed",),
+            "the rows are shuffled once, with the seed",
+            "set seed instead, or give loss_type: apo_zero_unpaired",
+            unless=lambda values: not _estimates_kl(values),
         ),
     ),
     losses=("kto", "apo_zero_unpaired"),

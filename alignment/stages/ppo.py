@@ -2,7 +2,16 @@
 
 from typing import TYPE_CHECKING
 
-from alignment.registry import Panel, Rule, Stage, Values, bounds, help_keys
+from alignment.registry import (
+    NO_LANGUAGE_KEYS,
+    Ignored,
+    Panel,
+    Rule,
+    Stage,
+    Values,
+    bounds,
+    help_keys,
+)
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -12,6 +21,56 @@ def _weights_differ_in_number(values: Values) -> bool:
     weights = values["reward_weights"]
     return bool(weights) and len(weights) != len(values["reward_model"] or ())
 
+
+def _only_with_vllm(*keys: str, mode: str = "") -> Ignored:
+    named = "use_vllm" + (f" and vllm_mode: {mode}" if mode else "")
+    return Ignored(
+        keys,
+        f"acts only with {named}",
+        "set that, or leave it out",
+        "use_vllm",
+        lambda values: bool(values["use_vllm"]) and (not mode or values["vllm_mode"] == mode),
+    )
+
+
+_IGNORED = (
+    Ignored(("lora_task_type",), "the stage knows its task"),
+    Ignored(("loss_on",), "PPO learns from the answers that it samples"),
+    Ignored(("data_seed",), "prompts are shuffled with the seed", "set seed instead"),
+    Ignored(("train_sampling_strategy",), "prompts are shuffled, or read in order",
+            "set shuffle_dataset instead"),
+    Ignored(("include_num_input_tokens_seen",), "num_tokens counts them always"),
+    Ignored(("log_multimodal", "log_unique_prompts", "num_completions_to_print"),
+            "PPO logs completions itself", "set sample_steps and num_samples instead"),
+    Ignored(("num_samples",), "acts only with sample_steps", "set sample_steps, or leave it out",
+            "sample_steps", lambda values: values["sample_steps"] > 0),
+    Ignored(("kl_horizon",), "acts only with kl_control: adaptive",
+            "set kl_control: adaptive, or leave it out", "kl_control",
+            lambda values: values["kl_control"] == "adaptive"),
+    Ignored(("kl_estimator",), "acts only with beta over 0", "give beta, or leave it out",
+            "beta", lambda values: values["beta"] > 0),
+    Ignored(("ref_model_mixup_alpha", "ref_model_sync_steps"), "acts only with sync_ref_model",
+            "set sync_ref_model: true, or leave it out", "sync_ref_model",
+            lambda values: bool(values["sync_ref_model"])),
+    Ignored(("transformers_continuous_batching_config",),
+            "acts only with use_transformers_continuous_batching",
+            "set use_transformers_continuous_batching: true, or leave it out",
+            "use_transformers_continuous_batching",
+            lambda values: bool(values["use_transformers_continuous_batching"])),
+    Ignored(("ds3_gather_for_generation",), "acts only with deepspeed",
+            "give deepspeed, or leave it out", "deepspeed",
+            lambda values: bool(values["deepspeed"])),
+    Ignored(("num_generations_eval",), "acts only on held-out prompts",
+            "give eval_data or eval_fraction, or leave it out",
+            unless=lambda values: bool(values["eval_data"]) or values["eval_fraction"] > 0),
+    Ignored(("cache_implementation",), "acts only without use_vllm",
+            unless=lambda values: not values["use_vllm"]),
+    _only_with_vllm("vllm_mode", "vllm_model_impl", "vllm_structured_outputs_regex"),
+    _only_with_vllm("vllm_server_base_url", "vllm_server_host", "vllm_server_port",
+                    "vllm_server_timeout", "vllm_group_port", mode="server"),
+    _only_with_vllm("vllm_gpu_memory_utilization", "vllm_max_model_length",
+                    "vllm_tensor_parallel_size", "vllm_enable_sleep_mode", mode="colocate"),
+)  # fmt: skip
 
 STAGE = Stage(
     name="ppo",
@@ -39,6 +98,8 @@ STAGE = Stage(
                 "max_completion_length",
                 "steps_per_generation",
                 "num_generations",
+                "num_generations_eval",
+                "generation_batch_size",
                 "num_ppo_epochs",
             ),
             lambda x: x >= 1,
@@ -66,6 +127,7 @@ STAGE = Stage(
             "leave it out: alarm_patience watches PPO",
         ),
     ),
+    ignored=(*NO_LANGUAGE_KEYS, *_IGNORED),
     losses=(),
     answer_losses=(),
     splits_prompt=False,

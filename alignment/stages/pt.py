@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from alignment.registry import LANGUAGE_PANELS, Stage, help_keys
+from alignment.registry import LANGUAGE_KEYS, LANGUAGE_PANELS, Ignored, Stage, help_keys
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -16,6 +16,10 @@ STAGE = Stage(
     keys=help_keys("max_length", "packing"),
     help={},
     rules=(),
+    ignored=(
+        *LANGUAGE_KEYS,
+        Ignored(("loss_on", "as_chat"), "every token of a text is learned, as it is"),
+    ),
     losses=(),
     answer_losses=(),
     splits_prompt=False,

@@ -4,7 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from alignment.registry import Rule, Stage, help_keys, panel
+from alignment.registry import NO_LANGUAGE_KEYS, Ignored, Rule, Stage, help_keys, panel
 from alignment.runs import REWARD_STATS
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ STAGE = Stage(
             "false, but the score head is trained in float32 and the base is in bfloat16",
             "leave bf16 out, or set dtype: float32",
         ),
+    ),
+    ignored=(
+        *NO_LANGUAGE_KEYS,
+        Ignored(("loss_on",), "a score is that of a whole answer"),
     ),
     losses=(),
     answer_losses=(),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from alignment.registry import LANGUAGE_PANELS, Stage, help_keys
+from alignment.registry import LANGUAGE_KEYS, LANGUAGE_PANELS, Stage, help_keys
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -19,6 +19,7 @@ STAGE = Stage(
         "chat_template": "a known name, a .jinja file, or a model's folder",
     },
     rules=(),
+    ignored=LANGUAGE_KEYS,
     losses=(),
     answer_losses=(),
     splits_prompt=False,

@@ -77,10 +77,8 @@ class Job:
                 "start them with --nproc, torchrun or accelerate launch --multi_gpu",
             )
         require_shared(self.folder)
-        if values.get("activation_offloading") and arguments.device.type == "cpu":
-            raise ConfigError(
-                "activation_offloading: needs a GPU, and none is used", "leave it out"
-            )
+        if arguments.device.type == "cpu":
+            _refuse_on_cpu(values)
         # The trainer gets none of its own: those in `trackers` cannot stop it.
         names, arguments.report_to = arguments.report_to, []
         self.trackers.open(names, self.run, self.folder)
@@ -260,6 +258,20 @@ def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -
         raise ConfigError(
             f"output_dir: {folder}: cannot resume another run: {found}",
             "undo these changes, continue with --resume_anyway, or start again with --overwrite",
+        )
+
+
+def _refuse_on_cpu(values: Mapping[str, Any]) -> None:
+    """Refuse what only a GPU can do.
+
+    Raises:
+        ConfigError: A key asks for it.
+    """
+    if values.get("activation_offloading"):
+        raise ConfigError("activation_offloading: needs a GPU, and none is used", "leave it out")
+    if values["optim"].startswith("paged_ademamix"):
+        raise ConfigError(
+            f"optim: {values['optim']} needs a GPU, and none is used", "choose ademamix"
         )
 
 
