@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,10 @@ import zstandard
 from hub import SHA, serve_hub
 from support import PATIENCE, REPOSITORY, prepare_rows, write_jsonl
 
-from alignment.data import cache
+from alignment.data import arrow, cache
 from alignment.data.load import load_datasets
 from alignment.data.prepare import Prepared, described_drops
-from alignment.data.sources import digest_source
+from alignment.data.sources import digest_source, lasting, state_of
 from alignment.errors import ConfigError, DataError
 
 ROWS = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(8)]
@@ -112,6 +113,60 @@ def test_a_changed_file_is_prepared_again(folder: Path, data: Path, tiny_dir: Pa
     assert after.entry.folder != before.entry.folder
     assert after.sources[0].sha256 == hashlib.sha256(data.read_bytes()).hexdigest()
     assert before.sources[0].sha256 != after.sources[0].sha256
+
+
+def test_a_file_that_changes_and_keeps_its_size_and_time_is_prepared_again(
+    folder: Path, data: Path, tiny_dir: Path
+) -> None:
+    """As of archives whose files all have one time, or of `cp -p`."""
+    os.utime(data, (1, 1))
+    before = prepared(tiny_dir, data)
+    state = data.stat()
+    with data.open("r+") as file:
+        file.write(data.read_text().replace("Say 0", "Say 9"))
+    os.utime(data, (1, 1))
+    now = data.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (
+        state.st_size,
+        state.st_mtime_ns,
+        state.st_ino,
+    )
+    after = prepared(tiny_dir, data)
+    assert before.sources[0].sha256 != after.sources[0].sha256
+    assert after.sources[0].sha256 == hashlib.sha256(data.read_bytes()).hexdigest()
+
+
+def test_a_state_within_a_tick_of_its_last_change_proves_nothing(
+    folder: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = state_of(str(data))
+    changed = data.stat().st_ctime_ns
+    for late, kept in ((0, None), (49_000_000, None), (51_000_000, state)):
+        monkeypatch.setattr(time, "time_ns", lambda late=late: changed + late)
+        assert lasting(state) == kept
+    monkeypatch.setattr(time, "time_ns", lambda: changed)
+    digest_source(str(data))
+    assert cache.known_digest(state) is None
+    monkeypatch.undo()
+    assert lasting(["hub:owner/set@main"]) == ["hub:owner/set@main"]
+
+
+def test_rows_in_several_blocks_keep_their_order(
+    folder: Path, tiny_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [{"prompt": f"Say {i}.", "completion": f"It is {i}."} for i in range(1000)]
+    data = write_jsonl(tmp_path / "many.jsonl", rows)
+    found = []
+    for size, blocks in ((arrow._BLOCK, 1), (1, 4)):
+        monkeypatch.setattr(arrow, "_BLOCK", size)
+        one = prepared(tiny_dir, data)
+        with pa.memory_map(str(one.entry.rows)) as source:
+            table = pa.ipc.open_stream(source).read_all()
+            assert table["line"].num_chunks == blocks
+            found.append(table.to_pylist())
+        cache.clear()
+    assert found[0] == found[1]
+    assert [row["line"] for row in found[0]] == list(range(1, 1001))
 
 
 def test_a_copy_of_a_file_is_found_by_its_content(

@@ -1,7 +1,9 @@
 """Prepared rows as a memory-mapped Arrow file, written batch by batch."""
 
+import gc
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -12,6 +14,10 @@ import pyarrow as pa
 
 from alignment.data.columns import Encoded
 
+#: Bytes of a block of the file. Whatever maps it reads the head of every block.
+_BLOCK = 8_000_000
+#: New objects after which Python looks for cycles of garbage while rows are made; else 700.
+_OBJECTS = 50_000
 #: Columns about a row, next to those that the trainer reads.
 LENGTH, FATE, GROUP, FILE, LINE = "length", "fate", "group", "file", "line"
 ABOUT_ROW = (LENGTH, FATE, GROUP, FILE, LINE)
@@ -46,6 +52,7 @@ class RowsWriter:
         self._path = path
         self._sink: Any = None
         self._writer: Any = None
+        self._waiting: list[pa.RecordBatch] = []
         self.rows = 0
         self._numbers = {file: number for number, file in enumerate(files)}
 
@@ -59,6 +66,8 @@ class RowsWriter:
         trace: TracebackType | None,
     ) -> None:
         if self._writer is not None:
+            if error is None and self._waiting:
+                self._write_block()
             self._writer.close()
             self._sink.close()
 
@@ -81,8 +90,25 @@ class RowsWriter:
             # the columns are those of the first rows
             self._sink = pa.OSFile(str(self._path), "wb")
             self._writer = pa.ipc.new_stream(self._sink, table.schema)
-        self._writer.write_batch(table)
+        self._waiting.append(table)
+        if sum(one.nbytes for one in self._waiting) >= _BLOCK:
+            self._write_block()
         self.rows += len(batch)
+
+    def _write_block(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._waiting).combine_chunks())
+        self._waiting = []
+
+
+@contextmanager
+def few_collections() -> Iterator[None]:
+    """Look for cycles of garbage less often: rows are many small objects without cycles."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def read_column(path: Path, name: str) -> npt.NDArray[Any]:

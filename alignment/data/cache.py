@@ -135,8 +135,13 @@ def known_digest(state: list[Any]) -> str | None:
         return None
 
 
-def remember_digest(state: list[Any], digest: str) -> None:
-    """Keep the digest of data in a state; a cache that cannot be written only costs time."""
+def remember_digest(state: list[Any] | None, digest: str) -> None:
+    """Keep the digest of data in a state; a cache that cannot be written only costs time.
+
+    None is a state that would not show a change.
+    """
+    if state is None:
+        return
     with suppress(OSError):
         place = _digest_place(state)
         place.parent.mkdir(parents=True, exist_ok=True)

@@ -4,13 +4,11 @@ Everything that training, the counts before it and the preflight need of a row i
 which a second run and the other processes map from disk. Memory does not grow with the data.
 """
 
-import gc
 import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
@@ -20,7 +18,7 @@ from typing import Any
 import xxhash
 
 import data_tools
-from alignment.data.arrow import FILE, LINE, PlacedRow, RowsWriter, read_column
+from alignment.data.arrow import FILE, LINE, PlacedRow, RowsWriter, few_collections, read_column
 from alignment.data.cache import (
     ROWS,
     Entry,
@@ -36,6 +34,7 @@ from alignment.data.sources import (
     digest_source,
     files_of,
     hub_digest,
+    lasting,
     located_files,
     state_of,
 )
@@ -50,8 +49,6 @@ from data_tools.shapes import Served, serve
 _BATCH = 256
 #: Batches that wait for the tokenizer while the next ones are read and rendered.
 _AHEAD = 3
-#: New objects after which Python looks for cycles of garbage; without this, after 700.
-_OBJECTS = 50_000
 #: How many bad rows are named one by one; the others are counted.
 _NAMED_ROWS = 5
 #: Bytes from which the pass takes long enough to show its progress.
@@ -178,7 +175,7 @@ def sample_source(path: str, request: Request, count: int) -> list[Encoded]:
 
 
 def _find(key: str, paths: Sequence[str]) -> Entry | None:
-    """An entry for the same files, known by their size and time, else by their content."""
+    """An entry for the same files, known by their size and times, else by their content."""
     states = [state_of(path) for path in paths]
 
     def is_same(about: dict[str, Any]) -> bool:
@@ -198,9 +195,10 @@ def _find(key: str, paths: Sequence[str]) -> Entry | None:
 
 def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
     states = [state_of(path) for path in paths]
+    kept = [lasting(state) for state in states]
     by_role: Counter[str] = Counter()
     learned = 0
-    with new_entry(key) as folder, _few_collections():
+    with new_entry(key) as folder, few_collections():
         readings = [_Reading(path, request) for path in paths]
         files = _names(paths)
         with RowsWriter(folder / ROWS, files) as writer:
@@ -222,7 +220,7 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
                     **one.counts(),
                     "unused": dict(one.unused),
                 }
-                for one, state in zip(readings, states, strict=True)
+                for one, state in zip(readings, kept, strict=True)
             ],
             "rows": writer.rows,
             "files": files,
@@ -236,17 +234,6 @@ def _write(key: str, paths: Sequence[str], request: Request) -> Entry:
         for one in about["sources"]:
             remember_digest(one["state"], one["digest"])
         return keep_entry(folder, name, about)
-
-
-@contextmanager
-def _few_collections() -> Iterator[None]:
-    """Look for cycles of garbage less often: rows are many small objects without cycles."""
-    before = gc.get_threshold()
-    gc.set_threshold(_OBJECTS, *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 class _Reading:

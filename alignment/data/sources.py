@@ -6,6 +6,7 @@ Several sources can be mixed in shares of their weights: `train_data: [a.jsonl:0
 import hashlib
 import json
 import random
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,8 @@ from data_tools.formats import Columns, Located, listed_entry, located, weighted
 from data_tools.reading import hub_revision, hub_splits, is_hub_name, split_of
 
 Numbers = npt.NDArray[np.int64]
+#: Nanoseconds, several times the tick of a Linux file system's clock.
+_TICK = 50_000_000
 #: Roles of data, and the keys that name them.
 DATA_ROLES = {"train": "train_data", "eval": "eval_data"}
 
@@ -103,27 +106,47 @@ def check_sources(settings: Mapping[str, Any]) -> None:
 def digest_source(path: str) -> str:
     """What a file, a folder or a hub data set holds, as a digest.
 
-    Files that have been read before are known by their size and time, and are not read again.
+    Files that have been read before are known by their size and times, and are not read again.
     """
     if not files_of(path):
         return hub_digest(path)
-    known = known_digest(state_of(path))
+    state = state_of(path)
+    known = known_digest(state)
     if known is not None:
         return known
+    kept = lasting(state)
     found = digest_of(path, (digest_file(file) for file in files_of(path)))
-    remember_digest(state_of(path), found)
+    # else the digest of what was there before would be that of what is there now
+    remember_digest(kept if state_of(path) == state else None, found)
     return found
 
 
 def state_of(path: str) -> list[Any]:
-    """What changes when a source is written: sizes and times of files, the commit of a data set."""
+    """What changes when a source is written: sizes and times of files, the commit of a data set.
+
+    Two times of a file are in it: who copies or unpacks data may set that of its content, but
+    nobody can set that of its last change of any kind.
+    """
     files, entry = files_of(path), listed_entry(path)
     if not files:
         return [hub_digest(path)] if entry is None else [hub_digest(path), entry]
-    # the inode too: a file moved onto another may have its size and time
     stats = [(str(file.absolute()), file.stat()) for file in files]
-    state: list[Any] = [[name, stat.st_size, stat.st_mtime_ns, stat.st_ino] for name, stat in stats]
+    state: list[Any] = [
+        # the inode too: a file moved onto another may have its size and times
+        [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        for name, stat in stats
+    ]
     return state if entry is None else [*state, entry]
+
+
+def lasting(state: list[Any]) -> list[Any] | None:
+    """A state that was just found, or None if another write could leave it as it is.
+
+    The clock of a file system has ticks, so a second write within one tick has the time of the
+    first.
+    """
+    changed = (one[3] for one in state if isinstance(one, list))
+    return state if max(changed, default=0) < time.time_ns() - _TICK else None
 
 
 def digest_of(path: str, digests: Iterable[str]) -> str:
