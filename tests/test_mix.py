@@ -110,7 +110,7 @@ def test_named_columns_decide_what_rows_become(tmp_path: Path, tiny_dir: Path) -
     named = ["--columns", "prompt=ask,chosen=good,rejected=bad"]
     rows, _ = prepare_rows("rm", tiny_dir, [file], *named)
     assert rows.by_role["train"].entry.about["rows"] == 1
-    assert rows.by_role["train"].unused == ({"note": 1},)
+    assert rows.by_role["train"].sources[0].unused == {"note": 1}
     swapped = ["--columns", "prompt=ask,chosen=bad,rejected=good"]
     other, _ = prepare_rows("rm", tiny_dir, [file], *swapped)
     assert other.request.key != rows.request.key
@@ -125,6 +125,6 @@ def test_a_change_of_a_list_prepares_its_rows_again(tmp_path: Path, tiny_dir: Pa
         (tmp_path / "dataset_info.json").write_text(f'{{"mine": {entry}}}'.replace("'", '"'))
         rows, _ = prepare_rows("sft", tiny_dir, [source])
         (one,) = rows.inputs()["train"]
-        assert rows.by_role["train"].unused == ({"b" if response == "a" else "a": 1},)
+        assert rows.by_role["train"].sources[0].unused == {"b" if response == "a" else "a": 1}
         digests.add(one.sha256)
     assert len(digests) == 2

@@ -106,7 +106,6 @@ class Prepared:
         tokens: Tokens by the role that wrote them, before any cut.
         learned: Tokens that carry loss, before any cut.
         dropped: The first bad rows that were left out, as messages.
-        unused: For each source, rows with text in a column that nothing reads, by column.
         encodings: The encodings of files that are not UTF-8, by file.
         files: The files that the rows come from.
     """
@@ -116,7 +115,6 @@ class Prepared:
     tokens: Mapping[str, int]
     learned: int
     dropped: tuple[str, ...]
-    unused: tuple[Mapping[str, int], ...]
     encodings: Mapping[str, str]
     files: tuple[str, ...]
 
@@ -146,13 +144,12 @@ def prepare(paths: Sequence[str], request: Request) -> Prepared:
     return Prepared(
         entry,
         tuple(
-            Source(path, one["digest"], one["rows"], one["dropped"])
+            Source(path, one["digest"], one["rows"], one["dropped"], unused=one["unused"])
             for path, one in zip(paths, about["sources"], strict=True)
         ),
         about["tokens"],
         about["learned"],
         tuple(f"{names[file]}{message}" for file, message in about["named"]),
-        tuple(one["unused"] for one in about["sources"]),
         {names[file]: encoding for file, encoding in about["encodings"].items()},
         tuple(names.values()),
     )
@@ -381,6 +378,6 @@ def described_drops(prepared: Prepared) -> Iterable[str]:
 
 def described_unused(prepared: Prepared) -> Iterable[str]:
     """One line per source and column with text that nothing reads."""
-    for source, unused in zip(prepared.sources, prepared.unused, strict=True):
-        for name, rows in sorted(unused.items()):
+    for source in prepared.sources:
+        for name, rows in sorted(source.unused.items()):
             yield f"not used: {name!r}, in {rows:,} rows of {source.path}"

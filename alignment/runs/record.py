@@ -61,6 +61,7 @@ class Source:
         rows: How many rows of it are used; None until it is read.
         dropped: How many rows were dropped.
         weight: Its weight in the mix of several sources; None: all of its rows are used.
+        unused: How many of its rows have text in a column that nothing reads, by column.
     """
 
     path: str
@@ -68,6 +69,7 @@ class Source:
     rows: int | None = None
     dropped: int = 0
     weight: float | None = None
+    unused: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def content(self) -> str:

@@ -66,6 +66,7 @@ CHECKS: dict[str, Check] = {
     "empty_completion": Check("error", "the answer has no visible character"),
     "empty_messages": Check("error", "the last turn has no visible character"),
     "empty_text": Check("error", "the text has no visible character"),
+    "unused_column": Check("info", "columns with text or scores that nothing reads"),
     "prompt_mismatch": Check("error", "chosen and rejected do not answer the same prompt"),
     "unusable": Check("error", "the row gives no pair: no answer, one answer, unranked"),
     "chosen_eq_rejected": Check(

@@ -195,6 +195,7 @@ def validate(  # noqa: PLR0913
                 whole.note(example)
                 if example.unused and example.more is None:
                     report.unused.update((str(file), name) for name in example.unused)
+                    add(where_of(example.row), Finding("unused_column", ", ".join(example.unused)))
                 if example.more is not None:
                     example.record = example.more
                 for record in _records(example, pairing, add):

@@ -16,6 +16,12 @@ ABOUT = re.compile(
     re.IGNORECASE,
 )
 """Names of columns about a row: they hold no question and no answer."""
+SCORED = re.compile(
+    r"(?:.*[_-])?(?:score|rating|reward|rank|ranking|quality|grade|stars?|votes?|upvotes|margin"
+    r"|weight|loss|mask|train(?:ing|able)?)s?(?:[_-].*)?|.*(?:评分|得分|分数|打分|奖励|权重|质量)",
+    re.IGNORECASE,
+)
+"""Names of columns whose numbers say how good or how important an answer is."""
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[^\W\d_a-zA-Z]")
 LOOKS_LIKE_CONTEXT = re.compile(
     r"(?:.*_)?(?:context|passage|document|doc|article|paragraph|background|knowledge|material)s?"
@@ -90,6 +96,20 @@ def is_label(name: str, value: object) -> bool:
     if not isinstance(value, str | int | float) or hint(name) not in ("label", "chosen"):
         return False
     return str(value).strip().lower() in TRUE | FALSE
+
+
+def is_score(name: str, value: object) -> bool:
+    """Whether a column says how good or how important an answer is: by its name, and numbers."""
+    if isinstance(value, list | dict) and value:
+        held = value if isinstance(value, list) else list(value.values())
+        return isinstance(held[0], int | float) and is_scored(name)
+    return isinstance(value, int | float) and is_scored(name)
+
+
+@functools.lru_cache(maxsize=1000)
+def is_scored(name: str) -> bool:
+    """Whether the name of a column says that its numbers are scores."""
+    return SCORED.fullmatch(name) is not None
 
 
 def suggested(data: Data) -> dict[str, str]:

@@ -5,24 +5,38 @@ with more texts than a bare prompt or one answer has is no bare prompt and no si
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from data_tools.formats.advice import (
     ABOUT,
+    MATERIAL,
     columns_advice,
     hint,
     is_label,
+    is_score,
+    is_scored,
     is_turn,
     left_out_of_question,
     not_this,
 )
-from data_tools.formats.context import refuse_media, with_context
+from data_tools.formats.context import (
+    NUMBERED,
+    WEIGHTS,
+    margin_of,
+    refuse_media,
+    refuse_weights,
+    scores_of_sides,
+    with_context,
+)
 from data_tools.formats.record import (
     ALIASES,
     CONTEXT,
+    REASONING,
+    TEMPLATE_INPUTS,
     Adapter,
     Data,
+    Kind,
     Record,
     Result,
     Unusable,
@@ -30,11 +44,19 @@ from data_tools.formats.record import (
     listed,
     shown,
 )
-from data_tools.formats.turns import TURN_KEYS
+from data_tools.formats.turns import MEDIA, TURN_KEYS
 
 ANSWERS = ("chosen", "rejected", "completion")
+PARTS_BESIDE: Mapping[Kind, tuple[str, ...]] = {
+    "text": ANSWERS,
+    "sft": ("rejected",),
+    "unpaired": ("rejected",),
+}
+"""Parts that a row with a record of a kind has no column for: it would be something else."""
 BOOKKEEPING = frozenset({"source", "source_row", "group_id"})
 """Columns that `align data convert` adds, always all of them."""
+PART_KEYS = frozenset({"type", "text", "value"})
+"""All that is read of a part of a turn's content."""
 LONG = 30
 """Characters from which a text inside another one is there for a reason."""
 
@@ -45,10 +67,18 @@ class Reading(NamedTuple):
     Attributes:
         context: Columns of CONTEXT that the format itself does not read.
         rest: Columns that nothing reads.
+        whole: Columns that are not looked into: those, and those that are read whole.
+        about: Columns that nothing reads, whose names say that they hold no text of the row.
+        marks: Columns that nothing reads that may be labels or scores, by their names.
+        hot: Whether there are columns that decide whether a row is usable, or its margin.
     """
 
     context: tuple[str, ...]
     rest: tuple[str, ...]
+    whole: frozenset[str]
+    about: frozenset[str]
+    marks: tuple[str, ...]
+    hot: bool
 
 
 @functools.lru_cache(maxsize=1000)  # the rows of a file have few combinations of keys
@@ -62,7 +92,14 @@ def reading(adapter: Adapter, names: tuple[str, ...]) -> Reading:
     # the messages of a tree are joined into one column, which the format does not name
     is_tree = adapter.gather is not None and "rows" not in names
     rest = () if is_tree else tuple(name for name in names if name not in read)
-    return Reading(tuple(context), rest)
+    return Reading(
+        tuple(context),
+        rest,
+        frozenset((*rest, *TEMPLATE_INPUTS, *(["rows"] if adapter.gather else ()))),
+        frozenset(name for name in rest if ABOUT.fullmatch(name)),
+        tuple(name for name in rest if hint(name) in ("label", "chosen") or is_scored(name)),
+        not (MEDIA | WEIGHTS | NUMBERED).isdisjoint(names),
+    )
 
 
 def read_row(adapter: Adapter, data: Data) -> Result:
@@ -71,40 +108,81 @@ def read_row(adapter: Adapter, data: Data) -> Result:
     Raises:
         Unusable: If the row cannot become a record.
     """
-    refuse_media(data)
+    known = reading(adapter, tuple(data))
+    if known.hot:
+        refuse_media(data)
+        refuse_weights(data)
     result = adapter.read(data)
-    names = reading(adapter, tuple(data)).context
-    if not names:
-        return result
-    if isinstance(result, Record):
-        return with_context(result, data, names)
-    return [with_context(one, data, names) if isinstance(one, Record) else one for one in result]
+    names = known.context
+    if isinstance(result, list):
+        return [with_context(r, data, names) if isinstance(r, Record) else r for r in result]
+    if names:
+        result = with_context(result, data, names)
+    if known.hot and result.kind == "preference" and result.margin is None:
+        result.margin = margin_of(data)
+    return result
 
 
-def unread(adapter: Adapter, data: Data, records: Iterable[Record]) -> tuple[str, ...]:
-    """Return the columns with text or a label, and the keys of turns, that are in no record.
+def unread(adapter: Adapter, data: Data, records: Sequence[Record]) -> tuple[str, ...]:
+    """Return the columns with text, a label or a score, and the keys inside, that are in no record.
 
     A column that repeats what a record holds is not lost.
     """
-    rest = reading(adapter, tuple(data)).rest
-    found = [name for name in rest if holds_text(data[name])]
-    if found:
-        said = [text for record in records for text in _texts(record)]
-        found = [name for name in found if not _is_said(data[name], said)]
-    labels = [name for name in rest if name not in found and is_label(name, data[name])]
-    return (*found, *labels, *_keys_of_turns(data))
+    known = reading(adapter, tuple(data))
+    rest = known.rest
+    kind = records[0].kind if records else ""
+    if known.hot and kind == "preference":
+        sides = scores_of_sides(data)
+        # some formats have a margin of their own
+        if sides and records[0].margin == margin_of(data):
+            rest = tuple(name for name in rest if name not in sides)
+    elif known.context and kind == "prompt":  # it has no answer to which thoughts could lead
+        rest = (*rest, *(name for name in known.context if name in REASONING))
+    said = Said(records)
+    found = []
+    for name in rest:
+        value = data[name]
+        lost = holds_text(value) and (name in known.about or not said.has(texts_of(value)))
+        if not lost and name in known.marks:
+            lost = is_label(name, value) or is_score(name, value)
+        if lost:
+            found.append(name)
+    for name, value in data.items():
+        is_turns = type(value) is list and _are_plain(value)
+        if type(value) in (list, dict) and not is_turns and name not in known.whole:
+            inside = _inside(name, value, said, adapter.reads)
+            found += dict.fromkeys(inside)
+    return tuple(found)
 
 
-def _is_said(value: object, said: list[str]) -> bool:
-    """Whether every text in a value is in a record already."""
-    texts = (value,) if isinstance(value, str) else texts_in(value)
-    for text in map(str.strip, texts):
-        for one in said:
-            if text in one and (len(text) >= LONG or text == one.strip()):
-                break
-        else:
-            return False
-    return True
+class Said:
+    """The texts of the records of a row; they are looked at only if a column may repeat one."""
+
+    __slots__ = ("_records", "_texts", "_whole")
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+        self._texts: list[str] | None = None
+        self._whole: frozenset[str] = frozenset()
+
+    @property
+    def texts(self) -> list[str]:
+        """All texts, the question first."""
+        if self._texts is None:
+            self._texts = [text for record in self._records for text in _texts(record)]
+            self._whole = frozenset(map(str.strip, self._texts))
+        return self._texts
+
+    def has(self, texts: Iterable[str]) -> bool:
+        """Whether every text is in a record already, as a part of one only if it is long."""
+        said = self.texts
+        for text in map(str.strip, texts):
+            if text in self._whole:
+                continue
+            # a search in long texts takes a while, and a short text may be in one by chance
+            if len(text) < LONG or not any(text in one for one in said):
+                return False
+        return True
 
 
 def _texts(record: Record) -> Iterator[str]:
@@ -127,6 +205,11 @@ def holds_text(value: Any) -> bool:
     return False
 
 
+def texts_of(value: Any) -> Iterable[str]:
+    """Return the texts in a value, which may be a text itself."""
+    return (value,) if isinstance(value, str) else texts_in(value)
+
+
 def texts_in(value: Any) -> Iterator[str]:
     """Yield the texts in a value, at any depth; bytes count too, roles and types do not."""
     pending = [value]
@@ -143,35 +226,95 @@ def texts_in(value: Any) -> Iterator[str]:
             pending += part
 
 
-def _keys_of_turns(data: Data) -> Iterable[str]:
-    """Return the keys of turns that hold text which nothing reads, as `messages[].key`."""
-    found: dict[str, None] = {}
-    for name, value in data.items():
-        if type(value) is not list and type(value) is not dict:
-            continue
-        for turn in value if type(value) is list else (value,):
-            # most turns have a role and a text, and nothing else
-            if type(turn) is dict and len(turn) > 2 and is_turn(turn):
-                keys = [k for k, v in turn.items() if k not in TURN_KEYS and holds_text(v)]
-                found.update(dict.fromkeys(f"{name}[].{key}" for key in keys))
-    return found
+class _Place(NamedTuple):
+    """A value inside a column: `messages[].key`, the last key on the way to it, the value."""
+
+    name: str
+    key: str
+    value: Any
 
 
-def more_than(record: Record, unused: Iterable[str], data: Data) -> Unusable | None:
+def _inside(name: str, value: Any, said: Said, read: Collection[str]) -> Iterator[str]:
+    """Yield the places in a column with text or a score that nothing reads.
+
+    Args:
+        name: The name of the column.
+        value: Its value, a list or an object.
+        said: What the records of its row hold.
+        read: Places that are read as scores.
+    """
+    pending = [_Place(name, "", value)]
+    while pending:  # a loop, as columns may be nested deeper than Python recurses
+        place = pending.pop()
+        if type(place.value) is dict:
+            pending += _in_object(place)
+        elif type(place.value) is list:
+            pending += _in_list(place)
+        elif place.name not in read and _is_lost(place, said):
+            yield place.name
+
+
+def _are_plain(turns: list[Any]) -> bool:
+    """Whether turns have a role and a text each, and nothing else, as nearly all have."""
+    for one in turns:
+        if type(one) is not dict or len(one) != 2 or "role" not in one:
+            return False
+        if type(one.get("content")) is not str:
+            return False
+    return True
+
+
+def _in_list(place: _Place) -> Iterator[_Place]:
+    return (_Place(f"{place.name}[]", place.key, one) for one in place.value)
+
+
+def _in_object(place: _Place) -> Iterator[_Place]:
+    read: Collection[str] = TEMPLATE_INPUTS
+    if is_turn(place.value) and "replies" not in place.value:  # not all of a tree is used
+        read = TURN_KEYS
+    elif place.key == "content":
+        read = PART_KEYS
+    for key, value in place.value.items():
+        if key not in read or (key == "content" and type(value) is list):
+            above = place.name.removesuffix(f".{key}[]")  # replies to replies have one name
+            yield _Place(f"{above}.{key}", key, value)
+
+
+def _is_lost(place: _Place, said: Said) -> bool:
+    """Whether a value is a text that is in no record, or a score."""
+    if not holds_text(place.value):
+        return is_score(place.key, place.value)
+    if said.has(texts_of(place.value)):
+        return False
+    # a whole dialogue begins with the question
+    return not (type(place.value) is str and place.value.startswith(tuple(said.texts[:1])))
+
+
+def more_than(record: Record, unused: tuple[str, ...], data: Data) -> Unusable | None:
     """Return why a row is more than the one answer or the text that its record holds.
 
     Columns about a row are only counted; a second side of a pair, or an answer to a plain text, is
     what the file is for.
     """
-    parts = {"text": ANSWERS, "sft": ("rejected",), "unpaired": ("rejected",)}.get(record.kind, ())
-    named = [name for name in unused if "[]" not in name]
+    named = _telling(record.kind, unused)
+    if not named:
+        return None
+    parts = PARTS_BESIDE.get(record.kind, ())
+    named = tuple(name for name in named if name in data and not is_score(name, data[name]))
     more = [name for name in named if hint(name) in parts]
     if record.kind == "sft":
-        more += [name for name in named if name in data and is_label(name, data[name])]
+        more += [name for name in named if is_label(name, data[name])]
     if not more:
         return None if record.kind == "text" else left_out_of_question(named, data)
     held = {"text": "text", "sft": "one answer"}.get(record.kind, "labelled answers")
     return not_this(f"more than {held}", more, data)
+
+
+@functools.lru_cache(maxsize=1000)
+def _telling(kind: Kind, unused: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the columns that may show by their names that a row is more than its record."""
+    parts = (*PARTS_BESIDE.get(kind, ()), *(("label", "chosen") if kind == "sft" else ()))
+    return tuple(name for name in unused if hint(name) in parts or MATERIAL.fullmatch(name))
 
 
 def passed_over(unused: Iterable[str], data: Data) -> Unusable | None:
@@ -184,7 +327,7 @@ def passed_over(unused: Iterable[str], data: Data) -> Unusable | None:
             f"of this row only the prompt can be read: {values}; the row has {listed(data)}",
             f"fix the row, {columns_advice(data)}, or read prompts alone with --format prompt",
         )
-    more = [name for name in unused if not ABOUT.fullmatch(name)]
+    more = [n for n in unused if not ABOUT.fullmatch(n) and not is_score(n, data.get(n))]
     return not_this("more than a prompt", more, data) if more else None
 
 

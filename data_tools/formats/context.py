@@ -4,6 +4,7 @@ The adapters read a question and its answers. The columns here mean the same in 
 they are read in one place: each is used, or the row is refused with the name of the column.
 """
 
+import itertools
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from data_tools.formats.record import (
     Unusable,
     is_filled,
     json_value,
+    number,
     shown,
     text,
     with_template_inputs,
@@ -32,6 +34,22 @@ from data_tools.formats.turns import (
     supervised,
     user,
     with_input,
+)
+
+SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen-score", "rejected-score"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+    ("rating_chosen", "rating_rejected"),
+    ("reward_chosen", "reward_rejected"),
+    ("chosen_reward", "rejected_reward"),
+)
+"""Names of the scores of both sides of a pair."""
+NUMBERED = frozenset({"margin", *itertools.chain.from_iterable(SCORES)})
+WEIGHTS = frozenset(
+    {"weight", "weights", "sample_weight", "loss_weight", "loss_scale", "loss_mask"}
 )
 
 
@@ -80,6 +98,46 @@ def refuse_media(data: Data) -> None:
             f"{name!r} holds {shown(data[name])}: only text is learned",
             "leave such rows out, or empty the column if the text makes sense without it",
         )
+
+
+def refuse_weights(data: Data) -> None:
+    """See that a row has no weight of its own: the stages have weights of turns and of sources.
+
+    Raises:
+        Unusable: With the code `not_used` and the name of the column.
+    """
+    if WEIGHTS.isdisjoint(data):
+        return
+    for name in data:
+        value = data[name]
+        if name in WEIGHTS and isinstance(value, int | float | list) and value != 1:
+            raise Unusable(
+                "not_used",
+                f"{name!r} is {shown(value)}: rows have no weights of their own",
+                "delete the column, or give turns the weight 0 or 1, or sources theirs (path:0.3)",
+            )
+
+
+def scores_of_sides(data: Data) -> tuple[str, ...]:
+    """Return the columns that say how much better the chosen answer is: a margin, two scores."""
+    if NUMBERED.isdisjoint(data):
+        return ()
+    found = ("margin",) if data.get("margin") is not None else ()
+    pairs = (pair for pair in SCORES if all(data.get(name) is not None for name in pair))
+    return (*found, *itertools.chain.from_iterable(pairs))
+
+
+def margin_of(data: Data) -> float | None:
+    """Return the margin of a pair, or the difference of the scores of its sides, or None.
+
+    Raises:
+        Unusable: If they are no numbers.
+    """
+    names = scores_of_sides(data)
+    if not names:
+        return None
+    first = number(data, names[0])
+    return first if names[0] == "margin" else first - number(data, names[1])
 
 
 def _system(found: Data) -> str:

@@ -1,7 +1,7 @@
 """Decides which of the known formats a row is in.
 
 To add a format: write a function from a row to a record in the module of its kind, add an Adapter
-to that module's `FORMATS`, and add a row to the fixtures of tests/data_tools/test_formats.py.
+to that module's `FORMATS`, and add a row to tests/format_rows.py.
 """
 
 import difflib

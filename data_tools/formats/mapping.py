@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from alignment.errors import ConfigError
+from data_tools.formats.context import NUMBERED
 from data_tools.formats.detect import BY_NAME
 from data_tools.formats.record import ALIASES, CONTEXT, Adapter, Data, Unusable, listed
 
@@ -176,7 +177,7 @@ def _made_up(parts: Mapping[str, str]) -> Adapter | None:
     whole = [adapter for adapter in SHAPES if adapter.needs.keys() <= parts.keys()]
     best = max(whole, key=lambda adapter: len(adapter.needs), default=None)
     # a chosen answer without the rejected one: the row may have it under a known name
-    if best is None or parts.keys() - {*best.needs, *best.reads, *CONTEXT}:
+    if best is None or parts.keys() - {*best.needs, *best.reads, *NUMBERED, *CONTEXT}:
         return None
     return best
 

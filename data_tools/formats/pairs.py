@@ -1,6 +1,5 @@
 """Formats whose rows say which of two answers is better."""
 
-import itertools
 import re
 
 from data_tools.formats.record import (
@@ -26,37 +25,26 @@ from data_tools.formats.turns import (
 )
 
 ANSWER = "text|object|turns"
-SCORES = (
-    ("score_chosen", "score_rejected"),
-    ("chosen_score", "rejected_score"),
-    ("chosen-score", "rejected-score"),
-    ("chosen-rating", "rejected-rating"),
-    ("chosen_rating", "rejected_rating"),
-    ("rating_chosen", "rating_rejected"),
-    ("reward_chosen", "reward_rejected"),
-    ("chosen_reward", "rejected_reward"),
-)
-NUMBERED = ("margin", *itertools.chain.from_iterable(SCORES))
 EXTRA_ID = re.compile(r"<extra_id_[01]>(System|User|Assistant)\n")
 
 
 def pair(data: Data) -> Record:
     """`prompt, chosen, rejected` under any of their aliases."""
     prompt = answer(data[alias(data, "prompt")], "prompt")
-    return pair_of(prompt, *_sides(data), margin=_margin(data))
+    return pair_of(prompt, *_sides(data))
 
 
 def implicit(data: Data) -> Record:
     """`chosen, rejected` that both begin with the prompt."""
-    return split_implicit(*_sides(data), margin=_margin(data))
+    return split_implicit(*_sides(data))
 
 
 def binarized(data: Data) -> Record:
     """UltraFeedback binarized (H4, Argilla): whole conversations, and the prompt again."""
     sides = _sides(data)
     if all(not isinstance(side, str) and side[0]["role"] == "assistant" for side in sides):
-        return pair_of(text(data, "prompt"), *sides, margin=_margin(data))  # answers alone
-    return split_implicit(*_sides(data), margin=_margin(data))
+        return pair_of(text(data, "prompt"), *sides)  # answers alone
+    return split_implicit(*_sides(data))
 
 
 def hh(data: Data) -> Record:
@@ -84,7 +72,7 @@ def hh_split(data: Data) -> Record:
 
 def alpaca_ranking(data: Data) -> Record:
     """LLaMA-Factory: alpaca keys with `chosen, rejected` instead of the output."""
-    return pair_of(text(data, "instruction"), *_sides(data), margin=_margin(data))
+    return pair_of(text(data, "instruction"), *_sides(data))
 
 
 def turns_ranking(data: Data) -> Record:
@@ -96,14 +84,14 @@ def turns_ranking(data: Data) -> Record:
     turns, (chosen, rejected) = messages(data[key], key), _sides(data)
     sides = [as_messages(side, "assistant") for side in (chosen, rejected)]
     if all(len(side) > 1 and side[0]["role"] != "assistant" for side in sides):
-        return split_implicit(*sides, margin=_margin(data))
+        return split_implicit(*sides)
     if turns[-1]["role"] == "assistant":
         if turns[-1:] != sides[0]:
             raise Unusable("prompt_mismatch", f"{key!r} ends in an answer that is not 'chosen'")
         turns = turns[:-1]
     if not turns:
         raise Unusable("no_prompt", f"{key!r} holds no question")
-    return pair_of(turns, *sides, margin=_margin(data))
+    return pair_of(turns, *sides)
 
 
 def chosen_messages(data: Data) -> Record:
@@ -253,16 +241,6 @@ def _sides(data: Data) -> tuple[Text, Text]:
     return answer(chosen, "chosen"), answer(rejected, "rejected")
 
 
-def _margin(data: Data) -> float | None:
-    """Return the margin of a row, or the difference of the scores of its sides, or None."""
-    if "margin" in data and data["margin"] is not None:
-        return number(data, "margin")
-    for better_key, worse_key in SCORES:
-        if better_key in data and data[better_key] is not None and worse_key in data:
-            return number(data, better_key) - number(data, worse_key)
-    return None
-
-
 def _starts_dialogue(data: Data) -> bool:
     """Whether the first text of a row begins like an HH dialogue."""
     first = data["prompt"] if "prompt" in data else data["chosen"]
@@ -283,27 +261,24 @@ def _texts(*keys: str) -> dict[str, str]:
 
 PKU = _texts("prompt", "response_0", "response_1") | {"better_response_id": NUMBER}
 FORMATS = (
-    Adapter("huozi", _texts("prompt", "chosen", "reject"), pair, reads=NUMBERED),
+    Adapter("huozi", _texts("prompt", "chosen", "reject"), pair),
     Adapter("hh", _texts("chosen", "rejected"), hh, when=_starts_dialogue),
     Adapter("hh-split", _texts("prompt", "chosen", "rejected"), hh_split, when=_starts_dialogue),
     Adapter(
         "binarized",
         {"prompt": "text", "chosen": "turns", "rejected": "turns"},
         binarized,
-        reads=NUMBERED,
     ),
     Adapter(
         "alpaca-ranking",
         {"instruction": "text", "chosen": ANSWER, "rejected": ANSWER},
         alpaca_ranking,
-        reads=NUMBERED,
     ),
     Adapter(
         "sharegpt-ranking",
         {"conversations": "turns", "chosen": ANSWER, "rejected": ANSWER},
         turns_ranking,
         aliased=True,
-        reads=NUMBERED,
     ),
     Adapter(
         "messages-ranking",
@@ -311,7 +286,6 @@ FORMATS = (
         turns_ranking,
         aliased=True,
         strength=1,
-        reads=NUMBERED,
     ),
     Adapter(
         "llamafactory-v1",
@@ -339,7 +313,7 @@ FORMATS = (
         when=_has_extra_ids,
     ),
     *(
-        Adapter(name, _texts(*keys), pair, reads=NUMBERED)
+        Adapter(name, _texts(*keys), pair)
         for name, *keys in (
             ("nemo", "prompt", "chosen_response", "rejected_response"),
             ("medicalgpt", "question", "response_chosen", "response_rejected"),
@@ -381,7 +355,6 @@ FORMATS = (
         pair,
         aliased=True,
         strength=1,
-        reads=NUMBERED,
     ),
     Adapter(
         "implicit",
@@ -389,6 +362,5 @@ FORMATS = (
         implicit,
         aliased=True,
         strength=1,
-        reads=NUMBERED,
     ),
 )

@@ -155,15 +155,27 @@ def _mean_rating(annotations: Data) -> float | None:
 def _joined(rows: list[Row]) -> Row:
     first = rows[0]
     members = [row.data for row in rows]
-    data = {**first.data, "rows": members}
+    # a column that only a later row fills is named too if nothing reads it
+    data = {k: v for row in reversed(members) for k, v in row.items() if v not in (None, "")}
+    data |= {**{k: v for k, v in first.data.items() if k not in data}, "rows": members}
     return MadeRow(first.source, first.number, first.start, data, members)
 
 
 FORMATS = (
     # several answers are a ranking only if the user or the source says so
     Adapter("alpaca-ranked", {"instruction": "text", "output": "texts"}, alpaca_ranked, auto=False),
-    Adapter("nemo-rl", {"context": "turns", "completions": "turns"}, ranked_completions),
-    Adapter("ultrafeedback", {"instruction": "text", "completions": "turns"}, ultrafeedback),
+    Adapter(
+        "nemo-rl",
+        {"context": "turns", "completions": "turns"},
+        ranked_completions,
+        reads=("completions[].rank",),
+    ),
+    Adapter(
+        "ultrafeedback",
+        {"instruction": "text", "completions": "turns"},
+        ultrafeedback,
+        reads=tuple(f"completions[].annotations.{aspect}.Rating" for aspect in ASPECTS),
+    ),
     Adapter(
         "webgpt",
         {
@@ -187,7 +199,12 @@ FORMATS = (
         gather=gather_prompts,
     ),
     Adapter("text-score", {"text": "texts", "score": "numbers"}, text_and_score),
-    Adapter("gpt4llm", {"user_input": "text", "responses_and_scores": "turns"}, gpt4llm),
+    Adapter(
+        "gpt4llm",
+        {"user_input": "text", "responses_and_scores": "turns"},
+        gpt4llm,
+        reads=("responses_and_scores[].score",),
+    ),
     Adapter(
         "scored",
         {"prompt": "text", "responses": "texts", "scores": "numbers|texts|lists|null"},

@@ -154,7 +154,8 @@ class Adapter:
             set, 1 for plain shapes, 0 for what nearly every row has.
         gather: Joins rows that belong together (one answer or one message per row) before `read`.
         auto: Whether it may be detected; else it must be named.
-        reads: Columns that it reads if they are there.
+        reads: Columns, and keys inside columns (`completions[].rank`), that it reads if they are
+            there.
     """
 
     name: str

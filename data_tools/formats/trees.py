@@ -91,12 +91,18 @@ def _ranked(path: list[Message], replies: list[dict[str, Any]]) -> Record | Unus
     return ranked_of(path, answers)
 
 
+READ = tuple(
+    f"prompt{of}.{key}"
+    for of in ("", ".replies[]")
+    for key in ("message_id", "parent_id", "role", "rank")
+)
 FORMATS = (
-    Adapter("oasst-tree", {"message_tree_id": "text", "prompt": "object"}, tree),
+    Adapter("oasst-tree", {"message_tree_id": "text", "prompt": "object"}, tree, reads=READ),
     Adapter(
         "oasst-flat",
         {"message_id": "text", "text": "text", "role": "text", "parent_id": "text|null"},
         tree,
         gather=gather_trees,
+        reads=READ,
     ),
 )

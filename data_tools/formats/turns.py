@@ -22,8 +22,10 @@ NAMES = ("tool_calls", "tool_call_id", "name")
 """Kept unless empty: some templates treat an empty list of calls as a call."""
 WEIGHTS = ("weight", "loss", "train")
 """Kept with any value: 0 and false say that the turn carries no loss."""
-OTHER_WEIGHTS = ("loss_weight", "loss_scale")
-"""LLaMA-Factory's and ms-swift's names for `weight`."""
+OTHER_WEIGHTS = ("loss_weight", "loss_scale", "training", "trainable")
+"""LLaMA-Factory's, ms-swift's and Axolotl's names for `weight`."""
+MASKS = ("mask", "masked", "loss_mask", "train_detail", "ignore")
+"""Keys that say which part of a turn carries loss, in ways that are not read."""
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Kept with any text: to a template an empty text is not the same as none."""
 TURN_KEYS = frozenset(
@@ -121,6 +123,20 @@ def _kept(turn: Data, name: str) -> dict[str, Any]:
     kept = {key: turn[key] for key in NAMES if turn.get(key)}
     if turn.get("function_call"):
         kept["tool_calls"] = [{"type": "function", "function": turn["function_call"]}]
+    kept |= _weights(turn, name)
+    for key in REASONING:
+        if turn.get(key) is not None:
+            kept[key] = text(turn, key)
+    return kept
+
+
+def _weights(turn: Data, name: str) -> dict[str, Any]:
+    """Return what says whether a turn carries loss."""
+    kept: dict[str, Any] = {}
+    for key in MASKS:
+        if turn.get(key) is not None:
+            reason = f"{key!r} of {name} would change what is learned, and is not read"
+            raise Unusable("not_used", reason, "write it as 'weight': 1 for turns that carry loss")
     for key in (*WEIGHTS, *OTHER_WEIGHTS):
         if turn.get(key) is not None:
             # a fraction would be taken for 1
@@ -131,9 +147,6 @@ def _kept(turn: Data, name: str) -> dict[str, Any]:
                 kept[key] = turn[key]
             elif not turn[key]:
                 kept["weight"] = 0
-    for key in REASONING:
-        if turn.get(key) is not None:
-            kept[key] = text(turn, key)
     return kept
 
 
@@ -246,14 +259,14 @@ def supervised(prompt: Text, completion: Text) -> Record:
     return Record("sft", messages=turns)
 
 
-def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None) -> Record:
+def split_implicit(chosen: Text, rejected: Text) -> Record:
     """Make a pair whose prompt is what both sides begin with, in whole turns, not characters.
 
     Raises:
         Unusable: If they share no prompt, or one side is the prompt alone.
     """
     if isinstance(chosen, str) and isinstance(rejected, str):
-        return _split_text(chosen, rejected, margin)
+        return _split_text(chosen, rejected)
     chosen, rejected = as_messages(chosen, "assistant"), as_messages(rejected, "assistant")
     # turns are compared as a whole: answers that begin in the same words share no prompt
     shared = 0
@@ -270,10 +283,10 @@ def split_implicit(chosen: Text, rejected: Text, *, margin: float | None = None)
         )
     if any(side[0]["role"] != "assistant" for side in sides):
         raise Unusable("prompt_mismatch", "chosen and rejected differ before the answer")
-    return pair_of(prompt, *sides, margin=margin)
+    return pair_of(prompt, *sides)
 
 
-def _split_text(chosen: str, rejected: str, margin: float | None) -> Record:
+def _split_text(chosen: str, rejected: str) -> Record:
     """Split two texts after the last marker of an answer, before which they must be equal."""
     # the last marker: an earlier one ends a question of a conversation
     for marker in ANSWER_MARKERS:
@@ -282,7 +295,7 @@ def _split_text(chosen: str, rejected: str, margin: float | None) -> Record:
             end = at + len(marker)
             if chosen[:end] != rejected[:end]:
                 break
-            return pair_of(chosen[:end], chosen[end:], rejected[end:], margin=margin)
+            return pair_of(chosen[:end], chosen[end:], rejected[end:])
     else:
         raise Unusable(
             "no_prompt",

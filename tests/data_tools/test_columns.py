@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from support import prepare_rows, write_jsonl
 
 from alignment.errors import ConfigError
+from alignment.runs import Source
 from data_tools.checks.validate import validate
 from data_tools.cli import data
 from data_tools.formats import (
@@ -355,6 +357,14 @@ def test_unused_columns_are_counted_by_convert_validate_show_and_the_stages(tmp_
     assert "not used: note\n" in shown.output
     checked = CliRunner().invoke(data, ["validate", str(source)])
     assert "not used: 'meta', in 1 rows of in.jsonl\nnot used: 'note', in 2 rows" in checked.output
+    found = tmp_path / "found.jsonl"
+    CliRunner().invoke(data, ["validate", str(source), "--findings", str(found)])
+    unused = [
+        row
+        for row in map(json.loads, found.read_text("utf-8").splitlines())
+        if row["code"] == "unused_column"
+    ]
+    assert [(row["line"], row["part"]) for row in unused] == [(1, "note"), (2, "note"), (3, "meta")]
     names = [one.unused for one in serve(source, kind="unpaired")]
     assert names == [("note",), (), ("note",), (), ("meta",), ()]
     assert [one.unused for one in serve(source, kind="sft")] == [
@@ -363,6 +373,14 @@ def test_unused_columns_are_counted_by_convert_validate_show_and_the_stages(tmp_
     # what `convert` adds is no text of the source
     again = CliRunner().invoke(data, ["convert", str(out), "-o", str(tmp_path / "again.jsonl")])
     assert "not used" not in again.output
+
+
+def test_the_record_of_a_stage_has_its_unused_columns(tiny_dir: Path, tmp_path: Path) -> None:
+    rows = [{"prompt": "q", "completion": "a", "rating": 4.5, "note": n} for n in ("n", "")]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    prepared, _ = prepare_rows("sft", tiny_dir, [source])
+    inputs = Source(**json.loads(json.dumps(asdict(prepared.inputs()["train"][0]))))
+    assert inputs.unused == {"note": 1, "rating": 2}
 
 
 def test_what_repeats_the_answers_is_not_lost() -> None:
@@ -442,7 +460,8 @@ def test_a_stage_of_text_is_advised_to_name_its_text(tmp_path: Path) -> None:
 def test_a_template_variable_that_is_not_read_is_named(tmp_path: Path, tiny_dir: Path) -> None:
     row = {"messages": [U, A], "chat_template_kwargs": {"enable_thinking": False}}
     rows, _ = prepare_rows("sft", tiny_dir, [write_jsonl(tmp_path / "in.jsonl", [row])])
-    assert rows.by_role["train"].unused == ({"chat_template_kwargs.enable_thinking": 1},)
+    (source,) = rows.by_role["train"].sources
+    assert source.unused == {"chat_template_kwargs.enable_thinking": 1}
 
 
 def test_prompts_that_lose_their_answers_are_counted(tmp_path: Path) -> None:
@@ -480,5 +499,5 @@ def test_joined_rows_keep_what_belongs_to_their_question(tmp_path: Path) -> None
 
 def test_a_key_of_a_single_turn_is_named() -> None:
     assert read({"prompt": "q", "chosen": {**A, "note": "n"}, "rejected": B}).unused == (
-        "chosen[].note",
+        "chosen.note",
     )
