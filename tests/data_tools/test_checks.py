@@ -119,7 +119,7 @@ COUNTS = {
         "unfinished_answer": 3,
         "zero_width_or_control": 1,
     },
-    "permissive/mt_bench_zh_question.jsonl": {},
+    "permissive/mt_bench_zh_question.jsonl": {"unused_column": 80},
     "permissive/alpaca_zh_extra.json": {
         "duplicate_prompt": 28,
         "near_duplicate": 1,
