@@ -49,11 +49,13 @@ extras: $(UV_ENV)
 	        --output-file .venv-extra.lock > /dev/null || exit 1; \
 	done; done; rm -f .venv-extra.lock
 
-# A stage starts with the oldest allowed versions, in an environment of its own.
+# With the oldest allowed versions, in an environment of their own: a stage starts, and the libraries
+# are what the code expects of them.
 start-oldest: $(UV_ENV)
 	$(COMPILE) --resolution lowest-direct --output-file .venv-oldest.lock
 	$(MAKE) .venv-oldest/.ready VENV=.venv-oldest LOCK=.venv-oldest.lock
 	.venv-oldest/bin/align sft --dry-run --max_steps 1
+	.venv-oldest/bin/python -m pytest --numprocesses $(WORKERS) tests/contracts
 
 # 200 kills a stage by default; less:  make fault-test KILLS=20
 KILLS ?= 200
