@@ -176,8 +176,8 @@ def answer(value: Any, name: str) -> Text:
 
 
 def with_input(instruction: str, given: str) -> str:
-    """Return a question: the instruction, and the input on a line of its own."""
-    return instruction if not given or given.isspace() else f"{instruction}\n{given}"
+    """Return a question: the instruction, and the input on a line of its own; one alone as it is."""
+    return "\n".join(part for part in (instruction, given) if part and not part.isspace())
 
 
 def dialogue(source: str) -> list[Message]:

@@ -129,6 +129,12 @@ def test_a_context_is_part_of_the_question(shape: str) -> None:
     assert found.code == "wrong_type"
 
 
+def test_an_input_without_an_instruction_is_the_whole_question() -> None:
+    record = read({"instruction": "", "input": "given", "output": "a"}).record
+    assert isinstance(record, Record)
+    assert record.prompt == "given"
+
+
 @pytest.mark.parametrize("column", ["passage", "source_document", "background", "背景"])
 def test_what_a_question_is_about_is_refused_by_name(column: str) -> None:
     row = {**SHAPES["prompt-completion"], column: "given"}
