@@ -355,7 +355,7 @@ def moved_dir(tiny_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _policy(folder: Path) -> Any:
-    from alignment.evaluate.loading import load_policy
+    from alignment.evaluate.generation import load_policy
 
     return load_policy(folder.name, str(folder), load_tokenizer(str(folder)))
 

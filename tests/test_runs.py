@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from alignment.errors import ConfigError
-from alignment.runs.changes import changes
+from alignment.runs.changes import changes_since
 from alignment.runs.files import RECORD, checkpoint_name, checkpoint_step, checkpoints, run_folder
 from alignment.runs.lineage import describe_run, find_runs
 from alignment.runs.record import (
@@ -212,7 +212,7 @@ def differences(*flags: str, inputs: Any = None, parents: Any = None) -> list[st
         inputs={"train": [A, B]}, parents=PARENTS,
     )  # fmt: skip
     return list(
-        changes(
+        changes_since(
             run,
             settings=resolve("dpo", ["--max_steps", "5", *flags]),
             inputs={"train": [A, B]} if inputs is None else inputs,
@@ -256,7 +256,9 @@ def test_a_setting_that_no_longer_exists_is_named() -> None:
     settings = resolve("dpo", ["--max_steps", "5"])
     run = new_run("dpo", settings=settings.values, sources=settings.sources, inputs={}, parents={})
     run.settings["old_key"] = {"value": 3, "source": "a.yaml"}
-    assert list(changes(run, settings=settings, inputs={}, parents={})) == ["old_key 3 -> None"]
+    assert list(changes_since(run, settings=settings, inputs={}, parents={})) == [
+        "old_key 3 -> None"
+    ]
 
 
 def test_changed_added_and_missing_parents_are_named() -> None:

@@ -17,7 +17,7 @@ from alignment.cli import _exit
 from alignment.errors import ConfigError
 from alignment.pipeline.file import read_pipeline
 from alignment.pipeline.run import plan_pipeline
-from alignment.runs import changes, new_run
+from alignment.runs import changes_since, new_run
 from alignment.secrets import redact, redact_text, redact_words
 from alignment.settings.resolve import describe, resolve
 from alignment.trackers.callback import lineage
@@ -214,7 +214,7 @@ def test_a_url_with_secrets_is_the_same_run_and_is_shown_nowhere(tmp_path: Path)
     assert "<redacted>@h/s?api_key=<redacted>" in written
     assert "hunter2" not in written
     assert "s3cret" not in written
-    assert not list(changes(record, settings=settings, inputs={}, parents={}))
+    assert not list(changes_since(record, settings=settings, inputs={}, parents={}))
 
 
 def test_a_token_of_each_kind_is_in_no_setting_record_metric_config_or_message(

@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from alignment.evaluate.generation import Generated, batches_by_length
-from alignment.evaluate.loading import Policy
+from alignment.evaluate.generation import Generated, Policy, batches_by_length
 
 
 def sequence_kl(

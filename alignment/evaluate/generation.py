@@ -1,4 +1,4 @@
-"""Generate answers with a model, in left-padded batches of similar length.
+"""Load a model and generate answers with it, in left-padded batches of similar length.
 
 Shapes: B rows of a batch, P longest prompt in it, T longest response.
 """
@@ -12,10 +12,26 @@ import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.evaluate.loading import Policy
 from alignment.evaluate.records import Prompt
+from alignment.models.device import default_device
+from alignment.models.policy import load_causal_model
 from data_tools.formats.record import Unusable
 from data_tools.rendering import Renderer, from_transformers
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model in eval mode on its device, with its tokenizer and EOS tokens."""
+
+    name: str
+    model: Any
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: tuple[int, ...]
+
+    @property
+    def device(self) -> torch.device:
+        """The device for the inputs."""
+        return self.model.device  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -36,6 +52,22 @@ class Sampling:
     temperature: float
     batch_size: int
     seed: int
+
+
+def load_policy(name: str, path: str, tokenizer: PreTrainedTokenizerBase) -> Policy:
+    """Load a model for generation; it stops at its own EOS tokens and its tokenizer's."""
+    model = load_causal_model(path, dtype=_dtype())
+    model.to(default_device()).eval()
+    ids = end_tokens(model.generation_config.eos_token_id, tokenizer)
+    return Policy(name, model, tokenizer, ids)
+
+
+def end_tokens(
+    configured: int | list[int] | None, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...]:
+    """The tokens that end an answer: those of a generation config and the tokenizer's EOS."""
+    eos = configured if isinstance(configured, list) else [configured]
+    return tuple(sorted({t for t in (*eos, tokenizer.eos_token_id) if t is not None}))
 
 
 def encode_prompts(
@@ -174,3 +206,8 @@ def _generated(policy: Policy, prompt_ids: list[int], ids: list[int]) -> Generat
     kept = ids if end is None else ids[: end + 1]
     text = policy.tokenizer.decode(kept, skip_special_tokens=True)
     return Generated(prompt_ids, kept, str(text), end is not None)
+
+
+def _dtype() -> torch.dtype | str:
+    """float32 on a CPU, where it is fast and most precise; else the saved dtype."""
+    return torch.float32 if default_device().type == "cpu" else "auto"

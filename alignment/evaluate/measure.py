@@ -15,13 +15,13 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment.evaluate import generation
 from alignment.evaluate.divergence import sequence_kl, why_not_comparable
-from alignment.evaluate.generation import Generated, Sampling
-from alignment.evaluate.loading import Policy, describe_device, load_policy
+from alignment.evaluate.generation import Generated, Policy, Sampling, load_policy
 from alignment.evaluate.plan import Plan
 from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
+from alignment.models.device import describe_device
 from alignment.models.limits import read_limits
 from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.ppo.scorer import load_scorer

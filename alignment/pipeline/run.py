@@ -24,7 +24,7 @@ from alignment.runs import (
     Parent,
     Run,
     changed_outputs,
-    changes,
+    changes_since,
     checkpoints,
     delete_previous_runs,
     fingerprint,
@@ -148,7 +148,7 @@ def _plan(
     mark = fingerprint(step.stage, settings=settings.values, inputs=inputs, parents=parents)
     if found is None:
         return Plan(step, "run", "not run yet", tuple(argv), settings), mark
-    found_changes = changes(found, settings=settings, inputs=inputs, parents=parents)
+    found_changes = changes_since(found, settings=settings, inputs=inputs, parents=parents)
     reason = "; ".join(found_changes) or "a default of TRL or of align changed"
     if found.fingerprint == mark and not force:
         if found.status == "finished":

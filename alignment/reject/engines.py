@@ -7,8 +7,7 @@ from typing import Any, TypeAlias
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
-from alignment.evaluate.generation import Sampling, generate
-from alignment.evaluate.loading import Policy, end_tokens, load_policy
+from alignment.evaluate.generation import Policy, Sampling, end_tokens, generate, load_policy
 from alignment.reject.plan import Plan
 
 Answers: TypeAlias = list[dict[str, Any]]

@@ -15,8 +15,8 @@ import torch
 
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
-from alignment.evaluate.loading import describe_device
 from alignment.evaluate.progress import counting_progress
+from alignment.models.device import describe_device
 from alignment.models.folders import hub_commit
 from alignment.models.limits import read_limits
 from alignment.models.tokenizer import load_padding_tokenizer

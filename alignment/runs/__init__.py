@@ -1,6 +1,6 @@
 """Runs on disk: the record of a run, its folder, its lock, its parents and the names of files."""
 
-from alignment.runs.changes import changes
+from alignment.runs.changes import changes_since
 from alignment.runs.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -60,7 +60,7 @@ __all__ = [
     "Run",
     "Source",
     "changed_outputs",
-    "changes",
+    "changes_since",
     "check_output",
     "checkpoint_name",
     "checkpoint_step",

@@ -8,7 +8,7 @@ from alignment.secrets import redact
 from alignment.settings.resolve import Settings
 
 
-def changes(
+def changes_since(
     run: Run,
     *,
     settings: Settings,

@@ -22,7 +22,7 @@ from alignment.registry import STAGES
 from alignment.runs import (
     LAYOUT,
     Run,
-    changes,
+    changes_since,
     check_output,
     digest_outputs,
     new_run,
@@ -250,7 +250,9 @@ def _refuse_changes(folder: Path, previous: Run, settings: Settings, run: Run) -
     Raises:
         ConfigError: settings, data, parents or the number of processes changed.
     """
-    differing = list(changes(previous, settings=settings, inputs=run.inputs, parents=run.parents))
+    differing = list(
+        changes_since(previous, settings=settings, inputs=run.inputs, parents=run.parents)
+    )
     if previous.processes != run.processes:
         differing.append(f"processes {previous.processes} -> {run.processes}")
     found = "; ".join(differing)
