@@ -176,7 +176,7 @@ def answer(value: Any, name: str) -> Text:
 
 
 def with_input(instruction: str, given: str) -> str:
-    """Return a question: the instruction, and the input on a line of its own; one alone as it is."""
+    """Return a question: the instruction, and the input on a line of its own, if there are both."""
     return "\n".join(part for part in (instruction, given) if part and not part.isspace())
 
 
