@@ -10,7 +10,7 @@ import click
 
 from alignment import __version__
 from alignment.errors import AlignError, hub_error
-from alignment.models.renamed import ignore_old_words_of_others
+from alignment.models.renamed import quiet_libraries
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
 from data_tools.options import read_options
@@ -258,7 +258,7 @@ def cache_command(clear: bool) -> None:
 def entry_point() -> None:
     """Run `align`; a user error exits with 2 and without a traceback."""
     guard_output()
-    ignore_old_words_of_others()
+    quiet_libraries()
     try:
         main(prog_name="align")
     except AlignError as error:

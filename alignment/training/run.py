@@ -16,7 +16,7 @@ import click
 from alignment.disk import check_writable, disk_errors_in_words
 from alignment.errors import AlignError, Interrupted, TrainingError, hub_error
 from alignment.models.imports import import_heavy
-from alignment.models.renamed import ignore_old_words_of_others
+from alignment.models.renamed import quiet_libraries
 from alignment.processes import count, is_main, rank
 from alignment.registry import STAGES
 from alignment.runs import delete_previous_runs, locked
@@ -170,6 +170,6 @@ def _quieten() -> None:
     """Hide secrets from trackers, silence fork warnings, and set the format of log lines."""
     sys.argv[:] = redact_words(sys.argv)  # W&B sends the command line along
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    ignore_old_words_of_others()
+    quiet_libraries()
     warnings.filterwarnings("ignore", "'pin_memory' argument is set", UserWarning)
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.WARNING)

@@ -123,7 +123,9 @@ CHECKS: dict[str, Check] = {
     "pii_id_cn": Check("warn", "a Chinese identity number with a valid checksum"),
     "pii_card": Check("warn", "a payment card number with a valid checksum"),
     "pii_ipv4": Check("info", "an IPv4 address"),
-    "secret": Check("error", "a key of AWS, GitHub, OpenAI, Hugging Face and others, or a private key"),
+    "secret": Check(
+        "error", "a key of AWS, GitHub, OpenAI, Hugging Face and others, or a private key"
+    ),
     "length_bias": Check("warn", "chosen is longer in over 60 % (or under 40 %) of the pairs"),
     "refusal_shortcut": Check("warn", "refusals are on one side: declining gives the label away"),
     "template_shortcut": Check("warn", "answers of one side begin or end in the same words"),
