@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from data_tools.formats.advice import (
     ABOUT,
-    MATERIAL,
+    LOOKS_LIKE_CONTEXT,
     columns_advice,
     hint,
     is_label,
@@ -314,7 +314,9 @@ def more_than(record: Record, unused: tuple[str, ...], data: Data) -> Unusable |
 def _telling(kind: Kind, unused: tuple[str, ...]) -> tuple[str, ...]:
     """Those of the columns that may show by their names that a row is more than its record."""
     parts = (*PARTS_BESIDE.get(kind, ()), *(("label", "chosen") if kind == "sft" else ()))
-    return tuple(name for name in unused if hint(name) in parts or MATERIAL.fullmatch(name))
+    return tuple(
+        name for name in unused if hint(name) in parts or LOOKS_LIKE_CONTEXT.fullmatch(name)
+    )
 
 
 def passed_over(unused: Iterable[str], data: Data) -> Unusable | None:
