@@ -47,7 +47,7 @@ SECRET_PATTERNS = (
     SecretPattern(
         "Slack",
         ("xox", "xapp-", "hooks.slack.com"),
-        r"\b(?:xox[abeoprs]-[A-Za-z0-9-]{10,300}|xapp-\d-[A-Za-z0-9-]{10,300}"
+        r"\b(?:xox[abeprs]-[A-Za-z0-9-]{10,300}|xapp-\d-[A-Za-z0-9-]{10,300}"
         r"|hooks\.slack\.com/services/\w{6,20}/\w{6,20}/\w{16,40})",
     ),
     SecretPattern(

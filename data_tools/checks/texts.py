@@ -238,7 +238,7 @@ def _token(found: str) -> bool:
     return len(set(found[-16:].casefold())) > FEW_CHARACTERS and not NO_TOKEN.search(found)
 
 
-FEW_CHARACTERS = 5
+FEW_CHARACTERS = 2
 NO_TOKEN = re.compile(r"(?i)your|here\b|placeholder|token|secret|api[_-]?key|xxxx")
 PROOFS: dict[str, Callable[[str], bool]] = {
     "secret": _token,
