@@ -89,7 +89,7 @@ def test_what_is_read_of_a_column_is_not_named() -> None:
         for row, _ in ROWS[name]:
             found = {column for one in read(row, name) for column in one.unused}
             inside = {column for column in found if column not in row}
-            assert inside <= {"turns[]", "completions[].model", "responses_and_scores[].source"}
+            assert inside <= {"turns[]", "question.dataset", "responses_and_scores[].source"}
 
 
 def test_the_later_turns_of_a_bench_and_unranked_messages_of_a_tree_are_named() -> None:
