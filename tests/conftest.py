@@ -23,6 +23,10 @@ os.environ["ALIGN_CACHE"] = tempfile.mkdtemp(prefix="align-rows-")
 import pytest
 from support import REPOSITORY, make_tokenizer
 
+from alignment.models.renamed import quiet_libraries
+
+quiet_libraries()  # as the command line does, which some tests call here
+
 # Imports are a quarter faster without collections, and what they load is never garbage: each start
 # of training collects, which would visit a million objects every time.
 gc.disable()
