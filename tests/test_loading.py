@@ -126,6 +126,9 @@ def test_an_adapter_is_trained_only_with_its_own_lora_keys(
         load(ModelConfig(str(tmp_path)), args)
     with pytest.raises(ConfigError, match="has 4, 8"):
         load(ModelConfig(str(tmp_path), use_peft=True, lora_r=8), args)
+    own = {"use_peft": True, "lora_r": 4, "lora_alpha": 8}
+    with pytest.raises(ConfigError, match=r"lora_dropout: 0.3, but the adapter in .* has 0.0"):
+        load(ModelConfig(str(tmp_path), **own, lora_dropout=0.3), args)
     keys = ModelConfig(str(tmp_path), use_peft=True, lora_r=4, lora_alpha=8, dtype="float32")
     assert isinstance(load(keys, args)["model"], PeftModel)
 

@@ -191,6 +191,19 @@ MISTAKES: list[tuple[str, str, str]] = [
      "dataloader_multiprocessing_context: needs dataloader_num_workers over 0"),
     ("ppo", "--num_generations_eval 0", "num_generations_eval: 0 must be 1 or more"),
     ("ppo", "--generation_batch_size 0", "generation_batch_size: 0 must be 1 or more"),
+    ("dpo", "--beta 0",
+     "beta: 0 makes the loss the same for every policy: nothing would be learned"),
+    ("rm", "--center_rewards_coefficient -1", "center_rewards_coefficient: -1.0 must be 0 or more"),
+    ("ppo", "--missing_eos_penalty -1", "missing_eos_penalty: -1.0 must be 0 or more"),
+    ("ppo", "--epsilon_high 0", "epsilon_high: 0.0 must be over 0"),
+    ("ppo", "--chat_template_kwargs {\"enable_thinkin\":false}",
+     "chat_template_kwargs: the chat template does not read enable_thinkin"),
+    ("sft", "--optim sgd --optim_args foo=1", "optim_args: sgd has no 'foo'"),
+    ("sft", "--optim sgd --optim_args momentum=x", "optim_args: momentum: 'x' is no number"),
+    ("sft", "--lr_scheduler_type cosine_with_min_lr --lr_scheduler_kwargs {\"min_lr\":\"x\"}",
+     "lr_scheduler_kwargs: min_lr: 'x' is no number"),
+    ("sft", "--lr_scheduler_type reduce_lr_on_plateau --eval_strategy epoch --eval_fraction 0.5 "
+     "--lr_scheduler_kwargs {\"foo\":1}", "lr_scheduler_kwargs: reduce_lr_on_plateau has no 'foo'"),
     # keys that would change nothing: tests/contracts/test_ignored.py has them all
     ("sft", "--lora_r 64", "lora_r: acts only with use_peft"),
     # names that would leave their place

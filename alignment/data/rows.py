@@ -108,15 +108,27 @@ def prepare_stage(stage: Stage, values: Mapping[str, Any], start: Start | None =
 def request_of(
     stage: Stage, values: Mapping[str, Any], start: Start, changes: TokenizerChanges
 ) -> Request:
-    """What the settings of a stage ask of its rows, once the tokenizer is changed."""
+    """What the settings of a stage ask of its rows, once the tokenizer is changed.
+
+    Raises:
+        ConfigError: The chat template does not read a variable that was given.
+    """
+    variables = values.get("chat_template_kwargs") or {}
+    renderer = Renderer(
+        changes.on(start.tokenizer),
+        as_chat=values["as_chat"],
+        loss_on=values["loss_on"],
+        variables=variables,
+    )
+    unread = renderer.template.ignored(variables) if renderer.template else list(variables)
+    if unread:
+        raise ConfigError(
+            f"chat_template_kwargs: the chat template does not read {', '.join(unread)}",
+            "leave it out, or check its spelling in the template",
+        )
     return Request(
         stage=stage,
-        renderer=Renderer(
-            changes.on(start.tokenizer),
-            as_chat=values["as_chat"],
-            loss_on=values["loss_on"],
-            variables=values.get("chat_template_kwargs"),
-        ),
+        renderer=renderer,
         limits=_limits(stage, values, start, adds_tokens=bool(changes.added)),
         format=values["data_format"],
         columns=values["columns"],

@@ -201,6 +201,18 @@ def _check_lora_keys(path: str, model: ModelConfig) -> Any:
             f"has {config.r}, {config.lora_alpha}",
             "give the adapter's own values: it is trained further, not replaced",
         )
+    default = vars(ModelConfig())
+    for key, has in (
+        ("lora_dropout", config.lora_dropout),
+        ("use_rslora", config.use_rslora),
+        ("use_dora", config.use_dora),
+    ):
+        wanted = vars(model)[key]
+        if wanted not in (default[key], has):
+            raise ConfigError(
+                f"{key}: {wanted}, but the adapter in {path} has {has}",
+                "leave it out: the adapter is trained further, not replaced",
+            )
     return config
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from transformers import GenerationConfig
 from trl import RLOOConfig
 
 from alignment.errors import ConfigError
@@ -273,6 +274,14 @@ class PPOConfig(RLOOConfig):  # type: ignore[misc]
                 value = values[key]
                 if value is not None and not is_right(value):
                     raise ConfigError(f"{key}: {value} must be {rule}")
+
+        known = vars(GenerationConfig())
+        unknown = [key for key in self.generation_kwargs or {} if key not in known]
+        if unknown and not self.use_vllm:  # which rejects them itself
+            raise ConfigError(
+                f"generation_kwargs: transformers has no {', '.join(unknown)}",
+                "leave it out, or see GenerationConfig of transformers for the names",
+            )
 
     def _check_together(self) -> None:
         if self.log_completions:

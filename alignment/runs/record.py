@@ -12,7 +12,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -244,6 +244,20 @@ def identify(model: str, revision: str = "main") -> Parent:
     if folder.is_dir():
         return Parent(model, digest_model(folder), None)
     return Parent(model, f"{model}@{revision}", None)
+
+
+def changed_parents(parents: Mapping[str, Parent]) -> Iterator[str]:
+    """A line for each parent whose files were changed after its run had finished."""
+    for role, parent in parents.items():
+        run = find_run(parent.path) if parent.stage else None
+        if run is None or parent.fingerprint == run.fingerprint:
+            continue
+        names = changed_outputs(Path(parent.path), run.outputs)
+        if names and checkpoint_step(Path(parent.path)) is None:
+            yield (
+                f"{role.replace('_', ' ')} {parent.path}: {', '.join(names)} changed since that "
+                "run finished; this run starts from what is there now"
+            )
 
 
 def versions() -> dict[str, str]:

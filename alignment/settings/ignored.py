@@ -9,23 +9,8 @@ from typing import Any
 
 from alignment.errors import ConfigError, place_of
 from alignment.registry import STAGES, Ignored, Values
+from alignment.settings.late_faults import OPTIMIZER_KEYS
 
-#: How names of optimizers begin that read ``optim_args``.
-_TAKE_ARGS = (
-    "galore",
-    "apollo",
-    "adamw_anyprecision",
-    "adamw_torch_4bit",
-    "adamw_torch_8bit",
-    "ademamix",
-    "paged_ademamix",
-    "grokadamw",
-    "sgd",
-    "adagrad",
-    "rmsprop",
-    "stable_adamw",
-    "schedule_free",
-)
 #: How names of optimizers begin that have no betas and no epsilon of Adam.
 _NO_ADAM = (
     "adafactor",
@@ -191,7 +176,7 @@ IGNORED = (
         "this optim takes none",
         "set adam_beta1, adam_beta2, adam_epsilon or weight_decay instead, or choose another optim",
         "",
-        lambda values: values["optim"].startswith(_TAKE_ARGS),
+        lambda values: values["optim"].startswith(tuple(OPTIMIZER_KEYS)),
     ),
     Ignored(
         ("adam_beta1", "adam_beta2"),

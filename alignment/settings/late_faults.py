@@ -29,7 +29,77 @@ SCHEDULER_KEYS: dict[str, tuple[str, ...]] = {
         "min_lr_ratio",
         "num_cycles",
     ),
+    "reduce_lr_on_plateau": (
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "min_lr",
+        "eps",
+    ),
+    "greedy": (
+        "mode",
+        "factor",
+        "patience",
+        "threshold",
+        "threshold_mode",
+        "cooldown",
+        "warmup",
+        "min_lr",
+        "max_lr",
+        "eps",
+        "verbose",
+        "smooth",
+        "window_size",
+        "reset_start",
+    ),
 }
+#: Keys of schedulers that are words; all others are numbers.
+_WORDS = ("warmup_type", "decay_type", "mode", "threshold_mode")
+#: The keys of `optim_args` by how the names of the optimizers begin, and those that are numbers.
+_LOW_RANK = ("rank", "update_proj_gap", "scale", "proj_type")
+OPTIMIZER_KEYS: dict[str, tuple[str, ...]] = {
+    "galore": _LOW_RANK,
+    "apollo": (*_LOW_RANK, "proj", "scale_type"),
+    "adamw_anyprecision": (
+        "use_kahan_summation",
+        "momentum_dtype",
+        "variance_dtype",
+        "compensation_buffer_dtype",
+    ),
+    "adamw_torch_4bit": ("block_size", "bf16_stochastic_round"),
+    "adamw_torch_8bit": ("block_size", "bf16_stochastic_round"),
+    "ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
+    "paged_ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
+    "grokadamw": (
+        "alpha_init",
+        "lamb",
+        "gamma",
+        "grokking_signal_decay_rate",
+        "gradient_clipping",
+    ),
+    "sgd": ("momentum", "dampening", "weight_decay", "nesterov"),
+    "adagrad": ("lr_decay", "weight_decay", "eps"),
+    "rmsprop": ("momentum", "alpha", "eps", "weight_decay", "centered"),
+    "stable_adamw": ("max_lr", "kahan_sum", "decouple_lr"),
+    "schedule_free": ("weight_lr_power", "r"),
+}
+_NOT_NUMBERS = (
+    "proj",
+    "proj_type",
+    "scale_type",
+    "use_kahan_summation",
+    "momentum_dtype",
+    "variance_dtype",
+    "compensation_buffer_dtype",
+    "bf16_stochastic_round",
+    "nesterov",
+    "centered",
+    "kahan_sum",
+    "decouple_lr",
+)
 #: Values that are names of a library's own, by key; None: not given.
 CHOICES: dict[str, tuple[str, ...]] = {
     "attn_implementation": (
@@ -101,6 +171,8 @@ OPTIMIZER_PACKAGES = {
     "rmsprop_bnb": "bitsandbytes",
 }
 _CHECKPOINTING = (
+    "every_n_layers",
+    "offload",
     "use_reentrant",
     "selective",
     "preserve_rng_state",
@@ -188,7 +260,7 @@ RULES = (
          "selective cannot be on together with use_reentrant", "leave use_reentrant out"),
     Rule("optim_args",
          lambda v: any("=" not in part for part in (v["optim_args"] or "=").split(",")),
-         "'{}' is not key=value, key=value", "for example betas=0.9:0.95, or leave it out"),
+         "'{}' is not key=value, key=value", "for example momentum=0.9 of sgd, or leave it out"),
     Rule("optim_target_modules", _needs_targets,
          "is needed by this optim", "give all-linear, or names of modules"),
     Rule("lr_scheduler_type",
@@ -230,10 +302,34 @@ def late_faults(values: Values) -> Iterator[tuple[str, str, str]]:
             yield key, f"'{value}' is none of {', '.join(known)}", "choose one of these"
     scheduler = values["lr_scheduler_type"]
     known = SCHEDULER_KEYS.get(scheduler, tuple(_kwargs(values, "lr_scheduler_kwargs")))
-    for name in _kwargs(values, "lr_scheduler_kwargs"):
+    for name, value in _kwargs(values, "lr_scheduler_kwargs").items():
         if name not in known:
             hint = f"it knows {', '.join(known)}" if known else "leave lr_scheduler_kwargs out"
             yield "lr_scheduler_kwargs", f"{scheduler} has no '{name}'", hint
+        elif name not in _WORDS and not isinstance(value, int | float):
+            yield "lr_scheduler_kwargs", f"{name}: '{value}' is no number", "give a number"
+    yield from _faults_of_optimizer(values)
+
+
+def _faults_of_optimizer(values: Values) -> Iterator[tuple[str, str, str]]:
+    optim = values["optim"]
+    known = next((keys for start, keys in OPTIMIZER_KEYS.items() if optim.startswith(start)), ())
+    for part in (values["optim_args"] or "").replace(" ", "").split(","):
+        name, _, value = part.partition("=")
+        if not known or not name:  # `settings.ignored` reports an optimizer that takes none
+            continue
+        if name not in known:
+            yield "optim_args", f"{optim} has no '{name}'", f"it knows {', '.join(known)}"
+        elif name not in _NOT_NUMBERS and not _is_number(value):
+            yield "optim_args", f"{name}: '{value}' is no number", "give a number"
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def optimizer_package(optim: str) -> str | None:

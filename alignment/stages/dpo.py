@@ -45,6 +45,12 @@ STAGE = Stage(
         # from a half on, every label would be taken for its opposite
         *bounds(("label_smoothing",), lambda x: 0 <= x < 0.5, "at least 0 and under 0.5"),
         Rule(
+            "beta",
+            lambda values: values["beta"] == 0 and set(values["loss_type"]) != {"sft"},
+            "0 makes the loss the same for every policy: nothing would be learned",
+            "give beta over 0, such as 0.1",
+        ),
+        Rule(
             "label_smoothing",
             lambda values: "exo_pair" in values["loss_type"] and values["label_smoothing"] == 0,
             "{} leaves exo_pair undefined",

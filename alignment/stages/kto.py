@@ -42,6 +42,12 @@ STAGE = Stage(
     rules=(
         *bounds(("desirable_weight", "undesirable_weight"), lambda x: x >= 0, "0 or more"),
         Rule(
+            "beta",
+            lambda values: values["beta"] == 0,
+            "0 makes the loss the same for every policy: nothing would be learned",
+            "give beta over 0, such as 0.1",
+        ),
+        Rule(
             "undesirable_weight",
             lambda values: values["desirable_weight"] == values["undesirable_weight"] == 0,
             "{}, and desirable_weight too: nothing would be learned",

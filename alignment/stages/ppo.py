@@ -105,8 +105,12 @@ STAGE = Stage(
             lambda x: x >= 1,
             "1 or more",
         ),
-        *bounds(("temperature", "top_p"), lambda x: x > 0, "over 0"),
-        *bounds(("critic_learning_rate", "entropy_coef"), lambda x: x >= 0, "0 or more"),
+        *bounds(("temperature", "top_p", "epsilon_high"), lambda x: x > 0, "over 0"),
+        *bounds(
+            ("critic_learning_rate", "entropy_coef", "missing_eos_penalty"),
+            lambda x: x >= 0,
+            "0 or more",
+        ),
         Rule(
             "sync_ref_model",
             lambda values: values["sync_ref_model"] and values["beta"] == 0,

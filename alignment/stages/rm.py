@@ -4,7 +4,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from alignment.registry import NO_LANGUAGE_KEYS, Ignored, Rule, Stage, help_keys, panel
+from alignment.registry import NO_LANGUAGE_KEYS, Ignored, Rule, Stage, bounds, help_keys, panel
 from alignment.runs import REWARD_STATS
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ STAGE = Stage(
     keys=help_keys("max_length", "center_rewards_coefficient", "as_chat"),
     help={"center_rewards_coefficient": "keep the mean reward near zero"},
     rules=(
+        *bounds(("center_rewards_coefficient",), lambda x: x >= 0, "0 or more"),
         Rule(
             "bf16",
             lambda values: values["bf16"] is False and values["dtype"] == "bfloat16",

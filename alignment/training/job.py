@@ -22,6 +22,7 @@ from alignment.registry import STAGES
 from alignment.runs import (
     LAYOUT,
     Run,
+    changed_parents,
     changes_since,
     check_output,
     digest_outputs,
@@ -77,6 +78,10 @@ class Job:
                 "start them with --nproc, torchrun or accelerate launch --multi_gpu",
             )
         require_shared(self.folder)
+        if values["fsdp"] and count() == 1:
+            raise ConfigError(
+                "fsdp: needs several processes, and there is one", "start with --nproc N"
+            )
         if arguments.device.type == "cpu":
             _refuse_on_cpu(values)
         # The trainer gets none of its own: those in `trackers` cannot stop it.
@@ -194,6 +199,8 @@ def open_job(settings: Settings, signals: StopSignals) -> Job:
     if is_main() or values["resume"]:  # else a record in it may be of this run, by the main process
         previous = check_output(folder, resume=values["resume"], overwrite=values["overwrite"])
     parents = identify_parents(settings.stage, values)
+    for line in changed_parents(parents) if is_main() else ():
+        click.echo(line, err=True)
     import_functions(values.get("reward_model") or [])
     rows = prepare_stage(STAGES[settings.stage], values)
     inputs = rows.inputs()
@@ -271,6 +278,11 @@ def _refuse_on_cpu(values: Mapping[str, Any]) -> None:
     """
     if values.get("activation_offloading"):
         raise ConfigError("activation_offloading: needs a GPU, and none is used", "leave it out")
+    if values["attn_implementation"] == "flex_attention":
+        raise ConfigError(
+            "attn_implementation: flex_attention trains on a GPU only, and none is used",
+            "leave it out",
+        )
     if values["optim"].startswith("paged_ademamix"):
         raise ConfigError(
             f"optim: {values['optim']} needs a GPU, and none is used", "choose ademamix"

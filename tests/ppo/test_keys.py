@@ -401,3 +401,8 @@ def test_padding_more_changes_neither_logps_nor_loss(make_trainer: Make) -> None
     for batch in (rows, wider):
         losses.append(trainer.compute_loss(trainer.model, MicroBatch(batch, 20.0)).item())
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
+
+
+def test_generation_kwargs_that_transformers_does_not_know(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="generation_kwargs: transformers has no foo"):
+        tiny_args(tmp_path, generation_kwargs={"foo": 1})

@@ -24,6 +24,22 @@ BEST = {
     "kto": ("loss", False),
     "ppo": ("objective/rlhf_reward", True),
 }
+ROWS: dict[str, list[dict[str, Any]]] = {
+    "sft": [{"prompt": f"say {n}", "completion": "one two " * n} for n in range(1, 9)],
+    "ppo": [{"prompt": f"say {n}"} for n in range(8)],
+}
+#: A reward of PPO that falls with each evaluation, whose rollouts alone have 8 prompts.
+FALLS = """
+from pathlib import Path
+
+def reward(prompts, completions, **columns):
+    seen = Path("seen.txt")
+    count = len(seen.read_text()) if seen.exists() else 0
+    if len(prompts) < 8:
+        return [float(n) for n in range(len(prompts))]
+    seen.write_text("x" * (count + 1))
+    return [-float(count)] * len(prompts)
+"""
 EVALUATES = ["--eval_fraction", "0.1", "--eval_strategy", "steps", "--use_cpu"]
 
 
@@ -126,3 +142,41 @@ def test_a_killed_run_ends_as_one_that_was_not(
     assert all((first[name] == second[name]).all() for name in first)
     best = load_file(whole / "checkpoint-1" / "model.safetensors")
     assert all((first[name] == best[name]).all() for name in first)
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_run_stops_early_and_ends_in_its_best_model(
+    stage: str, tmp_path: Path, tiny_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first evaluation is the best; of 6 steps, 3 are made, also after a kill at step 2."""
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(tmp_path / "rows.jsonl", ROWS[stage])
+    (tmp_path / "falls.py").write_text(FALLS)
+    words = ["--model_name_or_path", str(tiny_dir), "--train_data", "rows.jsonl", "--use_cpu"]
+    words += ["--eval_data", "rows.jsonl", "--eval_strategy", "steps", "--eval_steps", "1"]
+    words += ["--save_steps", "1", "--max_steps", "6", "--disable_tqdm", "true"]
+    words += ["--early_stopping_patience", "2", "--load_best_model_at_end"]
+    words += ["--preflight", "false", "--logging_steps", "1", "--report_to", "none"]
+    words += ["--per_device_train_batch_size", "2", "--learning_rate", "1"]
+    if stage == "ppo":
+        words += ["--reward_model", "falls.py:reward", "--max_completion_length", "4"]
+        words += ["--learning_rate", "1e-3", "--per_device_eval_batch_size", "8", "--beta", "0"]
+    run_stage(stage, [*words, "--output_dir", "whole"])
+
+    def die(guard: Any, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alignment.training.guard.Guard.on_step_begin", die)
+        with pytest.raises(KeyboardInterrupt):
+            run_stage(stage, [*words, "--output_dir", "killed"])
+    run_stage(stage, [*words, "--output_dir", "killed", "--resume"])
+    best = load_file("whole/checkpoint-1/model.safetensors")
+    last = load_file("whole/checkpoint-3/model.safetensors")
+    assert any((best[name] != last[name]).any() for name in best)
+    for run in ("whole", "killed"):
+        lines = Path(run, "metrics.jsonl").read_text().splitlines()
+        assert max(json.loads(line)["step"] for line in lines) == 3
+        saved = load_file(f"{run}/model.safetensors")
+        assert all((saved[name] == best[name]).all() for name in best)

@@ -8,8 +8,10 @@ from support import write_jsonl
 
 from alignment.errors import ConfigError, TrainingError
 from alignment.runs.record import load_run
-from alignment.training.job import last_logged
+from alignment.settings.resolve import resolve
+from alignment.training.job import last_logged, open_job
 from alignment.training.run import run_stage
+from alignment.training.signals import StopSignals
 
 
 def sft(folder: Path, model: Path, *flags: str) -> list[str]:
@@ -94,3 +96,25 @@ def test_the_last_value_of_each_metric_without_where_it_was_logged() -> None:
     ]
     assert last_logged(history) == {"loss": 1.0, "grad_norm": 1.0, "eval_loss": 1.5}
     assert last_logged([]) == {}
+
+
+def test_a_parent_that_changed_since_is_named(
+    tmp_path: Path, tiny_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = sft(tmp_path, tiny_dir, "--max_steps", "1")
+    run_stage("sft", words)
+    parent, child = tmp_path / "out", tmp_path / "child"
+    words = ["--model_name_or_path", str(parent), *words[2:], "--output_dir", str(child)]
+
+    def settings() -> None:
+        open_job(resolve("sft", [*words, "--overwrite"]), StopSignals())
+
+    settings()
+    assert "changed since" not in capsys.readouterr().err
+    with (parent / "model.safetensors").open("ab") as file:
+        file.write(b" ")
+    settings()
+    assert (
+        f"model {parent}: model.safetensors changed since that run finished; this run starts from "
+        "what is there now" in capsys.readouterr().err
+    )
