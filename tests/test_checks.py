@@ -14,7 +14,7 @@ from support import make_tokenizer, prepare_rows, write_jsonl
 
 from alignment.data.rows import check_rows, select_rows
 from alignment.errors import ConfigError, DataError
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import load_tokenizer
 from alignment.settings.resolve import build, resolve
 from alignment.training.run import run_stage
 

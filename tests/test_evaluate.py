@@ -16,7 +16,7 @@ from support import REPOSITORY, write_jsonl
 from alignment.errors import AlignError, ConfigError, DataError
 from alignment.evaluate import NamedModel, Options, evaluate, load_evaluation, statistics
 from alignment.evaluate.rules import apply_rule, load_rules
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import load_tokenizer
 
 SEEN: list[dict[str, Any]] = []
 

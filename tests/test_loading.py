@@ -17,7 +17,9 @@ from alignment.models.folders import (
     Place,
     adapter_base,
     check_reward_model,
+    has_chat_template,
     load_config,
+    load_tokenizer,
     read_adapter,
     tokenizer_place,
     weights_place,
@@ -25,7 +27,6 @@ from alignment.models.folders import (
 from alignment.models.limits import max_positions
 from alignment.models.merge import merge
 from alignment.models.policy import load_causal_model, load_policy, load_reward_policy
-from alignment.models.tokenizer import has_chat_template, load_tokenizer
 from alignment.runs.files import ADAPTER_CONFIG, CHAT_TEMPLATE
 
 # peft reads a property that transformers 5.23 renamed

@@ -22,9 +22,9 @@ from alignment.data.counts import count_rows, refuse
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import encode_prompts
 from alignment.models.classifier import new_classifier
+from alignment.models.folders import load_padding_tokenizer, load_tokenizer
 from alignment.models.limits import max_positions, positions_in, read_limits
 from alignment.models.merge import merge
-from alignment.models.tokenizer import load_padding_tokenizer, load_tokenizer
 from alignment.ppo.rewards import load_reward_model
 from alignment.registry import STAGES
 

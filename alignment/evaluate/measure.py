@@ -22,8 +22,8 @@ from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel
 from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
 from alignment.models.device import describe_device
+from alignment.models.folders import load_padding_tokenizer
 from alignment.models.limits import read_limits
-from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
 

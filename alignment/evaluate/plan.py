@@ -11,8 +11,7 @@ import click
 from alignment.errors import ConfigError, DataError
 from alignment.evaluate.records import EVALUATION_FILE, NamedModel, Prompt
 from alignment.evaluate.rules import LoadedRule, check_rule, load_rules
-from alignment.models.folders import check_causal_model, check_reward_model
-from alignment.models.tokenizer import has_chat_template
+from alignment.models.folders import check_causal_model, check_reward_model, has_chat_template
 from data_tools.shapes import Served, Sources, named_sources
 
 

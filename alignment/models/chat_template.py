@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tokenizers import AddedToken
 
 from alignment.errors import ConfigError
-from alignment.models.folders import tokenizer_home
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import load_tokenizer, tokenizer_home
 from alignment.registry import Stage
 from alignment.runs import TOKENIZER
 from data_tools.formats import Unusable

@@ -8,9 +8,8 @@ import torch
 from alignment.errors import ConfigError
 from alignment.models.classifier import load_adapter_classifier
 from alignment.models.end_tokens import set_end_tokens
-from alignment.models.folders import read_adapter
+from alignment.models.folders import load_tokenizer, read_adapter
 from alignment.models.policy import load_causal_model
-from alignment.models.tokenizer import load_tokenizer
 from alignment.runs import ADAPTER_CONFIG
 
 #: Largest change of a logit, relative to their mean size, by dtype: rounding and no more.

@@ -33,11 +33,11 @@ from alignment.models.folders import (
     absolute_place,
     adapter_base,
     load_config,
+    load_tokenizer,
     weights_place,
 )
 from alignment.models.skeleton import check_weights
 from alignment.models.targets import check_targets
-from alignment.models.tokenizer import load_tokenizer
 from alignment.runs import TOKENIZER_CONFIG
 
 _COARSE = (torch.bfloat16, torch.float16)

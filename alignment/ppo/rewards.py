@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError
 from alignment.models.classifier import check_classifier, load_classifier
-from alignment.models.folders import adapter_base
-from alignment.models.tokenizer import load_padding_tokenizer
+from alignment.models.folders import adapter_base, load_padding_tokenizer
 from alignment.ppo.reward_functions import FunctionReward, Reward, ScoreStats
 from alignment.ppo.reward_http import HttpReward
 from alignment.ppo.reward_models import AdapterReward, ModelReward

@@ -9,8 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError
-from alignment.models.folders import adapter_base, check_causal_model, check_reward_model
-from alignment.models.tokenizer import has_chat_template
+from alignment.models.folders import (
+    adapter_base,
+    check_causal_model,
+    check_reward_model,
+    has_chat_template,
+)
 from alignment.reject.output import Account, meta_path, read_account
 from alignment.reject.parts import Parts
 from alignment.reject.rows import Item, read_items

@@ -17,9 +17,8 @@ from alignment.errors import ConfigError, DataError
 from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.progress import counting_progress
 from alignment.models.device import describe_device
-from alignment.models.folders import hub_commit
+from alignment.models.folders import hub_commit, load_padding_tokenizer
 from alignment.models.limits import read_limits
-from alignment.models.tokenizer import load_padding_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
 from alignment.reject.output import Account, write_output

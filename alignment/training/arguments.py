@@ -6,8 +6,8 @@ from typing import Any
 
 from alignment.data.load import load_datasets
 from alignment.data.rows import Start, prepare_stage
+from alignment.models.folders import load_tokenizer
 from alignment.models.policy import load_policy
-from alignment.models.tokenizer import load_tokenizer
 from alignment.training.job import Job
 from data_tools.rendering import from_transformers
 

@@ -129,7 +129,7 @@ def _made(
             f"{name}: the chat template has {len(template):,} characters", "check the file"
         )
     given = {key: value for key, value in special.items() if value}
-    if "eos_token" in given:  # as `alignment.models.tokenizer` pads
+    if "eos_token" in given:  # as `alignment.models.folders` pads
         given.setdefault("pad_token", given["eos_token"])
     return ModelTokenizer(encoder, template, given, name)
 

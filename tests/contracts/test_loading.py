@@ -17,7 +17,7 @@ MODULES = sorted((REPOSITORY / "alignment").rglob("*.py"))
 FILES = REPOSITORY / "alignment" / "runs" / "files.py"
 #: A class of transformers or PEFT that reads a model from a folder, and who may call it.
 LOADERS = {
-    "AutoTokenizer": ["alignment/models/tokenizer.py"],
+    "AutoTokenizer": ["alignment/models/folders.py"],
     "AutoModelForCausalLM": ["alignment/models/policy.py"],
     "AutoModelForSequenceClassification": ["alignment/models/classifier.py"],
     "PeftModel": ["alignment/models/classifier.py"],

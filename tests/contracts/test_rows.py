@@ -18,7 +18,7 @@ from support import write_jsonl
 from transformers import set_seed
 from trl import DPOTrainer, KTOTrainer, RewardTrainer, SFTTrainer
 
-from alignment.models.tokenizer import load_tokenizer
+from alignment.models.folders import load_tokenizer
 from alignment.registry import STAGES
 from alignment.runs.files import CHAT_TEMPLATE, TOKENIZER_CONFIG
 from alignment.settings.resolve import build, resolve

@@ -97,7 +97,7 @@ def test_margins_are_the_difference_of_what_is_written() -> None:
 
 
 def scores(folder: Path, texts: list[str]) -> torch.Tensor:
-    from alignment.models.tokenizer import load_tokenizer
+    from alignment.models.folders import load_tokenizer
     from alignment.ppo.rewards import load_reward_model
 
     reward = load_reward_model(str(folder), policy_tokenizer=load_tokenizer(str(folder)))
