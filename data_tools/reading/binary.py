@@ -6,10 +6,14 @@ from datetime import date, datetime, time
 from typing import IO, Any
 
 from alignment.errors import DataError
+from data_tools.reading.arrow_sizes import unpacked_sizes
 from data_tools.reading.cells import turns_of_cell, with_faults
-from data_tools.reading.rows import LARGEST_ROW, Fault, Parsed
+from data_tools.reading.opening import LARGEST_COPY
+from data_tools.reading.rows import LARGEST_ROW, Fault, Parsed, TooLarge
 
 BATCH = 512
+LONG_ROW = 1 << 20
+"""Bytes of a row from which a few of them in one group may fill the memory."""
 LARGEST_BOOK = 1 << 30
 """Bytes of the parts of an Excel file when they are unpacked."""
 LONGEST_CELL = 32_767
@@ -26,13 +30,21 @@ def parquet_rows(stream: IO[bytes]) -> Iterator[Parsed]:
         stream.seek(0)
         # a dictionary keeps a text once that thousands of rows repeat
         with stream, ParquetFile(stream, read_dictionary=names) as file:
-            for batch in file.iter_batches(batch_size=BATCH):
+            groups = [file.metadata.row_group(i) for i in range(file.num_row_groups)]
+            mean = max((one.total_byte_size // max(one.num_rows, 1) for one in groups), default=0)
+            # a page holds whole values, and is unpacked at once
+            if mean > LONG_ROW and any(one.total_byte_size > LARGEST_COPY for one in groups):
+                raise TooLarge(f"its groups of rows have over {LARGEST_COPY >> 30} GiB unpacked")
+            for batch in file.iter_batches(
+                batch_size=max(1, min(BATCH, LARGEST_ROW // (mean + 1)))
+            ):
                 yield from _batch_rows(batch)
     except ArrowException as error:
         raise OSError(f"not a complete Parquet file: {error}") from error
 
 
 STRINGS = frozenset({"string", "large_string"})
+MEASURED = STRINGS | {"binary", "large_binary"}
 
 
 def arrow_rows(stream: IO[bytes]) -> Iterator[Parsed]:
@@ -43,6 +55,9 @@ def arrow_rows(stream: IO[bytes]) -> Iterator[Parsed]:
         with stream:
             is_file = stream.read(6) == b"ARROW1"
             stream.seek(0)
+            if any(size > LARGEST_COPY for size in unpacked_sizes(stream)):
+                raise TooLarge(f"its batches have over {LARGEST_COPY >> 30} GiB unpacked")
+            stream.seek(0)
             opened = (pa.ipc.open_file if is_file else pa.ipc.open_stream)(stream)
             batches = (
                 (opened.get_batch(i) for i in range(opened.num_record_batches))
@@ -50,21 +65,30 @@ def arrow_rows(stream: IO[bytes]) -> Iterator[Parsed]:
                 else opened
             )
             for batch in batches:
+                batch.validate(full=True)  # a damaged file would end Python without an error
                 for start in range(0, batch.num_rows, BATCH):
                     yield from _batch_rows(batch.slice(start, BATCH))
-    except pa.ArrowException as error:
+    except (pa.ArrowException, ValueError, MemoryError) as error:
         raise OSError(f"not a complete Arrow file: {error}") from error
 
 
 def _batch_rows(batch: Any) -> Iterator[Parsed]:
-    """Yield the rows of a batch; fewer at once if a text that many rows share is large."""
+    """Yield the rows of a batch; fewer at once if they are large.
+
+    Raises:
+        TooLarge: If a row has more text than one may have.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     largest = 0
     for column in batch.columns:
-        if pa.types.is_dictionary(column.type) and len(column.dictionary):
-            largest += pc.max(pc.binary_length(column.dictionary)).as_py() or 0
+        # a dictionary has a text once that many rows share
+        values = column.dictionary if pa.types.is_dictionary(column.type) else column
+        if len(values) and str(values.type) in MEASURED:
+            largest += pc.max(pc.binary_length(values)).as_py() or 0
+    if largest > LARGEST_ROW:
+        raise TooLarge(f"a row has more than {LARGEST_ROW >> 20} MiB")
     step = max(1, min(BATCH, LARGEST_ROW // (largest + 1)))
     for start in range(0, batch.num_rows, step):
         part = batch.slice(start, step)
@@ -94,7 +118,7 @@ def excel_rows(stream: IO[bytes], source: str) -> Iterator[Parsed]:
     try:
         with zipfile.ZipFile(stream) as archive:
             if sum(part.file_size for part in archive.infolist()) > LARGEST_BOOK:
-                raise OSError(f"larger than {LARGEST_BOOK >> 30} GiB when it is unpacked")
+                raise TooLarge(f"larger than {LARGEST_BOOK >> 30} GiB when it is unpacked")
     except zipfile.BadZipFile as error:
         raise OSError(f"not a complete Excel file: {error}") from error
     book = load_workbook(stream, read_only=True, data_only=True)

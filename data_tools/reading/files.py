@@ -21,7 +21,7 @@ from data_tools.reading.folders import SUFFIXES, bare_suffix, folder_files
 from data_tools.reading.hub import hub_revision, hub_rows, hub_splits, is_hub_name
 from data_tools.reading.json_rows import Batch, MemberLines, array_batches, line_batches
 from data_tools.reading.opening import STDIN, open_plain, open_raw, seekable
-from data_tools.reading.rows import Fault, Lines, OnError, Parsed, Row, RowError, Watch
+from data_tools.reading.rows import Fault, Lines, OnError, Parsed, Row, RowError, TooLarge, Watch
 
 FileKind: TypeAlias = Literal[
     "array", "lines", "document", "csv", "tsv", "text", "parquet", "arrow", "excel"
@@ -262,7 +262,9 @@ def _file_rows(
                 parsed = _with_encoding(parsed, found.name)
             yield from numbered(parsed, source, on_error)
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
-        raise DataError(f"{path}: cannot be read: {error}", "fetch the file again") from error
+        smaller = "write it again in smaller files, rows and batches"
+        remedy = smaller if isinstance(error, TooLarge) else "fetch the file again"
+        raise DataError(f"{path}: cannot be read: {error}", remedy) from error
 
 
 def _with_encoding(parsed: Iterable[Batch], encoding: str) -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from typing import IO, Any
 import zstandard
 
 from data_tools.reading.encodings import Recoded
-from data_tools.reading.rows import Watch
+from data_tools.reading.rows import TooLarge, Watch
 
 STDIN = Path("-")
 GZIP, ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
@@ -38,7 +38,7 @@ def seekable(stream: IO[bytes]) -> IO[bytes]:
     """Return a stream that can seek, as Parquet needs: a temporary copy if it is compressed.
 
     Raises:
-        OSError: If the copy would be too large.
+        TooLarge: If the copy would be too large.
     """
     if isinstance(stream, io.BufferedReader) and isinstance(stream.raw, io.FileIO):
         return stream
@@ -47,7 +47,7 @@ def seekable(stream: IO[bytes]) -> IO[bytes]:
         copy.write(block)
         if copy.tell() > LARGEST_COPY:
             copy.close()
-            raise OSError(f"larger than {LARGEST_COPY >> 30} GiB when it is unpacked")
+            raise TooLarge(f"larger than {LARGEST_COPY >> 30} GiB when it is unpacked")
     copy.seek(0)
     return copy
 

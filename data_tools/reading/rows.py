@@ -17,6 +17,10 @@ LARGEST_ROW = 1 << 28
 """Bytes that a row may have: a few megabytes of packed zeros would fill any memory."""
 
 
+class TooLarge(OSError):
+    """A file of which a part would fill the memory when it is unpacked."""
+
+
 class Lines(Protocol):
     """Finds the line of each row of a batch, when one of them is asked for."""
 

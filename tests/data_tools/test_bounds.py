@@ -4,18 +4,24 @@ The time-out of a test is its bound: a pattern that tries a megabyte from each o
 hours.
 """
 
+import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from support import write_jsonl
 
+from alignment.errors import DataError
 from data_tools.checks import visible
 from data_tools.checks.records import record_findings
 from data_tools.checks.texts import PATTERNS
 from data_tools.cli import data
 from data_tools.formats import Record, is_sentinel
+from data_tools.reading import binary, read_rows
+from data_tools.reading.arrow_sizes import unpacked_sizes
 from data_tools.rendering.templates import TEMPLATE_ERRORS
 
 MEGABYTE = 1_000_000
@@ -186,3 +192,62 @@ def test_scores_beside_answers_are_compared(tmp_path: Path, better: str, worse: 
 def test_a_template_that_needs_too_much_memory_ends_in_a_line() -> None:
     assert issubclass(MemoryError, TEMPLATE_ERRORS)
     assert issubclass(RecursionError, TEMPLATE_ERRORS)
+
+
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+@pytest.mark.parametrize("kind", ["file", "stream", "dictionary"])
+def test_batches_of_arrow_are_measured_before_they_are_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, compression: str
+) -> None:
+    text = pa.array(["a" * 70_000, "b" * 30_000, ""])
+    texts = text.dictionary_encode() if kind == "dictionary" else text
+    table = pa.table({"prompt": ["q", "r", "s"], "completion": texts})
+    source = tmp_path / "in.arrow"
+    make = pa.ipc.new_file if kind == "file" else pa.ipc.new_stream
+    options = pa.ipc.IpcWriteOptions(compression=compression)
+    with make(str(source), table.schema, options=options) as writer:
+        writer.write_table(table)
+        writer.write_table(table)
+    with source.open("rb") as stream:
+        sizes = list(unpacked_sizes(stream))
+    # 100 kB of text and the offsets of both columns; a dictionary is written once
+    large = [size // 1000 for size in sizes if size > 1000]
+    assert large == [100] * (1 if kind == "dictionary" else 2)
+    assert [row.data["prompt"] for row in read_rows(source)] == ["q", "r", "s"] * 2
+    monkeypatch.setattr(binary, "LARGEST_COPY", 99_000)
+    with pytest.raises(DataError, match=r"in\.arrow: cannot be read: its batches") as raised:
+        list(read_rows(source))
+    assert raised.value.remedy == "write it again in smaller files, rows and batches"
+
+
+def test_a_batch_that_is_not_compressed_is_as_large_as_its_file(tmp_path: Path) -> None:
+    table = pa.table({"prompt": ["q"]})
+    with pa.ipc.new_file(str(tmp_path / "in.arrow"), table.schema) as writer:
+        writer.write_table(table)
+    whole = (tmp_path / "in.arrow").read_bytes()
+    assert list(unpacked_sizes(io.BytesIO(whole))) == [0, 0]
+    (tmp_path / "in.arrow").write_bytes(whole[:60] + b"\xff" * 40)
+    with pytest.raises(DataError, match="not a complete Arrow file"):
+        list(read_rows(tmp_path / "in.arrow"))
+
+
+@pytest.mark.parametrize("name", ["in.parquet", "in.arrow"])
+def test_a_row_of_a_table_is_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    table = pa.table({"prompt": ["q"] * 3, "completion": ["a", "b" * 5000, "c"]})
+    source = tmp_path / name
+    if name == "in.parquet":
+        pq.write_table(table, source)
+    else:
+        with pa.ipc.new_file(str(source), table.schema) as writer:
+            writer.write_table(table)
+    assert len(list(read_rows(source))) == 3
+    monkeypatch.setattr(binary, "LARGEST_ROW", 4000)
+    with pytest.raises(DataError, match="cannot be read: a row has more than"):
+        list(read_rows(source))
+    monkeypatch.setattr(binary, "LARGEST_COPY", 4000)
+    monkeypatch.setattr(binary, "LONG_ROW", 1000)
+    if name == "in.parquet":
+        with pytest.raises(DataError, match="its groups of rows have over"):
+            list(read_rows(source))
