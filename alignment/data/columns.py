@@ -98,16 +98,18 @@ def encode(stage: Stage, served: Served, sides: Sequence[Tokens], limits: Limits
 
 def _supervised(_: Stage, __: Served, sides: Sequence[Tokens], limits: Limits) -> Encoded:
     (tokens,) = sides
-    first, last, _step = limits.window.indices(len(tokens.ids))
-    labels = [IGNORED] * len(tokens.ids)
+    ids = tokens.ids
+    first, last, _step = limits.window.indices(len(ids))
+    labels = [IGNORED] * len(ids)
     for begin, end in tokens.loss:
-        labels[begin:end] = tokens.ids[begin:end]
+        labels[begin:end] = ids[begin:end]
     # the first token of a sequence is predicted from nothing, so its label never counts
     learns = any(max(begin, first + 1) < min(end, last) for begin, end in tokens.loss)
-    fate = Fate.CUT if last - first < len(tokens.ids) else Fate.KEPT
-    fate |= Fate.KEPT if learns else Fate.NO_LOSS
-    columns = {"input_ids": tokens.ids[first:last], "labels": labels[first:last]}
-    return Encoded(columns, len(tokens.ids), fate, (tokens,))
+    fate = Fate.CUT if last - first < len(ids) else Fate.KEPT
+    if not learns:
+        fate |= Fate.NO_LOSS
+    columns = {"input_ids": ids[first:last], "labels": labels[first:last]}
+    return Encoded(columns, len(ids), fate, (tokens,))
 
 
 def _pair(stage: Stage, served: Served, sides: Sequence[Tokens], limits: Limits) -> Encoded:

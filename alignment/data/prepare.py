@@ -286,7 +286,8 @@ class _Reading:
     def _rendered(self) -> Iterator[tuple[Served, list[Spoken]]]:
         renderer = self.request.renderer
         for served in self._served():
-            self.unused.update((*served.unused, *renderer.ignored(served.record)))
+            if names := (*served.unused, *renderer.ignored(served.record)):
+                self.unused.update(names)
             try:
                 yield (
                     Served(renderer.wrapped(served.record), served.row),
