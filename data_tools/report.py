@@ -9,7 +9,7 @@ import orjson
 
 from data_tools.checks import CHECKS, SEVERITIES, visible
 from data_tools.checks.validate import EXAMPLES, Located, Report, validate
-from data_tools.convert.output import json_line, table, written_whole
+from data_tools.convert.output import json_line, short_names, table, written_whole
 from data_tools.formats import Pairing, Unusable, row_error
 from data_tools.stats.show import Side, Token, example_at, flaws, plain_parts, sides
 
@@ -43,23 +43,24 @@ def run_validate(sources: Sequence[str], options: Options) -> Report:
 
 def print_report(report: Report) -> None:
     """Print the codes, worst first, with examples; then length bias, refusals and licences."""
+    names = short_names(report.inputs)
     rows, records = sum(report.rows.values()), sum(report.records.values())
     click.echo(f"{rows:,} rows, {records:,} records in {len(report.inputs)} file(s)")
     for source, encoding in report.encodings.items():
-        click.echo(f"encoding: {encoding} of {Path(source).name}")
-    _print_codes(report)
+        click.echo(f"encoding: {encoding} of {names[source]}")
+    _print_codes(report, names)
     for source, bias in report.bias.items():
         if bias["pairs"]:
             low, high = bias["interval"]
             shown = f"{bias['chosen_longer']:.2f} ({low:.2f} to {high:.2f})"
-            click.echo(f"chosen longer: {shown} in {Path(source).name}")
+            click.echo(f"chosen longer: {shown} in {names[source]}")
             shares = report.shortcuts[source]["refusals"]
             shown = f"{shares['chosen']:.1%} of chosen, {shares['rejected']:.1%} of rejected"
-            click.echo(f"refusals: {shown} in {Path(source).name}")
+            click.echo(f"refusals: {shown} in {names[source]}")
     for (source, name), count in sorted(report.unused.items()):
-        click.echo(f"not used: {name!r}, in {count:,} rows of {Path(source).name}")
+        click.echo(f"not used: {name!r}, in {count:,} rows of {names[source]}")
     for source, licences in report.licences.items():
-        click.echo(f"licence: {'; '.join(licences) or 'unknown'} for {Path(source).name}")
+        click.echo(f"licence: {'; '.join(licences) or 'unknown'} for {names[source]}")
     if report.not_compared:
         skipped = f"{report.not_compared:,} rows were not looked at"
         click.echo(f"near repeats: {skipped}; `align data dedup --near 0.9` compares all")
@@ -67,7 +68,7 @@ def print_report(report: Report) -> None:
         click.echo("nothing found")
 
 
-def _print_codes(report: Report) -> None:
+def _print_codes(report: Report, names: Mapping[str, str]) -> None:
     """Print each code with its count, its share of all rows, and some places."""
     totals = report.totals
     for severity in reversed(SEVERITIES):
@@ -76,7 +77,7 @@ def _print_codes(report: Report) -> None:
             share = f"{report.share(code):6.1%}"
             click.echo(f"{name} {totals[code]:>8,} {share}  {code}: {CHECKS[code].meaning}")
             for one in report.examples[code]:
-                where = one.where._replace(source=Path(one.where.source).name)
+                where = one.where._replace(source=names.get(one.where.source, one.where.source))
                 details = " ".join(part for part in (one.finding.part, one.finding.found) if part)
                 click.echo(f"        {where}{': ' if details else ''}{details}")
 
@@ -98,8 +99,9 @@ def run_stats(sources: Sequence[str], options: Options) -> str:
     if options["report"]:
         _write_json(options["report"], [one.as_json() for one in found])
     lines = [table(overview(found))]
+    names = short_names(one.source for one in found)
     for one in found:
-        name = Path(one.source).name
+        name = names[one.source]
         lines.append(f"{name}: licence {'; '.join(one.licences) or 'unknown'}")
         if one.shortcuts.pairs:
             shares = one.shortcuts.as_json()["refusals"]

@@ -1,5 +1,7 @@
 """Any source as rows in the plain shapes that TRL trains on; what a training stage calls."""
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,8 +24,8 @@ from data_tools.formats import (
     columns_advice,
     examples,
     listed,
-    located,
     nearest,
+    one_split,
     pairs_of,
     read_options,
     row_error,
@@ -153,6 +155,14 @@ class Sources:
             for one in self.files
         ]
 
+    def digest(self) -> str:
+        """Return the sha256 of the only file as it is, or of what names the content of all."""
+        found = self.contents()
+        if len(found) == 1 and found[0].keys() == {"path", "sha256", "bytes"}:
+            return str(found[0]["sha256"])
+        content = [{key: value for key, value in one.items() if key != "path"} for one in found]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
 
 def _entry(columns: Columns | None) -> Json:
     if columns is None:
@@ -167,10 +177,10 @@ def named_sources(
 
     Raises:
         ConfigError: If the columns cannot be parsed, or a list has no such data set.
-        DataError: If there is no such file.
+        DataError: If there is no such file, or a source has several splits.
     """
     read = read_options(format, columns, encoding)
-    return Sources([one for source in sources for one in located(source, read["columns"])], read)
+    return Sources([one for source in sources for one in one_split(source, read["columns"])], read)
 
 
 def load_records(
@@ -245,11 +255,10 @@ def _unlike(
         return example.more
     looks = KIND_TITLES[found.kind]
     name = f", format {example.adapter.name!r}" if example.adapter else ""
-    return Unusable(
-        "wrong_kind",
-        f"this looks like {looks}{name}, wanted {shape.title}",
-        f"the row has {listed(data)}",
-    )
+    remedy = f"the row has {listed(data)}"
+    if found.kind == "text" and shape.pattern == "prompt":
+        remedy = "if each text is a prompt, --columns prompt=text"
+    return Unusable("wrong_kind", f"this looks like {looks}{name}, wanted {shape.title}", remedy)
 
 
 def _halves(data: Json) -> bool:

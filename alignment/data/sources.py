@@ -19,8 +19,8 @@ from alignment.data.cache import known_digest, remember_digest
 from alignment.disk import digest_file
 from alignment.errors import ConfigError, DataError
 from alignment.runs import Source
-from data_tools.formats import Columns, Located, listed_entry, located, weighted
-from data_tools.reading import hub_revision, hub_splits, is_hub_name, split_of
+from data_tools.formats import Columns, Located, listed_entry, one_split, weighted
+from data_tools.reading import hub_revision, hub_splits, is_hub_name
 
 Numbers = npt.NDArray[np.int64]
 #: Nanoseconds, several times the tick of a Linux file system's clock.
@@ -76,13 +76,7 @@ def located_files(path: str, columns: Columns | None = None) -> list[Located]:
         return [Located(Path(path), columns)]
     if not is_there(path):
         raise DataError(f"{path}: no such file", f"looked from {Path.cwd()}")
-    found = located(path, columns)
-    splits = {split_of(one.file): one.file for one in found} if Path(path).is_dir() else {}
-    named = sorted(splits.keys() - {""})
-    if len(named) > 1:  # a run on all of them would train on the test rows
-        file = splits["train" if "train" in named else named[0]]
-        raise DataError(f"{path}: has the splits {', '.join(named)}", f"name the files: {file} ...")
-    return found
+    return one_split(path, columns)
 
 
 def is_there(path: str) -> bool:

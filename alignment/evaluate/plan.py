@@ -99,7 +99,7 @@ def make_plan(
         reward_model=None if reward_model is None else str(reward_model),
         prompts=texts,
         columns=columns,
-        source={"path": str(prompts), "rows": len(rows), "files": sources.contents()},
+        source={"path": str(prompts), "sha256": sources.digest(), "rows": len(rows)},
         options=options,
     )
 

@@ -65,7 +65,7 @@ def _served(sources: Sources, kind: str) -> Iterator[Served]:
         yield from sources.served(kind)
     except DataError as error:
         remedy = error.remedy or "fix that row, or drop such rows with align data convert"
-        if "wanted SFT" in error.message:
+        if "wanted SFT" in error.message and "plain text" not in error.message:
             remedy = "prompts alone need --num-samples 4 --reward-model FOLDER"
         raise DataError(error.message, remedy) from None
 

@@ -99,14 +99,22 @@ def named_for(output: Path, split: str) -> Path:
     """Return the output file for one split: `pairs.train.jsonl`.
 
     Raises:
-        ConfigError: If the output is standard output, which is one file.
+        ConfigError: If the output is standard output, which is one file, or asks for another kind.
     """
     if not split:
         return output
+    check_output(output)
     if output == STDOUT:
         raise ConfigError("-o -: the sources have several splits", "name a file, or --merge-splits")
     suffix = "".join(part for part in output.suffixes[-2:] if part in SUFFIXES) or ".jsonl"
     return output.with_name(f"{output.name.removesuffix(suffix)}.{split}{suffix}")
+
+
+def short_names(sources: Iterable[str]) -> dict[str, str]:
+    """Return the names of files without their folders, or with them if two have one name."""
+    sources = list(sources)
+    count = Counter(Path(source).name for source in sources)
+    return {s: s if count[Path(s).name] > 1 else Path(s).name for s in sources}
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -39,7 +39,7 @@ from data_tools.formats.record import (
     listed,
     text,
 )
-from data_tools.formats.sources import Located, listed_entry, located, weighted
+from data_tools.formats.sources import Located, listed_entry, located, one_split, weighted
 from data_tools.formats.turns import as_messages
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "located",
     "nearest",
     "normalised",
+    "one_split",
     "pairs_of",
     "parse_columns",
     "plain",

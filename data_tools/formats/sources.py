@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from alignment.errors import ConfigError
+from alignment.errors import ConfigError, DataError
 from data_tools.formats.detect import BY_NAME
 from data_tools.formats.mapping import Columns, ReadOptions
-from data_tools.reading import data_files
+from data_tools.reading import data_files, split_of
 
 INFO = "dataset_info.json"
 #: Names of LLaMA-Factory's columns, ours, and what they are called if the entry does not say.
@@ -68,6 +68,23 @@ def located(source: str | Path, columns: Columns | None = None) -> list[Located]
     if columns is not None:
         raise ConfigError(f"{source}: names its own columns", "leave --columns out")
     return [Located(file, _columns(entry, source)) for file in data_files(_place(entry, source))]
+
+
+def one_split(source: str | Path, columns: Columns | None = None) -> list[Located]:
+    """Return the files of a source that has one split, each with its columns.
+
+    Raises:
+        ConfigError: If a list has no such name, or an entry that cannot be read.
+        DataError: If there is no such file, or there are several splits: the rows of one would be
+            used with those of the other.
+    """
+    found = located(source, columns)
+    first = {split_of(one.file): one.file for one in reversed(found)}
+    if len(named := sorted(first.keys() - {""})) > 1:
+        file = first["train" if "train" in named else named[0]]
+        message = f"{source}: has the splits {', '.join(named)}"
+        raise DataError(message, f"name the files of one: {file} ...")
+    return found
 
 
 def weighted(source: str) -> tuple[str, float | None]:

@@ -7,6 +7,7 @@ the text would be in each candidate.
 
 import codecs
 import io
+import re
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -53,6 +54,7 @@ UNLIKELY = (
 in use."""
 COHERENT = 0.1
 """Least share of letters that are typical of a language, as charset-normalizer counts them."""
+_PRIVATE = re.compile(r"[\ue000-\uf8ff]")
 OF_CHINESE = ("gb18030", "big5")
 SHOWN = 4
 
@@ -166,7 +168,12 @@ def _of_sample(sample: bytes, path: Path) -> Encoding:
         unlike = [one for one in found[1:] if str(one) != str(found[0])]
         if found and found[0].encoding in TRUSTED and _surely(found[0], unlike):
             return Encoding(found[0].encoding, "detected")
-    raise _undecided(lines, _candidates(lines, [one.encoding for one in found]), path)
+    names = _candidates(lines, [one.encoding for one in found])
+    likely = [name for name in names if not _PRIVATE.search(lines.decode(name, "ignore"))]
+    # a reading with characters of private use is of another encoding
+    if found and likely == [found[0].encoding] and likely[0] in OF_CHINESE:
+        return Encoding(likely[0], "detected")
+    raise _undecided(lines, names, path)
 
 
 def _surely(best: Any, others: list[Any]) -> bool:

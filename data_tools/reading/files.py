@@ -218,10 +218,11 @@ def _text_kind(stream: IO[bytes], path: Path, suffix: str) -> FileKind:
         return "document" if _is_document(text, stream) else "lines"
     if suffix in JSON_SUFFIXES:
         return "lines"
-    raise DataError(
-        f"{path}:1:1: wanted rows, found {text[:20].decode('utf-8', 'replace')!r}",
-        f"data files end in one of {_listed()}, or begin with [ or {{",
-    )
+    remedy = f"data files end in one of {_listed()}, or begin with [ or {{"
+    if path == STDIN:
+        remedy = "standard input has no name: save CSV, TSV or plain text in a file with its suffix"
+    found = text[:20].decode("utf-8", "replace")
+    raise DataError(f"{path}:1:1: wanted rows, found {found!r}", remedy)
 
 
 def _is_object(line: bytes) -> bool:

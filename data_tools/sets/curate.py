@@ -20,8 +20,8 @@ from data_tools.formats import (
     ReadOptions,
     Record,
     digest,
-    located,
     normalised,
+    one_split,
     plain,
     prompt_of,
     read_options,
@@ -65,7 +65,7 @@ def split(
     read = read or read_options()
     sides = ["train", "eval", "test"] if test else ["train", "eval"]
     summaries = {side: Summary(named_for(output, side), side) for side in sides}
-    files = located(source, read["columns"])
+    files = one_split(source, read["columns"])
     for summary in summaries.values():
         check_output(summary.output, files)
     with contextlib.ExitStack() as stack:
@@ -108,7 +108,7 @@ def dedup(
     seen: dict[str, Row] = {}
     kept: list[Row] = []
     read = read or read_options()
-    files = [one for source in sources for one in located(source, read["columns"])]
+    files = [one for source in sources for one in one_split(source, read["columns"])]
     check_output(output, files)
     with (
         progress([one.file for one in files], worth=SLOW) as watch,

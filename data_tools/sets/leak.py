@@ -9,8 +9,8 @@ from data_tools.formats import (
     ReadOptions,
     Record,
     digest,
-    located,
     normalised,
+    one_split,
     plain,
     prompt_of,
     read_options,
@@ -106,8 +106,8 @@ def leaks(
         DataError: If a row cannot be read.
     """
     read = read or read_options()
-    files = located(train, read["columns"])
-    sets = [file for one in evaluations for file in located(one, read["columns"])]
+    files = one_split(train, read["columns"])
+    sets = [file for one in evaluations for file in one_split(one, read["columns"])]
     with progress([one.file for one in (*sets, *files)], worth=SLOW) as watch:
         # the evaluation sets first: they are small and kept, the training set is only streamed
         rows = sound_rows(sets, watch, read)

@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from data_tools.convert.output import table, written_whole
+from data_tools.convert.output import short_names, table, written_whole
 from data_tools.stats.measure import SourceStats
 
 COLOURS = {"chosen": "#2b7a4b", "rejected": "#b3452f", "answer": "#2b5d8a", "prompt": "#888888"}
@@ -36,6 +36,7 @@ def overview(sources: Sequence[SourceStats]) -> list[tuple[str, ...]]:
     """Return the rows of the table on the terminal and the page."""
     head = ("source", "rows", "unusable", "records", "p50", "p95", "longer", "repeated", "cut")
     rows: list[tuple[str, ...]] = [head]
+    names = short_names(one.source for one in sources)
     for one in sources:
         longest = one.lengths.get("chosen") or one.lengths.get("answer") or []
         ordered = sorted(longest)
@@ -45,8 +46,9 @@ def overview(sources: Sequence[SourceStats]) -> list[tuple[str, ...]]:
         longer = f"{one.bias.share:.2f} ({low_high})" if one.bias.pairs else ""
         cut = f"{one.truncation.cut / max(one.truncation.records, 1):.1%}" if one.truncation else ""
         counts = (f"{one.rows:,}", f"{one.unusable:,}", f"{sum(one.kinds.values()):,}")
-        name = Path(one.source).name
-        rows.append((name, *counts, middle, high, longer, f"{one.repeated_prompts:,}", cut))
+        rows.append(
+            (names[one.source], *counts, middle, high, longer, f"{one.repeated_prompts:,}", cut)
+        )
     return rows
 
 
@@ -132,7 +134,7 @@ def draw_bias(axes: Axes, sources: Sequence[SourceStats]) -> None:
         axes.plot([one.bias.share], [i], "o", color="#2b5d8a")
     axes.axvspan(0.4, 0.6, color="#dddddd", zorder=0)
     axes.axvline(0.5, color="#888888", linewidth=1)
-    axes.set_yticks(range(len(shown)), [Path(one.source).name for one in shown])
+    axes.set_yticks(range(len(shown)), list(short_names(one.source for one in shown).values()))
     axes.set_xlim(0, 1)
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.set_xlabel("share of pairs in which chosen is longer (ties half)")

@@ -152,3 +152,13 @@ def test_a_named_encoding_must_exist_and_agree_with_the_mark(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="the byte order mark says utf-8, not gbk"):
         look(path, "gbk")
     assert look(path, "UTF8").encoding.name == "utf-8"
+
+
+def test_a_reading_with_characters_of_private_use_is_not_the_right_one(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": f"請解釋第{i}個問題的含義，並舉例說明", "output": f"這是第{i}個問題的答案"}
+        for i in range(30)
+    ]
+    text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "in.jsonl").write_text(text, encoding="big5")
+    assert [row.data for row in read_rows(tmp_path / "in.jsonl")] == rows

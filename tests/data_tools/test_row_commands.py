@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from support import write_jsonl
 
 from alignment.cli import main
+from alignment.disk import digest_file
 from alignment.errors import DataError
 from alignment.evaluate.plan import read_prompts
 from alignment.reject.rows import read_items
@@ -199,9 +200,60 @@ def test_a_message_without_the_one_that_it_answers_is_counted() -> None:
 def test_a_split_of_standard_output_and_onto_its_source_is_refused() -> None:
     done = CliRunner().invoke(main, ["data", "split", "in.jsonl", "-o", "-"])
     assert done.output == "error: -o -: a split is several files\n  name them: -o out.jsonl\n"
+    done = CliRunner().invoke(main, ["data", "split", "in.jsonl", "-o", "out.xlsx"])
+    assert done.output.startswith("error: -o out.xlsx: .xlsx files are not written\n")
     write_jsonl(Path("out.train.jsonl"), ROWS)
     named = shlex.split(ADVICE)
     done = CliRunner().invoke(main, ["data", "dedup", "in.jsonl", "-o", "in.jsonl", *named])
     assert "-o in.jsonl: this is one of the sources" in done.output
     call = ["data", "split", "out.train.jsonl", "-o", "out.jsonl", *named]
     assert "this is one of the sources" in CliRunner().invoke(main, call).output
+
+
+@pytest.fixture
+def splits(folder: Path) -> Path:
+    for name, rows in (("train", ROWS), ("test", ROWS[:3])):
+        (folder / "d" / name).mkdir(parents=True)
+        write_jsonl(folder / "d" / name / "data.jsonl", rows)
+    return folder / "d"
+
+
+@pytest.mark.usefixtures("splits")
+@pytest.mark.parametrize("name", ["split", "dedup", "leak"])
+def test_the_splits_of_a_folder_are_not_joined(name: str) -> None:
+    done = run(name, "d", *shlex.split(ADVICE))
+    assert done.output == (
+        "error: d: has the splits test, train\n  name the files of one: d/train/data.jsonl ...\n"
+    )
+    with pytest.raises(DataError, match="has the splits test, train"):
+        named_sources(["d"], None, None, None)
+
+
+@pytest.mark.usefixtures("splits")
+@pytest.mark.parametrize("name", ["validate", "stats"])
+def test_files_of_one_name_are_told_apart_by_their_folders(name: str) -> None:
+    shown = run(name, "d", *shlex.split(ADVICE)).output
+    assert "d/train/data.jsonl" in shown
+    assert "d/test/data.jsonl" in shown
+    assert "data.jsonl" in run(name, "d/test", *shlex.split(ADVICE)).output.replace("d/test/", "!")
+
+
+def test_standard_input_that_is_not_json_is_to_be_saved_with_its_suffix() -> None:
+    done = CliRunner().invoke(
+        main, ["data", "convert", "-", "-o", "-"], input="prompt,answer\nq,a\n"
+    )
+    assert done.output == (
+        "error: -:1:1: wanted rows, found 'prompt,answer\\n'\n"
+        "  standard input has no name: save CSV, TSV or plain text in a file with its suffix\n"
+    )
+
+
+@pytest.mark.usefixtures("folder")
+def test_the_digest_of_sources_is_that_of_a_file_and_depends_on_named_columns() -> None:
+    def digest(source: str, columns: str | None = None) -> str:
+        return named_sources([source], None, columns, None).digest()
+
+    plain = digest("in.jsonl")
+    assert plain == digest_file(Path("in.jsonl"))
+    others = {digest("in.jsonl", "prompt=q"), digest("in.jsonl", "prompt=bad")}
+    assert len(others | {plain, digest("dataset_info.json@mine")}) == 4
