@@ -7,6 +7,7 @@ import ctypes
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -61,6 +62,30 @@ def leave_terminals(descriptors: Iterable[int]) -> None:
     for descriptor in descriptors:
         os.dup2(nowhere, descriptor)
     os.close(nowhere)
+
+
+def leave_signals_to_parent(initialize: Callable[[int], None] | None, worker: int) -> None:
+    """Let a worker of a DataLoader end only when its parent ends it (Linux).
+
+    A scheduler or a shell sends SIGTERM to all processes of a job. A worker that ended at once
+    would raise an error in the step that its parent still makes, before it saves.
+
+    Args:
+        initialize: What the worker would do else.
+        worker: Its number.
+    """
+    if initialize is not None:
+        initialize(worker)
+    if sys.platform == "linux":
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_by, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_by(parent: int) -> None:
+    """Wait for SIGTERM from one process, then end this one."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def other_kind(number: int) -> signal.Signals:

@@ -4,6 +4,7 @@ Shapes: N responses of this process, F reward functions.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import length_metrics, rollout_metrics
 from alignment.ppo.responses import Responses, SamplingPPO
 from alignment.ppo.rollout import Rollout, pad_rollout
+from alignment.processes import leave_signals_to_parent
 
 
 class EvaluatingPPO(SamplingPPO):
@@ -45,6 +47,7 @@ class EvaluatingPPO(SamplingPPO):
             batch_sampler=batches,
             collate_fn=self.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=partial(leave_signals_to_parent, None),
         )
 
     def prediction_step(

@@ -6,6 +6,7 @@ A callback, the same for every stage.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from alignment.disk import write_text
 from alignment.errors import TrainingError
+from alignment.processes import leave_signals_to_parent
 from alignment.registry import STAGES
 from alignment.runs import Run, checkpoint_name
 from alignment.training.batches import name_rows, rows_of_step
@@ -80,10 +82,14 @@ class Guard(TrainerCallback):
     ) -> None:
         """Rotate in place of the trainer, which goes by file time; make up for an evaluation.
 
+        Workers of the loader leave signals to this process, which saves first.
+
         Raises:
             Complete: the checkpoint is that of the last step.
         """
         self.keep, args.save_total_limit = args.save_total_limit, None
+        loader = kwargs["train_dataloader"].base_dataloader
+        loader.worker_init_fn = partial(leave_signals_to_parent, loader.worker_init_fn)
         if state.global_step > 0:
             counted = json.loads((_folder(args, state) / _COUNTERS).read_text(encoding="utf-8"))
             # else num_tokens would start again from 0 in the metrics of a resumed run

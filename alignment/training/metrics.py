@@ -6,6 +6,7 @@ rows twice. Here each metric of a batch is weighted by what it is a mean of: row
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from alignment.memory.restore import LocalAccelerator
+from alignment.processes import leave_signals_to_parent
 
 #: What a metric is, if not a mean over rows.
 LOWEST, HIGHEST = "lowest", "highest"
@@ -168,6 +170,7 @@ class WeightedMetrics:
             batch_sampler=batches,
             collate_fn=this.data_collator,
             num_workers=self.args.dataloader_num_workers,
+            worker_init_fn=partial(leave_signals_to_parent, None),
             pin_memory=self.args.dataloader_pin_memory,
         )
 

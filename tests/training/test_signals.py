@@ -1,18 +1,23 @@
 """Signals to a stage in each of its phases: what it leaves, what it prints, how it ends."""
 
+import multiprocessing
 import os
 import pty
 import signal
 import subprocess
 import sys
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from support import REPOSITORY, write_jsonl
+from torch.utils.data import DataLoader
 
 from alignment.errors import Interrupted
-from alignment.processes import other_kind
+from alignment.processes import leave_signals_to_parent, other_kind
 from alignment.runs.record import load_run
 from alignment.stages import sft
 from alignment.training.run import main
@@ -210,3 +215,55 @@ with signals.handled():
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert (tmp_path / "saved").read_text() == str(int(signal.SIGHUP))
+
+
+class Rows:
+    """Rows of which the first one ends its worker, unless that leaves signals to its parent."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, row: int) -> int:
+        if row == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return row
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux names the sender")
+def test_a_worker_of_a_loader_ends_only_when_its_parent_ends_it() -> None:
+    initialize = partial(leave_signals_to_parent, None)
+    rows: Any = Rows()
+    loader = DataLoader(rows, batch_size=None, num_workers=1, worker_init_fn=initialize)
+    assert list(loader) == [0, 1, 2]
+    worker = multiprocessing.get_context("fork").Process(target=initialize_and_wait)
+    worker.start()
+    worker.join(1)
+    assert worker.is_alive()
+    worker.terminate()
+    worker.join(20)
+    assert worker.exitcode == 0
+
+
+def test_training_sets_this_for_its_loader(tmp_path: Path, tiny_dir: Path) -> None:
+    """Each row sends SIGTERM to the worker that reads it."""
+    flags = ["--dataloader_num_workers", "1", "--preflight", "false"]
+    flags += ["--eval_data", str(tmp_path / "data.jsonl")]
+    with pytest.MonkeyPatch.context() as patched:
+        before = Dataset.__getitems__
+
+        def terminate(rows: Any, keys: Any) -> Any:
+            if multiprocessing.parent_process() is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return before(rows, keys)
+
+        patched.setattr(Dataset, "__getitems__", terminate)
+        main("sft", words(tmp_path, tiny_dir, *flags))
+    run = load_run(tmp_path / "out")
+    assert run is not None
+    assert run.status == "finished"
+
+
+def initialize_and_wait() -> None:
+    leave_signals_to_parent(None, 0)
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(60)
