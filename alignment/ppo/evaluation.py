@@ -4,7 +4,6 @@ Shapes: N responses of this process, F reward functions.
 """
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,7 +23,6 @@ from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.metrics import length_metrics, rollout_metrics
 from alignment.ppo.responses import Responses, SamplingPPO
 from alignment.ppo.rollout import Rollout, pad_rollout
-from alignment.processes import leave_signals_to_parent
 
 
 class EvaluatingPPO(SamplingPPO):
@@ -42,13 +40,8 @@ class EvaluatingPPO(SamplingPPO):
             rank=self.args.process_index,
             processes=self.args.world_size,
         )
-        return DataLoader(
-            rows,
-            batch_sampler=batches,
-            collate_fn=self.data_collator,
-            num_workers=self.args.dataloader_num_workers,
-            worker_init_fn=partial(leave_signals_to_parent, None),
-        )
+        # prompts are few and short: no workers
+        return DataLoader(rows, batch_sampler=batches, collate_fn=self.data_collator)
 
     def prediction_step(
         self, model: nn.Module, inputs: list[dict[str, Any]], *args: Any, **kwargs: Any

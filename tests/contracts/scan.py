@@ -26,11 +26,11 @@ _OPTIONAL = {"tensorboard", "vllm"}
 #: Functions that take an attribute's name as text.
 _BY_TEXT = ("vars", "getattr", "hasattr", "setattr", "delattr")
 #: Documented, in spite of the underscore.
-_NAMED_TUPLE = {"_replace", "_asdict", "_fields", "_make"}
+_DOCUMENTED = {"_replace", "_asdict", "_fields", "_make", "_exit"}
 
 
 def is_private(name: str) -> bool:
-    return bool(re.fullmatch(r"_[A-Za-z0-9]\w*", name)) and name not in _NAMED_TUPLE
+    return bool(re.fullmatch(r"_[A-Za-z0-9]\w*", name)) and name not in _DOCUMENTED
 
 
 def module_name(path: Path) -> str:
