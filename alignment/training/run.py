@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from alignment.disk import check_writable, disk_errors_in_words
-from alignment.errors import AlignError, Interrupted, TrainingError, hub_error
+from alignment.errors import AlignError, ConfigError, Interrupted, TrainingError, hub_error
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import quiet_libraries
 from alignment.processes import count, is_main, rank
@@ -79,7 +79,7 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
     if dry:
         click.echo(describe(settings))
         return
-    _warn_of_one_process()
+    _check_process_count()
     refuse_strategy(STAGES[stage], settings.values, launched_strategy())
     folder = Path(settings.values["output_dir"])
     if is_main():
@@ -88,20 +88,26 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
         _run(stage, open_job(settings, signals or StopSignals()))
 
 
-def _warn_of_one_process() -> None:
-    """Print a line if there is one process and several may have been asked for.
+def _check_process_count() -> None:
+    """Report one process if several may have been asked for.
 
     On a CPU `accelerate launch` starts one without --multi_gpu, and with --cpu, whatever
-    --num_processes says; only the address at which they were to meet shows it. A config
-    for one GPU may have that address too, so it is no error.
+    --num_processes says; only the address at which they were to meet shows it, not their number. A
+    config for one GPU may have that address too, so without --cpu it is no error.
+
+    Raises:
+        ConfigError: It was started with --cpu, which would train with a part of the batch.
     """
     by_accelerate = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
-    if by_accelerate and "RANK" not in os.environ:
-        click.echo(
-            "warning: accelerate launch started one process; for several on a CPU it needs "
-            "--multi_gpu (distributed_type: MULTI_GPU) and no --cpu, or use align --nproc N",
-            err=True,
-        )
+    if not by_accelerate or "RANK" in os.environ:
+        return
+    remedy = (
+        "for several on a CPU it needs --multi_gpu (distributed_type: MULTI_GPU) and no --cpu, or "
+        "use align --nproc N"
+    )
+    if os.environ.get("ACCELERATE_USE_CPU") == "True":
+        raise ConfigError("accelerate launch --cpu started one process of several", remedy)
+    click.echo(f"warning: accelerate launch started one process; {remedy}", err=True)
 
 
 @contextmanager

@@ -78,4 +78,9 @@ def test_every_form_trains_the_same_model(stage: str, tmp_path: Path, tiny_dir: 
 @pytest.mark.parametrize("name", ALONE)
 def test_one_process_in_place_of_two_is_named(name: str, tmp_path: Path, tiny_dir: Path) -> None:
     done = start(tmp_path, tiny_dir, "sft", ALONE[name], "out")
-    assert "warning: accelerate launch started one process; for several" in done.stderr
+    message = {
+        "cpu": "error: accelerate launch --cpu started one process of several\n  for several on a",
+        "no multi_gpu": "warning: accelerate launch started one process; for several on a CPU it",
+    }
+    assert message[name] in done.stderr
+    assert (tmp_path / "out" / "run.json").exists() is (name != "cpu")
