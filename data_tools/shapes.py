@@ -78,6 +78,16 @@ KIND_TITLES: dict[Kind, str] = {
 }
 
 
+#: The part without which a row is not of a pattern, as an option to name columns has it.
+WANTED = {
+    "text": "text",
+    "prompt-completion": "completion",
+    "pair": "rejected",
+    "unpaired": "label",
+    "prompt": "prompt",
+}
+
+
 def serve(
     path: str | Path,
     *,
@@ -245,7 +255,10 @@ def _unlike(
         lacks = (before.lacks(data) if before else []) or pattern
         lacks = lacks or [phrase for phrase in near if not phrase.startswith("no ")]
         if lacks:
-            return Unusable("missing", f"{', '.join(lacks)}; the row has {listed(data)}")
+            advice = columns_advice(data, ranked=shape.pattern == "pair")
+            # only what would give this shape
+            remedy = advice if f"{WANTED[shape.pattern]}=" in advice else ""
+            return Unusable("missing", f"{', '.join(lacks)}; the row has {listed(data)}", remedy)
     if isinstance(found, Unusable):
         if shape.pattern == "text":
             remedy = columns_advice(data, text=True) or found.remedy
@@ -256,8 +269,10 @@ def _unlike(
     looks = KIND_TITLES[found.kind]
     name = f", format {example.adapter.name!r}" if example.adapter else ""
     remedy = f"the row has {listed(data)}"
-    if found.kind == "text" and shape.pattern == "prompt":
-        remedy = "if each text is a prompt, --columns prompt=text"
+    if found.kind == "text":
+        remedy = "plain text is what `align pt` learns from"
+        if shape.pattern == "prompt":
+            remedy = "if each text is a prompt, --columns prompt=text"
     return Unusable("wrong_kind", f"this looks like {looks}{name}, wanted {shape.title}", remedy)
 
 

@@ -356,6 +356,8 @@ class _Reading:
     def _drop(self, error: DataError) -> None:
         if not self.request.drops_bad_rows:
             remedy = error.remedy or "fix that row, or leave such rows out: --on_bad_row drop"
+            # the option of the other commands, as the key of a stage
+            remedy = remedy.replace("--format ", "--data_format ")
             raise DataError(error.message, remedy) from None
         self.dropped += 1
         if len(self.named) < _NAMED_ROWS:

@@ -54,7 +54,7 @@ def not_this(what: str, more: Iterable[str], data: Data) -> Unusable:
     )
 
 
-def left_out_of_question(names: Iterable[str], data: Data) -> Unusable | None:
+def left_out_of_question(names: Iterable[str], data: Data, format: str) -> Unusable | None:
     """Return why a row cannot be read without columns that its question is about."""
     name = next((name for name in names if LOOKS_LIKE_CONTEXT.fullmatch(name)), None)
     if name is None:
@@ -65,7 +65,7 @@ def left_out_of_question(names: Iterable[str], data: Data) -> Unusable | None:
     return Unusable(
         "not_used",
         f"{name!r} seems to be a part of the question, and would not be used",
-        f"{use}; to read the rows without it, name the format with --format",
+        f"{use}; to read the rows without it, --format {format}",
     )
 
 
@@ -88,6 +88,9 @@ def columns_advice(data: Data, *, ranked: bool = True, text: bool = False) -> st
     words = ",".join(f"{part}={column}" for part, column in parts.items())
     guess = "chosen" in parts and hint(parts["chosen"]) != "chosen"
     better = " if the first answer is the better one" if guess else ""
+    first, _, place = parts.get("completion", "").rpartition(".")
+    if place == "0" and len(data.get(first, ())) > 1:
+        better = f" if the answer is the first in {first!r}"
     return f"name the parts, as in --columns {shlex.quote(words)}{better}"
 
 

@@ -67,7 +67,7 @@ class Reading(NamedTuple):
     Attributes:
         context: Columns of CONTEXT that the format itself does not read.
         rest: Columns that nothing reads.
-        whole: Columns that are not looked into: those, and those that are read whole.
+        whole: Columns that are read whole, so that nothing inside is lost.
         about: Columns that nothing reads, whose names say that they hold no text of the row.
         marks: Columns that nothing reads that may be labels or scores, by their names.
         hot: Whether there are columns that decide whether a row is usable, or its margin.
@@ -95,7 +95,7 @@ def reading(adapter: Adapter, names: tuple[str, ...]) -> Reading:
     return Reading(
         tuple(context),
         rest,
-        frozenset((*rest, *TEMPLATE_INPUTS, *(["rows"] if adapter.gather else ()))),
+        frozenset((*TEMPLATE_INPUTS, *(["rows"] if adapter.gather else ()))),
         frozenset(name for name in rest if ABOUT.fullmatch(name)),
         tuple(name for name in rest if hint(name) in ("label", "chosen") or is_scored(name)),
         not (MEDIA | WEIGHTS | NUMBERED).isdisjoint(names),
@@ -147,12 +147,14 @@ def unread(adapter: Adapter, data: Data, records: Sequence[Record]) -> tuple[str
             lost = is_label(name, value) or is_score(name, value)
         if lost:
             found.append(name)
+    inside: dict[str, None] = {}
     for name, value in data.items():
         is_turns = type(value) is list and _are_plain(value)
         if type(value) in (list, dict) and not is_turns and name not in known.whole:
-            inside = _inside(name, value, said, adapter.reads)
-            found += dict.fromkeys(inside)
-    return tuple(found)
+            # a column that only repeats texts may hold scores
+            places = () if name in found else _inside(name, value, said, adapter.reads)
+            inside.update(dict.fromkeys(places))
+    return (*found, *inside)
 
 
 class Said:
@@ -265,6 +267,8 @@ def _are_plain(turns: list[Any]) -> bool:
 
 
 def _in_list(place: _Place) -> Iterator[_Place]:
+    if place.value and type(place.value[0]) in (int, float):  # token ids, an embedding
+        return iter(())
     return (_Place(f"{place.name}[]", place.key, one) for one in place.value)
 
 
@@ -290,7 +294,7 @@ def _is_lost(place: _Place, said: Said) -> bool:
     return not (type(place.value) is str and place.value.startswith(tuple(said.texts[:1])))
 
 
-def more_than(record: Record, unused: tuple[str, ...], data: Data) -> Unusable | None:
+def more_than(record: Record, unused: tuple[str, ...], data: Data, format: str) -> Unusable | None:
     """Return why a row is more than the one answer or the text that its record holds.
 
     Columns about a row are only counted; a second side of a pair, or an answer to a plain text, is
@@ -305,7 +309,7 @@ def more_than(record: Record, unused: tuple[str, ...], data: Data) -> Unusable |
     if record.kind == "sft":
         more += [name for name in named if is_label(name, data[name])]
     if not more:
-        return None if record.kind == "text" else left_out_of_question(named, data)
+        return None if record.kind == "text" else left_out_of_question(named, data, format)
     held = {"text": "text", "sft": "one answer"}.get(record.kind, "labelled answers")
     return not_this(f"more than {held}", more, data)
 
@@ -333,10 +337,12 @@ def passed_over(unused: Iterable[str], data: Data) -> Unusable | None:
     return not_this("more than a prompt", more, data) if more else None
 
 
-def whole(record: Record | Unusable, unused: tuple[str, ...], data: Data) -> Record | Unusable:
+def whole(
+    record: Record | Unusable, unused: tuple[str, ...], data: Data, format: str
+) -> Record | Unusable:
     """Return a record, or Unusable with advice if the row holds more, or something else."""
     if isinstance(record, Record):
-        return (more_than(record, unused, data) if unused else None) or record
+        return (more_than(record, unused, data, format) if unused else None) or record
     if record.code == "no_answer" and unused:
         return not_this(record.reason, unused, data)
     if record.reason.startswith(("'label' is", "'kto_tag' is")):

@@ -215,9 +215,13 @@ def _example(
 ) -> Example:
     """Make an example of what was read, or say why the row is something else than that."""
     if isinstance(found, Unusable):
-        return Example(row, adapter, found if named else whole(found, unused, row.data))
+        return Example(
+            row, adapter, found if named else whole(found, unused, row.data, adapter.name)
+        )
     if unused and not named:
-        example = Example(row, adapter, _judged(whole(found, unused, row.data)), unused)
+        example = Example(
+            row, adapter, _judged(whole(found, unused, row.data, adapter.name)), unused
+        )
     else:
         example = Example(row, adapter, _judged(found), unused)
     if found.kind == "prompt" and adapter.name == "prompt" and not named:

@@ -10,7 +10,16 @@ import pytest
 from format_rows import ROWS, TREE
 from support import write_jsonl
 
-from data_tools.formats import BY_NAME, Example, Record, Unusable, adapted, examples
+from data_tools.formats import (
+    BY_NAME,
+    Example,
+    Record,
+    Unusable,
+    adapted,
+    adapted_batches,
+    examples,
+    parse_columns,
+)
 from data_tools.reading import Row
 
 TEXT = "MARK of a text that is in no other column"
@@ -135,3 +144,20 @@ def test_joined_rows_name_a_column_that_only_a_later_one_fills(tmp_path: Path) -
     (one,) = examples(write_jsonl(tmp_path / "in.jsonl", rows))
     assert one.unused == ("note",)
     assert json.dumps(one.row.originals) == json.dumps(rows)
+
+
+def test_scores_inside_a_column_that_is_named_by_a_path_are_not_lost() -> None:
+    answers = [{"text": "a", "score": 1}, {"text": "b", "score": 3}]
+    columns = parse_columns("prompt=prompt,chosen=responses.0.text,rejected=responses.1.text")
+    row = Row("in.jsonl", 1, 1, {"prompt": "q", "responses": answers, "ids": [1, 2]})
+    ((found,),) = adapted_batches([[row]], columns=columns, forced=columns.adapter)
+    assert found.unused == ("responses[].score",)
+
+
+def test_advice_on_an_answer_in_a_list_says_that_it_may_be_another_one() -> None:
+    choice = {"question": "q", "options": ["x", "y"], "answer_idx": 1}
+    (found,) = read(choice, "prompt")
+    assert found.more is not None
+    assert found.more.remedy.endswith(
+        "completion=options.0 if the answer is the first in 'options'"
+    )

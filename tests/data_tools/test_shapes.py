@@ -8,7 +8,8 @@ import pytest
 from support import write_jsonl
 
 from alignment.errors import DataError
-from data_tools.shapes import load_records
+from data_tools.formats import parse_columns
+from data_tools.shapes import load_records, serve
 
 SCORED = {"prompt": "q", "responses": ["x", "a", "b"], "scores": [2, 3, 1]}
 PAIR = {"prompt": "q", "chosen": "a", "rejected": "b"}
@@ -138,3 +139,29 @@ def test_real_slices_serve_the_stages(
     errors: list[DataError] = []
     rows = list(load_records(shared_data / name, kind=kind, on_error=errors.append))
     assert (len(rows), len(errors)) == (count, bad)
+
+
+@pytest.mark.parametrize(
+    ("row", "kind", "remedy"),
+    [
+        ({"prompt": "q", "output": ["a", "b"]}, "sft",
+         "--columns prompt=prompt,completion=output.0 if the answer is the first in 'output'"),
+        ({"prompt": "q", "output": ["a", "b"]}, "preference", "chosen=output.0,rejected=output.1"),
+        ({"prompt": "q", "chosen": "a", "rejected": None}, "preference", None),
+        ({"text": "some text"}, "prompt", "if each text is a prompt, --columns prompt=text"),
+        ({"text": "some text"}, "sft", "plain text is what `align pt` learns from"),
+    ],
+)  # fmt: skip
+def test_a_row_of_another_shape_gets_advice_that_gives_this_one(
+    tmp_path: Path, row: dict[str, Any], kind: str, remedy: str | None
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [row])
+    with pytest.raises(DataError) as raised:
+        list(serve(source, kind=kind))
+    if remedy is None:
+        assert "--columns" not in str(raised.value.remedy)
+        return
+    assert remedy in str(raised.value.remedy)
+    if "--columns " in remedy or "rejected=" in remedy:
+        option = str(raised.value.remedy).partition("--columns ")[2].partition(" if ")[0]
+        assert list(serve(source, kind=kind, columns=parse_columns(option)))
