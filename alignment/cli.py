@@ -13,7 +13,7 @@ from alignment.errors import AlignError, hub_error
 from alignment.models.renamed import quiet_libraries
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
-from data_tools.options import read_options
+from data_tools.options import encoding_option, read_options
 
 _PASS_THROUGH = {"ignore_unknown_options": True, "help_option_names": []}
 _SECTIONS = {
@@ -207,18 +207,28 @@ def report_command(runs: Path, evaluation: Path | None, output: Path | None) -> 
 @click.argument("preset")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--corpus", type=click.Path(path_type=Path), multiple=True, help="Text for the tokenizer."
+    "--corpus",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Text for the tokenizer: .txt files, or any that the stages read.",
 )
+@encoding_option
 @click.option("--seed", default=0, show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace a model that is in FOLDER.")
 def init_model_command(
-    preset: str, folder: Path, corpus: tuple[Path, ...], seed: int, overwrite: bool
+    preset: str,
+    folder: Path,
+    corpus: tuple[Path, ...],
+    encoding: str | None,
+    seed: int,
+    overwrite: bool,
 ) -> None:
     """Build the model PRESET (tiny) in FOLDER with a fresh tokenizer and random weights."""
     from alignment.models.presets import init_model
+    from data_tools.formats import texts_of_files
 
-    texts = [path.read_text(encoding="utf-8") for path in corpus] or None
-    init_model(preset, folder, corpus=texts, seed=seed, overwrite=overwrite)
+    texts = [text for path in corpus for text in texts_of_files(path, encoding=encoding)]
+    init_model(preset, folder, corpus=texts or None, seed=seed, overwrite=overwrite)
     click.echo(f"{preset}: made in {folder}")
 
 

@@ -1,6 +1,7 @@
 """Finds the format of a row and reads it into a record; makes pairs of ranked answers."""
 
 from data_tools.formats.advice import columns_advice
+from data_tools.formats.columns import texts_of_files
 from data_tools.formats.detect import BY_NAME, FORMATS, by_name, detect, nearest
 from data_tools.formats.mapping import Columns, ReadOptions, parse_columns, read_options
 from data_tools.formats.pairing import Pairing, is_paired, pairs_of
@@ -90,5 +91,6 @@ __all__ = [
     "sound_rows",
     "spoken_parts",
     "text",
+    "texts_of_files",
     "weighted",
 ]

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from data_tools.formats.record import FALSE, SYSTEM, TRUE, Data, Unusable, listed
+from data_tools.formats.record import FALSE, READ_INTO_PROMPT, SYSTEM, TRUE, Data, Unusable, listed
 
 ABOUT = re.compile(
     r"(?:.*[_-])?(?:id|ids|uuid|key|hash|index|idx|source|origin|dataset|data_source|subset|split"
@@ -136,7 +136,10 @@ def _guessed(data: Data) -> dict[str, str]:
         whole = {"messages": turns}
         return whole if rejected is None else {**whole, "rejected_messages": rejected}
     left = list(places)
-    prompt = turns or next((p for p in left if places[p] == "prompt"), None)
+    asked = [p for p in left if places[p] == "prompt"]
+    # what is joined into a prompt anyway is not the question itself
+    asked.sort(key=lambda place: place in READ_INTO_PROMPT)
+    prompt = turns or next(iter(asked), None)
     prompt = prompt or next((p for p in left if places[p] is None), left[0])
     left.remove(prompt)
     sides = {

@@ -6,6 +6,7 @@ with more texts than a bare prompt or one answer has is no bare prompt and no si
 
 import functools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from data_tools.formats.advice import (
@@ -45,6 +46,7 @@ from data_tools.formats.record import (
     shown,
 )
 from data_tools.formats.turns import MEDIA, TURN_KEYS
+from data_tools.reading import data_files, read_rows
 
 ANSWERS = ("chosen", "rejected", "completion")
 PARTS_BESIDE: Mapping[Kind, tuple[str, ...]] = {
@@ -226,6 +228,17 @@ def texts_in(value: Any) -> Iterator[str]:
             pending += [one for key, one in part.items() if key not in ("role", "from", "type")]
         elif isinstance(part, list):
             pending += part
+
+
+def texts_of_files(path: Path, *, encoding: str | None = None) -> Iterator[str]:
+    """Yield all text of each file of a source, its rows on lines of their own.
+
+    Raises:
+        DataError: If there is no such file, or it cannot be read.
+    """
+    for file in data_files(path):
+        rows = read_rows(file, encoding=encoding)
+        yield "\n".join(text for row in rows for text in texts_in(row.data))
 
 
 class _Place(NamedTuple):

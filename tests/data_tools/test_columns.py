@@ -507,3 +507,13 @@ def test_a_key_of_a_single_turn_is_named() -> None:
     assert read({"prompt": "q", "chosen": {**A, "note": "n"}, "rejected": B}).unused == (
         "chosen.note",
     )
+
+
+def test_the_advice_on_a_question_with_its_context_keeps_both() -> None:
+    row = {"context": "given", "question": "q", "answers": {"text": ["a"], "start": [1]}}
+    advice = columns_advice(row)
+    assert advice.endswith("--columns prompt=question,completion=answers.text.0")
+    columns = parse_columns(advice.partition("--columns ")[2])
+    ((one,),) = adapted_batches([[Row("in.jsonl", 1, 1, row)]], columns=columns)
+    assert isinstance(one.record, Record)
+    assert (one.record.prompt, one.record.completion) == ("q\ngiven", "a")

@@ -16,6 +16,7 @@ from alignment.disk import digest_file
 from alignment.errors import DataError
 from alignment.evaluate.plan import read_prompts
 from alignment.reject.rows import read_items
+from data_tools.formats import texts_of_files
 from data_tools.reading import read_rows
 from data_tools.shapes import named_sources
 
@@ -257,3 +258,14 @@ def test_the_digest_of_sources_is_that_of_a_file_and_depends_on_named_columns() 
     assert plain == digest_file(Path("in.jsonl"))
     others = {digest("in.jsonl", "prompt=q"), digest("in.jsonl", "prompt=bad")}
     assert len(others | {plain, digest("dataset_info.json@mine")}) == 4
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_corpus_is_read_from_any_data_file() -> None:
+    wanted = "\n".join(text for row in ROWS for text in (row["bad"], row["good one"], row["q"]))
+    for name in ("in.jsonl", "gbk.jsonl"):
+        (text,) = texts_of_files(Path(name))
+        assert sorted(text.split("\n")) == sorted(wanted.split("\n"))
+    done = CliRunner().invoke(main, ["init-model", "tiny", "base", "--corpus", "no.txt"])
+    assert isinstance(done.exception, DataError)
+    assert str(done.exception).startswith("no.txt: no such file or folder")
