@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,13 @@ def test_a_fingerprint_changes_with_settings_data_and_parents() -> None:
         mark(parents={**PARENTS, "reward_model": Parent("runs/rm", "d" * 16, "rm")}),
     }
     assert len(different) == 10
+
+
+def test_a_record_has_the_command_line_without_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/bin/align", "sft", "--hub_token", "abc", "--seed", "3"])
+    run = new_run("sft", settings={"output_dir": "x/y"}, sources={}, inputs={}, parents={})
+    assert run.command == ["align", "sft", "--hub_token", "<redacted>", "--seed", "3"]
+    assert (run.name, run.stage) == ("y", "sft")
 
 
 def test_a_record_is_read_back_as_it_was_written(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Print a random sample of the changes that mutmut made and has not tried, drawn by a fixed seed.
 
-    mutmut run $(python benchmarks/mutants/sample.py --size 300)
+mutmut run $(python benchmarks/mutants/sample.py --size 300)
 """
 
 import random

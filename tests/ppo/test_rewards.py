@@ -189,6 +189,18 @@ def test_what_is_no_model_is_refused(
         load(name)
 
 
+def test_a_model_comes_with_its_tokenizer_and_other_rewards_without(
+    reward_dir: Path, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    rewards, tokenizers = load_rewards(
+        [str(reward_dir), "http://localhost:1/score"], policy_tokenizer=tokenizer
+    )
+    assert len(rewards) == 2
+    assert tokenizers[0] is not None
+    assert tokenizers[0].eos_token == tokenizer.eos_token
+    assert tokenizers[1] is None
+
+
 def test_no_reward_at_all_is_refused(load: Callable[..., Any]) -> None:
     with pytest.raises(ConfigError, match="nothing to learn from"):
         load()

@@ -253,3 +253,35 @@ def test_characters_that_mark_places_are_refused(reserved: str) -> None:
         renderer().sequences(Record(kind="sft", messages=turns))
     with pytest.raises(Unusable, match="which Unicode reserves"):
         renderer().prompt([{"role": "user", "content": reserved}])
+
+
+TOOLS_TEMPLATE = (
+    "{% if tools %}<{% for t in tools %}{{ t.function.name }}{% endfor %}>{% endif %}"
+    "{% if mood %}({{ mood }}){% endif %}" + PLAIN_TEMPLATE
+)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+def test_the_prompt_of_a_row_has_its_tools_and_variables(answered: bool) -> None:
+    tools: list[dict[str, Any]] = [{"type": "function", "function": {"name": "add"}}]
+    turns = [{"role": "user", "content": "q"}]
+    record = Record("prompt", turns, tools=tools, template_kwargs={"mood": "calm", "other": 1})
+    model = renderer(TOOLS_TEMPLATE)
+    asked = [*turns, {"role": "assistant", "content": "so"}] if answered else turns
+    end = "[assistant]so" if answered else "[assistant]"
+    assert model.prompt(asked, record).text == f"<add>(calm)[user]q{end}"
+    assert model.prompt(asked).text == f"[user]q{end}"
+    assert model.ignored(record) == ("chat_template_kwargs.other",)
+    assert model.ignored(Record("prompt", turns)) == ()
+
+
+def test_a_sequence_without_a_prompt_has_its_answer_at_its_first_token() -> None:
+    """The tokenizer may begin with a token of its own, which is before the answer then."""
+    model = renderer(None)
+    (tokens,) = model.encode([Spoken("Hello", ((0, 5),), 0, plain=True)])
+    assert tokens.answer == 0
+    (tokens,) = model.encode([Spoken("", (), 0, plain=True)])
+    assert tokens.answer == 0
+    with pytest.raises(Unusable, match="0 embeddings"):
+        tokens.check_embeddings(0)
+    assert tokens.check_embeddings(1) is None
