@@ -20,7 +20,8 @@ from data_tools.convert.chatlm import DEFECTS, merge
 from data_tools.convert.output import dropped_path, table
 from data_tools.convert.run import _in_order, convert
 from data_tools.convert.writer import Conversion
-from data_tools.formats import Record, Unusable, adapted, by_name
+from data_tools.formats import Record, Unusable, adapted, by_name, group_id
+from data_tools.formats.advice import is_label
 from data_tools.formats.mapping import parse_columns
 from data_tools.formats.turns import split_implicit
 from data_tools.reading import Row
@@ -263,6 +264,10 @@ QUESTION = [turn("user", "q")]
          "'history' is the string 'x', wanted a list"),
         ({"instruction": "q", "output": "a", "history": [["q", "a"], "y"]}, "alpaca", "wrong_type",
          "history[1] is the string 'y', wanted [question, answer]"),
+        ({"messages": ["x"], "chosen": "a", "rejected": "b"}, "messages-ranking", "wrong_type",
+         "messages[0] is the string 'x', wanted a message"),
+        ({"prompt": "q", "completion": [turn("user", "r")]}, "prompt-completion", "no_answer",
+         "no turn of the assistant in 'completion': nothing to learn"),
         ({"orphan": "m7"}, "oasst-tree", "no_parent",
          "the message 'm7', which it answers, is not in a tree"),
     ],
@@ -333,3 +338,53 @@ def test_a_field_of_a_plain_pair_that_is_no_text_is_named(tmp_path: Path) -> Non
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     with pytest.raises(DataError, match="chosen"):
         merge([source], tmp_path / "out.jsonl")
+
+
+def test_texts_are_of_groups_of_their_own() -> None:
+    one, other = Record("text", text="One text."), Record("text", text="Another text.")
+    assert group_id(one) != group_id(other)
+    assert group_id(one) == group_id(replace(one))
+    chat = Record("sft", messages=[turn("user", "q"), turn("assistant", "a")])
+    assert group_id(chat) == group_id(Record("sft", messages=[turn("user", "q")]))
+    assert group_id(chat) != group_id(Record("sft", messages=[turn("user", "r")]))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "label"),
+    [("label", 1, True), ("label", " True ", True), ("is_chosen", "false", True), 
+     ("label", 7, False),
+     ("label", [1], False), ("prompt", 1, False), ("liked", 0, True)],
+)  # fmt: skip
+def test_a_label_has_the_name_and_the_values_of_one(name: str, value: object, label: bool) -> None:
+    assert is_label(name, value) is label
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [(" \n", "empty_text"), ("\u200b", "empty_text"), ("(a)", ""), ("a", ""),
+     ("[{'role': 'user', 'content': 'x'}]", "stringified_messages")],
+)  # fmt: skip
+def test_a_text_is_judged_by_its_first_character_alone_only_if_it_is_a_letter(
+    text: str, code: str
+) -> None:
+    (found,) = read({"text": text}, "text")
+    assert (found.code if isinstance(found, Unusable) else "") == code
+
+
+def test_each_record_of_a_row_with_several_gets_its_system_prompt() -> None:
+    answers = [{"text": one, "role": "assistant", "rank": rank, "replies": []}
+               for rank, one in enumerate("ab")]  # fmt: skip
+    question = {"text": "q", "role": "prompter", "replies": answers}
+    row = {"message_tree_id": "t", "prompt": question, "system": "Be kind."}
+    (found,) = read(row, "oasst-tree")
+    assert isinstance(found, Record)
+    assert found.prompt == [turn("system", "Be kind."), turn("user", "q")]
+
+
+def test_refusals_on_one_side_as_json() -> None:
+    shortcuts = Shortcuts()
+    for i in range(40):
+        shortcuts.add(Record("preference", "q", f"{i} it is", f"I'm sorry, {i} {i * i}"), {})
+    refusal = next(one for one in shortcuts.as_json()["shortcuts"] if one["kind"] == "refusal")
+    assert refusal == {"code": "refusal_shortcut", "kind": "refusal", "cue": "a refusal",
+                       "only_chosen": 0, "only_rejected": 40, "accuracy": 1.0}  # fmt: skip
