@@ -11,7 +11,7 @@ from data_tools.reading.rows import Fault
 TURN_KEYS = ({"role", "content"}, {"from", "value"})
 """Keys that make an object a turn of a conversation."""
 LOOKS = re.compile(
-    r"""(?:array\()?\s*\[?\s*\{\s*(['"])(?:role|content|from|value)\1\s*:\s*(?:['"]|None|null)"""
+    r"""(?:array\()?\s*(?:\[\s*)?\{\s*(['"])(?:role|content|from|value)\1\s*:\s*(?:['"]|None|null)"""
 )
 """How the text of messages begins; other text in brackets is an answer like any other."""
 NUMPY = Fault(

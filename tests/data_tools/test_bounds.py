@@ -22,6 +22,7 @@ from data_tools.cli import data
 from data_tools.formats import Record, is_sentinel
 from data_tools.reading import binary, read_rows
 from data_tools.reading.arrow_sizes import unpacked_sizes
+from data_tools.reading.cells import turns_of_cell
 from data_tools.rendering.templates import TEMPLATE_ERRORS
 
 MEGABYTE = 1_000_000
@@ -51,6 +52,14 @@ def test_a_megabyte_of_any_trigger(trigger: str) -> None:
     assert all(len(finding.found) < MEGABYTE * 2 for finding in record_findings(record))
     is_sentinel(text)
     visible(text)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize("trigger", [" ", "\n", "[", "[ ", "{ ", "{'role' "], ids=ascii)
+def test_a_megabyte_that_may_begin_as_messages_do(trigger: str) -> None:
+    text = (trigger * (MEGABYTE // len(trigger)))[:MEGABYTE]
+    assert turns_of_cell(f"{text}x") is None
+    assert turns_of_cell(f"array([{text}x") is None
 
 
 def test_the_patterns_bound_what_they_repeat_or_begin_once() -> None:
