@@ -100,8 +100,9 @@ class Stage:
         unmatched_passes: Passes over as many tokens as the batch has that policy and reference
             make without gradient before each loss.
         resumes_with_other_batch: A run can resume with another ``per_device_train_batch_size``.
-        best_metric: The held-out metric by which its best model is chosen, and whether more of it
-            is better.
+        best_metric: The one of ``metrics`` by which its best model is chosen.
+        metrics: What an evaluation measures, and whether more of it is better; None: neither. A
+            name that ends with a slash stands for all that begin with it.
         panels: Charts in the report.
     """
 
@@ -128,7 +129,8 @@ class Stage:
     classifier: bool
     unmatched_passes: int
     resumes_with_other_batch: bool
-    best_metric: tuple[str, bool]
+    best_metric: str
+    metrics: Mapping[str, bool | None]
     panels: tuple[Panel, ...]
 
     def __post_init__(self) -> None:
@@ -144,6 +146,19 @@ class Stage:
                 raise ValueError(f"{self.name}: {field} is not one of {get_args(words)}")
         if not set(self.roles) <= set(ROLES):
             raise ValueError(f"{self.name}: roles are not among {tuple(ROLES)}")
+
+    def measures(self, metric: str) -> bool:
+        """Whether an evaluation has a metric, with or without ``eval_`` before its name."""
+        return self._known(metric) in self.metrics
+
+    def direction(self, metric: str) -> bool | None:
+        """Whether more of a metric is better; None if that is for the user to say."""
+        return self.metrics.get(self._known(metric))
+
+    def _known(self, metric: str) -> str:
+        name = metric.removeprefix("eval_")
+        group = name[: name.find("/") + 1]
+        return group if group in self.metrics else name
 
     def has_reference(self, values: Values) -> bool:
         """Whether a run with these settings compares the policy with a reference model."""
@@ -297,6 +312,12 @@ LANGUAGE_KEYS = (
     Ignored(("length_column_name",), "lengths are those of the tokens"),
 )
 ENTROPY = panel("entropy", "Entropy", "Nats per token; how undecided the model still is")
+LANGUAGE_METRICS: Mapping[str, bool | None] = {
+    "loss": False,
+    "mean_token_accuracy": True,
+    "entropy": None,
+    "aux_loss": False,
+}
 LANGUAGE_PANELS = (
     panel("loss", "Loss", "Falls; on held-out rows too"),
     panel("mean_token_accuracy", "Token accuracy", "Share of next tokens predicted"),

@@ -150,12 +150,11 @@ def build(settings: Settings) -> tuple[Any, ...]:
         if "bf16" in names:
             given["bf16"] = uses_bf16(settings.values)
         if "metric_for_best_model" in names and _needs_best(settings.values):
-            metric, greater = STAGES[settings.stage].best_metric
+            stage = STAGES[settings.stage]
             if given.get("metric_for_best_model") is None:
-                given["metric_for_best_model"] = metric
-            is_own = given["metric_for_best_model"].removeprefix("eval_") == metric
-            if is_own and given.get("greater_is_better") is None:
-                given["greater_is_better"] = greater
+                given["metric_for_best_model"] = stage.best_metric
+            if given.get("greater_is_better") is None:
+                given["greater_is_better"] = stage.direction(given["metric_for_best_model"])
         if "dtype" in names:
             given["dtype"] = loaded_dtype(settings.values, adapted=settings.values["use_peft"])
         for old, new in _RENAMED.items():

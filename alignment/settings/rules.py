@@ -205,6 +205,7 @@ def _faults(stage: str, values: Values, elsewhere: bool) -> Iterator[tuple[str, 
         yield from _missing_packages(values)
     yield from _missing_files(values)
     yield from _unknown_losses(stage, values)
+    yield from _unknown_metric(stage, values)
     yield from _endangered(values)
 
 
@@ -272,6 +273,22 @@ def _unknown_losses(stage: str, values: Values) -> Iterator[tuple[str, str, str]
     for loss in (given,) if isinstance(given, str) else given:
         if loss not in known:
             yield "loss_type", f"no loss '{loss}'", f"one of {', '.join(known)}"
+
+
+def _unknown_metric(stage: str, values: Values) -> Iterator[tuple[str, str, str]]:
+    """Report a metric that no evaluation has, or whose direction nobody knows."""
+    metric, measured = values["metric_for_best_model"], STAGES[stage]
+    if metric is None:
+        return
+    if not measured.measures(metric):
+        names = ", ".join(name + "..." * name.endswith("/") for name in measured.metrics)
+        yield "metric_for_best_model", f"no evaluation has '{metric}'", f"one of {names}"
+    elif measured.direction(metric) is None and values["greater_is_better"] is None:
+        yield (
+            "metric_for_best_model",
+            f"{metric} is not known to be better when it is greater, or less",
+            "set greater_is_better: true or false",
+        )
 
 
 def _endangered(values: Values) -> Iterator[tuple[str, str, str]]:

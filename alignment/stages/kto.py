@@ -120,7 +120,20 @@ STAGE = Stage(
     classifier=False,
     unmatched_passes=1,
     resumes_with_other_batch=True,
-    best_metric=("loss", False),
+    best_metric="loss",
+    metrics={
+        "loss": False,
+        "kl": None,
+        "rewards/margins": True,
+        "rewards/chosen": None,
+        "rewards/rejected": None,
+        "logps/chosen": None,
+        "logps/rejected": None,
+        "logits/chosen": None,
+        "logits/rejected": None,
+        "entropy": None,
+        "aux_loss": False,
+    },
     panels=(
         panel("rewards/margins", "Margin", "Implicit reward of good minus bad answers", 0.0),
         panel(

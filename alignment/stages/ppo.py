@@ -147,7 +147,22 @@ STAGE = Stage(
     unmatched_passes=0,
     # a checkpoint within a rollout counts micro-batches of the size that it was saved with
     resumes_with_other_batch=False,
-    best_metric=("objective/rlhf_reward", True),
+    best_metric="objective/rlhf_reward",
+    metrics={
+        "objective/rlhf_reward": True,
+        "objective/score": True,
+        "objective/kl": None,
+        "objective/kl_k3": None,
+        "objective/non_score_reward": None,
+        "objective/score_std": None,
+        "objective/beta": None,
+        "rewards/": True,
+        "critic/": None,
+        "policy/": None,
+        "response/": None,
+        "completions/": None,
+        "loss": False,
+    },
     panels=(
         Panel("Score", (("objective/score", "score"),), "Mean score by the reward model; rises"),
         Panel(

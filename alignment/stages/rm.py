@@ -45,7 +45,15 @@ STAGE = Stage(
     classifier=True,
     unmatched_passes=0,
     resumes_with_other_batch=True,
-    best_metric=("accuracy", True),
+    best_metric="accuracy",
+    metrics={
+        "accuracy": True,
+        "loss": False,
+        "margin": True,
+        "mean_reward": None,
+        "min_reward": None,
+        "max_reward": None,
+    },
     panels=(
         panel("accuracy", "Accuracy", "Share of pairs ranked as in the data", 0.5),
         panel("loss", "Loss", "Random guesses give log 2", math.log(2)),

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from alignment.registry import LANGUAGE_KEYS, LANGUAGE_PANELS, Stage, help_keys
+from alignment.registry import LANGUAGE_KEYS, LANGUAGE_METRICS, LANGUAGE_PANELS, Stage, help_keys
 
 if TYPE_CHECKING:
     from alignment.training.job import Job
@@ -34,7 +34,8 @@ STAGE = Stage(
     classifier=False,
     unmatched_passes=0,
     resumes_with_other_batch=True,
-    best_metric=("loss", False),
+    best_metric="loss",
+    metrics=LANGUAGE_METRICS,
     panels=LANGUAGE_PANELS,
 )
 

@@ -12,12 +12,13 @@ from ppo_cases import differs, share_of_e
 
 from alignment.ppo.held_out import HeldOutBatches, OwnNoise
 from alignment.ppo.trainer import PPOTrainer
+from alignment.registry import STAGES
 
 Make = Callable[..., PPOTrainer]
 HELD_OUT = Dataset.from_list(
     [{"prompt": [{"role": "user", "content": "Say hello. " * n}]} for n in range(1, 6)]
 )
-CLOCK = ("runtime", "per_second", "epoch")
+CLOCK = ("runtime", "per_second", "epoch", "step")
 
 
 @pytest.mark.parametrize("prompts", range(1, 9))
@@ -91,6 +92,7 @@ def test_metrics_do_not_depend_on_the_batch(
     first, *others = [held_out(make_trainer, tmp_path, size, **keys) for size in (2, 4, 10)]
     assert first["eval_completions/min_length"] < first["eval_completions/max_length"]
     assert {"eval_loss", "eval_objective/score_std", "eval_rewards/differs"} <= first.keys()
+    assert all(STAGES["ppo"].measures(name) for name in first if name != "eval_num_tokens")
     for other in others:
         assert other == pytest.approx(first, rel=1e-4, abs=1e-5)
 

@@ -62,6 +62,26 @@ def test_what_the_user_names_is_used() -> None:
     assert (args.metric_for_best_model, args.greater_is_better) == ("objective/kl", False)
 
 
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_a_metric_brings_its_direction() -> None:
+    flags = [*EVALUATES, "--load_best_model_at_end", "--metric_for_best_model"]
+    for stage, metric, greater in (
+        ("sft", "eval_mean_token_accuracy", True),
+        ("rm", "loss", False),
+        ("dpo", "rewards/margins", True),
+        ("ppo", "rewards/my_rule", True),
+    ):
+        assert build(resolve(stage, [*flags, metric]))[-1].greater_is_better is greater
+
+
+def test_a_metric_that_no_evaluation_has_or_without_direction_is_refused() -> None:
+    flags = [*EVALUATES, "--load_best_model_at_end", "--metric_for_best_model"]
+    with pytest.raises(ConfigError, match="metric_for_best_model: no evaluation has 'acuracy'"):
+        resolve("rm", [*flags, "acuracy"])
+    with pytest.raises(ConfigError, match="metric_for_best_model: objective/kl is not known to be"):
+        resolve("ppo", [*flags, "objective/kl"])
+
+
 def test_early_stopping_needs_evaluations() -> None:
     with pytest.raises(ConfigError, match="early_stopping_patience: needs evaluations"):
         resolve("sft", ["--early_stopping_patience", "2"])

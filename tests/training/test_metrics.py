@@ -14,6 +14,7 @@ from on_processes import main
 from safetensors.torch import load_file
 from support import PATIENCE, REPOSITORY, write_jsonl
 
+from alignment.registry import STAGES
 from alignment.training.metrics import HIGHEST, LOWEST, OwnBatches, Totals
 from alignment.training.run import run_stage
 
@@ -178,6 +179,9 @@ def test_two_processes_have_the_numbers_of_one(tmp_path: Path, tiny_dir: Path) -
     for stage, found in two.items():
         assert "eval_loss" in found
         one = numbers(tmp_path / stage)
+        measured = {name.removeprefix("eval_") for name in one if name.startswith("eval_")}
+        clock = {"runtime", "samples_per_second", "steps_per_second", "num_tokens"}
+        assert measured - clock == STAGES[stage].metrics.keys() - {"aux_loss"}
         assert found == pytest.approx(one, rel=1e-3, abs=2e-4), stage
 
 
