@@ -4,6 +4,7 @@ Shapes: N responses of this process, F reward functions.
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -49,7 +50,9 @@ class EvaluatingPPO(SamplingPPO):
         """Sample and score a batch; the metrics are those of all batches together."""
         batches = self.callback_handler.eval_dataloader.batch_sampler
         number = len(self._held_out)
-        with own_noise(self._policy(), batches.numbers[number], seed=self.args.seed):
+        noise = own_noise(self._policy(), batches.numbers[number], seed=self.args.seed)
+        # continuous batching asks for processors too, but has rows of several steps in a batch
+        with nullcontext() if self.use_transformers_continuous_batching else noise:
             responses = self.sample(inputs)
         rewards, scores = self.score(responses)
         rollout = self._pad(responses)
