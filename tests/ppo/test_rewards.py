@@ -20,10 +20,11 @@ from transformers import (
 )
 
 from alignment.errors import ConfigError, DataError
-from alignment.ppo import reward_http
+from alignment.ppo import reward_http, rewards
 from alignment.ppo.reward_functions import FunctionReward, ScoreStats
 from alignment.ppo.reward_models import ModelReward
 from alignment.ppo.rewards import load_rewards, read_stats
+from alignment.runs.files import RECORD
 from alignment.runs.record import Run
 
 CHAT = [{"role": "user", "content": "Say hello."}]
@@ -199,6 +200,31 @@ def test_a_model_comes_with_its_tokenizer_and_other_rewards_without(
     assert tokenizers[0] is not None
     assert tokenizers[0].eos_token == tokenizer.eos_token
     assert tokenizers[1] is None
+
+
+def test_a_run_without_an_accuracy_is_named(
+    reward_dir: Path, load: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    Run("rm", "rm", "f", status="finished").write(reward_dir)
+    with caplog.at_level(logging.WARNING):
+        load(reward_dir)
+    assert f"{reward_dir / RECORD} has no eval_accuracy" in caplog.text
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_code_beside_a_reward_model_runs_only_if_it_is_trusted(
+    reward_dir: Path, load: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, trusted: bool
+) -> None:
+    asked: list[bool] = []
+
+    def tokenizer_of(path: str, *, trust_remote_code: bool = False) -> Any:
+        asked.append(trust_remote_code)
+        raise ValueError("no tokenizer\nhere")
+
+    monkeypatch.setattr(rewards, "load_padding_tokenizer", tokenizer_of)
+    with pytest.raises(ConfigError, match=r"cannot be loaded \(no tokenizer\)"):
+        load(reward_dir, trust_remote_code=trusted)
+    assert asked == [trusted]
 
 
 def test_no_reward_at_all_is_refused(load: Callable[..., Any]) -> None:
