@@ -363,7 +363,8 @@ def _policy(folder: Path) -> Any:
 def _sample(policy: Any, texts: list[str], **changes: Any) -> list[Any]:
     from alignment.evaluate.generation import Sampling, encode_prompts, generate
 
-    ids = encode_prompts(policy.tokenizer, texts, name="tiny")
+    path = policy.model.name_or_path
+    ids, _ = encode_prompts(policy.tokenizer, texts, name="tiny", path=path)
     settings = {"max_new_tokens": 24, "temperature": 0.0, "batch_size": 8, "seed": 0, **changes}
     return generate(policy, ids, Sampling(**settings))
 

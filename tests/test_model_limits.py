@@ -151,7 +151,7 @@ def test_a_token_without_embedding_is_named_wherever_a_model_reads(enlarged: Pat
     assert count == len(tokenizer) - 1
     told = f"the tokenizer makes '<tool>' token {count}, and the model has {count} embeddings"
     with pytest.raises(DataError, match=f"prompt 2: model 'x': {told}"):
-        encode_prompts(tokenizer, ["a", "a <tool>"], name="x", embeddings=count)
+        encode_prompts(tokenizer, ["a", "a <tool>"], name="x", path=str(enlarged))
     reward = load_reward_model(str(enlarged), policy_tokenizer=tokenizer)
     with pytest.raises(DataError, match=f"reward rm: {told}"):
         reward(prompts=["a", "b"], completions=["c", "d <tool>"])

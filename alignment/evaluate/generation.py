@@ -14,6 +14,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerBase
 from alignment.errors import DataError
 from alignment.evaluate.records import Prompt
 from alignment.models.device import default_device
+from alignment.models.limits import read_limits
 from alignment.models.policy import load_causal_model
 from data_tools.formats.record import Unusable
 from data_tools.rendering import Renderer, from_transformers
@@ -75,15 +76,18 @@ def encode_prompts(
     prompts: Sequence[Prompt],
     *,
     name: str,
-    embeddings: int | None = None,
-) -> list[list[int]]:
+    path: str,
+) -> tuple[list[list[int]], int | None]:
     """Token ids of each prompt: messages through the chat template, strings as they are.
 
     Args:
         tokenizer: The model's.
         prompts: Messages or strings.
         name: The model, in messages of errors.
-        embeddings: How many token ids the model can read; None: not known.
+        path: The model, whose config says how much it can read.
+
+    Returns:
+        The ids, and the positions of the model; None: its config does not say how many.
 
     Raises:
         ConfigError: A prompt has messages and the tokenizer of model `name` has no chat template.
@@ -96,10 +100,11 @@ def encode_prompts(
         with _named(row, name):
             spoken.append(renderer.prompt(prompt))
     found = renderer.encode(spoken)
+    positions, embeddings = read_limits(path, tokens=len(tokenizer))
     for row, tokens in enumerate(found, start=1):
         with _named(row, name):
             tokens.check_embeddings(embeddings)
-    return [tokens.ids for tokens in found]
+    return [tokens.ids for tokens in found], positions
 
 
 @contextmanager

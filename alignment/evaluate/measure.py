@@ -23,7 +23,6 @@ from alignment.evaluate.rules import apply_rule
 from alignment.evaluate.summaries import Measured, rule_kinds, summarise
 from alignment.models.device import describe_device
 from alignment.models.folders import load_padding_tokenizer
-from alignment.models.limits import read_limits
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
 
@@ -62,9 +61,10 @@ def measure(plan: Plan) -> Evaluation:
 
 
 def _encode(model: NamedModel, tokenizer: PreTrainedTokenizerBase, plan: Plan) -> list[list[int]]:
-    context, embeddings = read_limits(model.path, tokens=len(tokenizer))
-    ids = generation.encode_prompts(tokenizer, plan.prompts, name=model.name, embeddings=embeddings)
-    generation.check_context(ids, plan.options.max_new_tokens, context=context, name=model.name)
+    ids, positions = generation.encode_prompts(
+        tokenizer, plan.prompts, name=model.name, path=model.path
+    )
+    generation.check_context(ids, plan.options.max_new_tokens, context=positions, name=model.name)
     return ids
 
 

@@ -26,7 +26,6 @@ from alignment.memory.batch_size import keep_effective_batch, next_smaller, size
 from alignment.memory.longest_batch import LongestBatch, LongestResponses, LongestRows
 from alignment.memory.restore import RandomStates, memory_of_later_steps, undone
 from alignment.processes import is_main, rank
-from alignment.registry import STAGES
 from alignment.runs import Run
 
 _DDP = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
@@ -102,7 +101,7 @@ class Preflight(TrainerCallback):
     def __init__(self, trainer: Any, run: Run, *, finds: bool) -> None:
         self.trainer = trainer
         self.run = run
-        self.stage = STAGES[run.stage]
+        self.stage = run.facts
         self.finds = finds
         self.is_done = False
 
@@ -270,7 +269,7 @@ def _out_of_memory_later(trainer: Any, run: Run, folder: Path, *, finds: bool) -
     """The error for a step that ran out of memory although the longest batch had fit."""
     args, smaller = trainer.args, next_smaller(trainer.args.per_device_train_batch_size)
     where = f"step {trainer.state.global_step + 1}: out of memory{_describe_peak(args)}"
-    resumes = STAGES[run.stage].resumes_with_other_batch
+    resumes = run.facts.resumes_with_other_batch
     if smaller is None:
         return TrainingError(where, "start again with activation_checkpointing or shorter rows")
     if finds and resumes:

@@ -18,7 +18,6 @@ from alignment.evaluate.generation import batches_by_length, encode_prompts
 from alignment.evaluate.progress import counting_progress
 from alignment.models.device import describe_device
 from alignment.models.folders import hub_commit, load_padding_tokenizer
-from alignment.models.limits import read_limits
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
 from alignment.reject.output import Account, write_output
@@ -50,9 +49,8 @@ def work(plan: Plan) -> Account | None:
         plan = _identified(plan)
         tokenizer = load_padding_tokenizer(plan.model)
         asked = [_asked(item.prompt, as_chat=plan.as_chat) for item in plan.items]
-        context, embeddings = read_limits(plan.model, tokens=len(tokenizer))
-        plan = replace(plan, context=context)
-        prompt_ids = encode_prompts(tokenizer, asked, name=plan.model, embeddings=embeddings)
+        prompt_ids, positions = encode_prompts(tokenizer, asked, name=plan.model, path=plan.model)
+        plan = replace(plan, context=positions)
         batches = _plan_batches(plan, prompt_ids)
         if rank() == 0:
             _make_room(plan)

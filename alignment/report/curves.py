@@ -35,13 +35,16 @@ def draw_curves(folder: Path, stage: str, *, name: str) -> list[Curve]:
     """
     logged = _read(folder / METRICS)
     drawn = []
-    # the record may name a stage that this version does not have
-    defined = STAGES[stage].panels if stage in STAGES else ()
-    panels = [p for p in defined if any(_points(logged, key) for key, _ in p.keys)]
+    panels = [p for p in panels_of(stage) if any(_points(logged, key) for key, _ in p.keys)]
     for i, panel in enumerate(panels or _guess(logged)):
         curve = _draw(panel, logged, f"{name}-{i}")
         drawn += [curve] if curve is not None else []
     return drawn
+
+
+def panels_of(stage: str) -> tuple[Panel, ...]:
+    """The panels of a stage by its name in a record, which this version may not have."""
+    return STAGES[stage].panels if stage in STAGES else ()
 
 
 def _draw(panel: Panel, logged: list[dict[str, Any]], name: str) -> Curve | None:

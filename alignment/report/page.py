@@ -13,10 +13,9 @@ from markupsafe import Markup
 from alignment.disk import write_text
 from alignment.errors import DataError
 from alignment.evaluate.records import Estimate, Evaluation
-from alignment.registry import STAGES
 from alignment.report import charts
 from alignment.report.answers import breakdowns, side_by_side
-from alignment.report.curves import Curve, draw_curves
+from alignment.report.curves import Curve, draw_curves, panels_of
 from alignment.report.headline import headline, number, percent, verdict
 from alignment.runs import Node, Run, find_runs
 
@@ -195,8 +194,9 @@ def _section(node: Node, root: Path, index: int) -> Section:
 
 def _summary(run: Run, curves: Sequence[Curve]) -> str:
     """The first metric of its panels, on held-out rows if possible, and the duration."""
-    panels = STAGES[run.stage].panels if run.stage in STAGES else ()
-    held_out = [key for panel in panels for key, _ in panel.keys if key.startswith("eval_")]
+    held_out = [
+        key for panel in panels_of(run.stage) for key, _ in panel.keys if key.startswith("eval_")
+    ]
     judged = next((key for key in held_out if isinstance(run.metrics.get(key), int | float)), "")
     parts = [f"{judged} {number(run.metrics[judged])}"] if judged else []
     if not parts and curves:

@@ -20,7 +20,7 @@ from typing import Any
 from alignment import processes
 from alignment.disk import sync, write_text
 from alignment.errors import ConfigError
-from alignment.registry import ROLES
+from alignment.registry import ROLES, STAGES, Stage
 from alignment.runs.files import (
     RECORD,
     checkpoint_step,
@@ -129,6 +129,11 @@ class Run:
     def __post_init__(self) -> None:
         if not self.tracker_id:
             self.tracker_id = f"{self.stage}-{self.fingerprint}-{int(self.started)}"
+
+    @property
+    def facts(self) -> Stage:
+        """What is true of its stage."""
+        return STAGES[self.stage]
 
     def write(self, folder: Path) -> None:
         """Write the record into a folder in one step, so that it is never half written."""

@@ -17,7 +17,6 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from alignment.disk import write_text
 from alignment.errors import TrainingError
 from alignment.processes import leave_signals_to_parent
-from alignment.registry import STAGES
 from alignment.runs import Run, checkpoint_name
 from alignment.training.batches import name_rows, rows_of_step
 from alignment.training.checkpoints import last_good, rotate, seal
@@ -112,7 +111,7 @@ class Guard(TrainerCallback):
         Raises:
             TrainingError: a weight is not; names its parameter.
         """
-        if not STAGES[self.run.stage].samples:
+        if not self.run.facts.samples:
             return
         name = _first_broken_weight(kwargs["model"], trained=False)
         if name is not None:
@@ -231,7 +230,7 @@ class Guard(TrainerCallback):
         )
         counted = self.run.checks.get("train", {}).get("rows")
         same = counted == len(self.trainer.train_dataset)
-        if same and not STAGES[self.run.stage].shuffles_rows(vars(args)):
+        if same and not self.run.facts.shuffles_rows(vars(args)):
             return name_rows(rows, unit="training rows")
         return name_rows(
             rows, unit="examples (packed, filtered or shuffled, as the trainer counts)"
