@@ -1,5 +1,7 @@
 """The `align` command: finds the subcommand and runs it; imports nothing heavy."""
 
+from __future__ import annotations
+
 import importlib
 import shutil
 import sys
@@ -126,7 +128,7 @@ def runs_command(folder: Path) -> None:
 
     from alignment.runs import Node, describe_run, find_runs
 
-    def grow(tree: Tree, nodes: "tuple[Node, ...] | list[Node]") -> None:
+    def grow(tree: Tree, nodes: tuple[Node, ...] | list[Node]) -> None:
         for node in nodes:
             grow(tree.add(escape(describe_run(node, folder))), node.children)
 

@@ -1,5 +1,7 @@
 """The `align data` commands. Each imports what it needs when it runs, to keep `--help` fast."""
 
+from __future__ import annotations
+
 import contextlib
 import gc
 from collections.abc import Iterable, Iterator
@@ -141,7 +143,7 @@ def convert(sources: tuple[str, ...], output: Path, **options: Any) -> None:
     _report(convert(list(sources), output, conversion, repairs=repairs))
 
 
-def _read(options: dict[str, Any], *sources: str | Path) -> "ReadOptions":
+def _read(options: dict[str, Any], *sources: str | Path) -> ReadOptions:
     """What the options of `read_options` say; prints the encodings of sources if they are given."""
     from data_tools.formats import located, read_options
     from data_tools.reading import other_encoding
@@ -154,7 +156,7 @@ def _read(options: dict[str, Any], *sources: str | Path) -> "ReadOptions":
     return read
 
 
-def _report(summaries: "list[Summary]") -> None:
+def _report(summaries: list[Summary]) -> None:
     """Print the summaries.
 
     Raises:

@@ -1,5 +1,7 @@
 """Prints the results of the commands as tables, examples and coloured tokens, or writes JSON."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,7 +202,7 @@ def _styled(token: Token, index: int) -> str:
     )
 
 
-def _model(options: Options) -> "Renderer | None":
+def _model(options: Options) -> Renderer | None:
     if not options["tokenizer"]:
         return None
     from data_tools.rendering import Renderer, named_template, read_tokenizer

@@ -1,5 +1,7 @@
 """Chat templates that models ship, what each shows of an answer, and random conversations."""
 
+from __future__ import annotations
+
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,7 +178,7 @@ SPECIAL = (
 )  # fmt: skip
 
 
-def make_case_tokenizer(case: Case) -> "PreTrainedTokenizerBase":
+def make_case_tokenizer(case: Case) -> PreTrainedTokenizerBase:
     """A byte-level BPE that knows the special tokens of every case, so all have the same ids."""
     from support import CORPUS
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers

@@ -7,6 +7,8 @@ the path of a file in the run's folder (as soon as it is seen). "unsynced" befor
 every fsync, to see that the cut does lose what was not brought to the disk.
 """
 
+from __future__ import annotations
+
 import fcntl
 import json
 import multiprocessing
@@ -40,7 +42,7 @@ class Disk:
             file.truncate(192 << 20)
         call("mkfs.ext4", "-q", str(self.image))
 
-    def __enter__(self) -> "Disk":
+    def __enter__(self) -> Disk:
         call("mount", "-o", self.options, str(self.image), str(self.folder))
         self.handle = os.open(self.folder, os.O_RDONLY)
         return self

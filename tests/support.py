@@ -1,5 +1,7 @@
 """What tests share: where the repository is, a tokenizer made in memory, rows in a file."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -31,7 +33,7 @@ CORPUS = [
 ]
 
 
-def make_tokenizer() -> "PreTrainedTokenizerBase":
+def make_tokenizer() -> PreTrainedTokenizerBase:
     """A byte-level BPE of 320 tokens with ChatML markers; pad differs from eos."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -62,7 +64,7 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> Path:
 
 def prepare_rows(
     stage: str, model: Path, data: Iterable[Path], *flags: str
-) -> "tuple[StageRows, dict[str, Any]]":
+) -> tuple[StageRows, dict[str, Any]]:
     """The prepared rows of a stage, and its settings."""
     from alignment.data.rows import prepare_stage
     from alignment.registry import STAGES

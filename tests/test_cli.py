@@ -1,5 +1,7 @@
 """The command line as a user meets it: help, mistakes, doors that lead to one room."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from support import REPOSITORY, write_jsonl
 from alignment.registry import STAGES
 
 
-def align(*words: str, cwd: Path | None = None) -> "subprocess.CompletedProcess[str]":
+def align(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "alignment", *words],
         capture_output=True,

@@ -1,5 +1,7 @@
 """kill -9 each stage, resume, compare with an untouched run; the long form is in benchmarks."""
 
+from __future__ import annotations
+
 import json
 import os
 import signal
@@ -84,7 +86,7 @@ def flip_a_bit(path: Path) -> None:
 @pytest.mark.parametrize("harm", [delete, empty, halve, zero_tail, flip_a_bit])
 @pytest.mark.parametrize("name", FILES)
 def test_a_changed_file_is_found_and_an_older_checkpoint_taken(
-    name: str, harm: "type[object]", tmp_path: Path
+    name: str, harm: type[object], tmp_path: Path
 ) -> None:
     good, bad = checkpoint(tmp_path, 9), checkpoint(tmp_path, 10)
     harm(bad / name)
@@ -113,7 +115,7 @@ def test_rotation_goes_by_step_and_keeps_the_best(tmp_path: Path) -> None:
 ROW = {"prompt": "say one", "completion": "one"}
 
 
-def start(folder: Path, model: Path, *flags: str) -> "subprocess.Popen[str]":
+def start(folder: Path, model: Path, *flags: str) -> subprocess.Popen[str]:
     """A stage as a user starts it, slow enough to be met at work."""
     data = write_jsonl(folder / "data.jsonl", [ROW] * 64)
     words = ["--model_name_or_path", str(model), "--train_data", str(data), "--use_cpu"]
@@ -124,7 +126,7 @@ def start(folder: Path, model: Path, *flags: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def wait_for_steps(folder: Path, process: "subprocess.Popen[str]") -> None:
+def wait_for_steps(folder: Path, process: subprocess.Popen[str]) -> None:
     end = time.monotonic() + PATIENCE
     while not (folder / "out" / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()

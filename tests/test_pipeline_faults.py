@@ -4,6 +4,8 @@ Each run is a process of its own, as are its stages; what they end in is compare
 pipeline that nobody touched.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -76,7 +78,7 @@ if "HOLD" in os.environ:
 """
 
 
-def start(root: Path, *flags: str, **extra: str) -> "subprocess.Popen[str]":
+def start(root: Path, *flags: str, **extra: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "alignment", "run", str(root / "pipeline.yaml"), *flags],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -90,7 +92,7 @@ def run(root: Path, *flags: str, **extra: str) -> tuple[int, str]:
     return process.returncode, told
 
 
-def start_and_hold(root: Path, place: str) -> "subprocess.Popen[str]":
+def start_and_hold(root: Path, place: str) -> subprocess.Popen[str]:
     """Start the pipeline and wait until a stage of it is about to write the checkpoint ``place``.
 
     The stage goes on at the first signal that it gets.

@@ -1,5 +1,7 @@
 """The longest batch before step 1: it leaves no trace, and too little memory is known in time."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import os
@@ -159,7 +161,7 @@ def pairs(folder: Path, model: Path, *more: str) -> list[str]:
 
 def short(
     stage: str, flags: list[str], *, ranks: str = "0", room: int = ROOM, processes: int = 1
-) -> "subprocess.CompletedProcess[str]":
+) -> subprocess.CompletedProcess[str]:
     """Run a stage with so little memory in some of its processes."""
     launcher = [sys.executable, "-W", "ignore"]
     if processes > 1:

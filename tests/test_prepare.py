@@ -1,5 +1,7 @@
 """Prepared rows are written once, whole or not at all, and found again by what they hold."""
 
+from __future__ import annotations
+
 import csv
 import gzip
 import hashlib
@@ -53,7 +55,7 @@ def ids_of(one: Prepared) -> list[list[int]]:
         return ids
 
 
-def start(action: str, model: Path, data: str, **more: str) -> "subprocess.Popen[str]":
+def start(action: str, model: Path, data: str, **more: str) -> subprocess.Popen[str]:
     words = ["--model_name_or_path", str(model), "--train_data", data, "--use_cpu"]
     return subprocess.Popen(
         [sys.executable, str(REPOSITORY / "tests/prepare_and_watch.py"), action, "sft", *words],
@@ -62,7 +64,7 @@ def start(action: str, model: Path, data: str, **more: str) -> "subprocess.Popen
     )  # fmt: skip
 
 
-def finish(process: "subprocess.Popen[str]") -> dict[str, Any]:
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     out, error = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, error
     found: dict[str, Any] = json.loads(out)

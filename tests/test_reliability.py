@@ -1,5 +1,7 @@
 """Numbers that are not finite, losses that jump: what is said, of which rows, and what is kept."""
 
+from __future__ import annotations
+
 import os
 import subprocess
 import sys
@@ -144,7 +146,7 @@ def environment() -> dict[str, str]:
     }
 
 
-def align(*words: str) -> "subprocess.CompletedProcess[str]":
+def align(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "alignment", *words],
         capture_output=True, text=True, check=False, env=environment(),

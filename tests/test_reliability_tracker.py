@@ -1,5 +1,7 @@
 """W&B unreachable, silent or broken: the run trains, keeps its metrics and prints one line."""
 
+from __future__ import annotations
+
 import json
 import os
 import re
@@ -125,7 +127,7 @@ STEPS = 100
 
 def start_online(
     folder: Path, model: Path, address: str, *flags: str, init_timeout: int = 120
-) -> "subprocess.Popen[str]":
+) -> subprocess.Popen[str]:
     """A run as a user starts it, with the test's server and a short time to finish."""
     words = sft(folder, model, "--max_steps", str(STEPS), *flags)
     words[words.index("--report_to") + 1] = "wandb"

@@ -1,11 +1,13 @@
 """Trackers behind one protocol: files first, and no failure of a tracker stops training."""
 
+from __future__ import annotations
+
 import ast
 import json
 import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from support import REPOSITORY, write_jsonl
@@ -14,11 +16,13 @@ from transformers import TrainerCallback
 
 from alignment.runs.record import Run, load_run
 from alignment.settings.trackers import TRACKERS, KnownTracker
-from alignment.trackers.base import TrainerEvent
 from alignment.trackers.files import FileTracker
 from alignment.trackers.integrations import IntegrationTracker
 from alignment.trackers.multiplexer import Trackers
 from alignment.training.run import run_stage
+
+if TYPE_CHECKING:
+    from alignment.trackers.base import TrainerEvent
 
 LOST = "the tracker is gone\nand a second line"
 
@@ -27,7 +31,7 @@ class Memory:
     """A tracker that keeps what it gets, and fails where a test says so."""
 
     fails: str | None = None
-    made: "list[Memory]"
+    made: list[Memory]
 
     def __init__(self, name: str, run: Run, folder: Path) -> None:
         self.name = name

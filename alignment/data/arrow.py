@@ -1,18 +1,21 @@
 """Prepared rows as a memory-mapped Arrow file, written batch by batch."""
 
+from __future__ import annotations
+
 import gc
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from alignment.data.columns import Encoded
+if TYPE_CHECKING:
+    from alignment.data.columns import Encoded
 
 #: Bytes of a block of the file. Whatever maps it reads the head of every block.
 _BLOCK = 8_000_000

@@ -4,15 +4,18 @@ A stage's facts decide the columns; `COLUMNS` has one entry for each kind of row
 that nobody has defined raises a KeyError.
 """
 
+from __future__ import annotations
+
 import enum
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from alignment.registry import Stage
-from data_tools.rendering import Tokens
-from data_tools.shapes import Served
+if TYPE_CHECKING:
+    from alignment.registry import Stage
+    from data_tools.rendering import Tokens
+    from data_tools.shapes import Served
 
 Ids: TypeAlias = list[int]
 #: The label of a token that carries no loss; torch's cross-entropy leaves it out.

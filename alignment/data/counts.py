@@ -4,16 +4,20 @@ The counts come from the prepared rows, so they are what the trainer gets. What 
 row differs by stage: its tokens are cut, it is left out, or the run is refused.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from alignment.data.columns import LEFT_OUT, Fate
 from alignment.errors import DataError
-from alignment.registry import Stage
+
+if TYPE_CHECKING:
+    from alignment.registry import Stage
 
 #: If a larger share of the rows is over the limit, it is worth a warning.
 _MANY = 0.01

@@ -1,14 +1,18 @@
 """Prepared rows as the `datasets.Dataset` that a TRL trainer takes, mapped from disk."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import Dataset
 
 from alignment.data.arrow import ABOUT_ROW
-from alignment.data.prepare import Prepared
 from alignment.data.rows import Numbers, StageRows, select_rows
+
+if TYPE_CHECKING:
+    from alignment.data.prepare import Prepared
 
 
 def load_datasets(rows: StageRows, values: Mapping[str, Any]) -> tuple[Dataset, Dataset | None]:

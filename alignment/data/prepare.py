@@ -4,6 +4,8 @@ Everything that training, the counts before it and the preflight need of a row i
 which a second run and the other processes map from disk. Memory does not grow with the data.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections import Counter, deque
@@ -13,7 +15,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
@@ -39,12 +41,14 @@ from alignment.data.sources import (
     state_of,
 )
 from alignment.errors import DataError
-from alignment.registry import Stage
 from alignment.runs import Source
 from data_tools.formats import Unusable, parse_columns, prompt_key
 from data_tools.reading import UNORDERED, UTF_8, Fault, RowError, data_files, look, place, progress
 from data_tools.rendering import Renderer, Spoken, count_roles
 from data_tools.shapes import Served, serve
+
+if TYPE_CHECKING:
+    from alignment.registry import Stage
 
 _BATCH = 256
 #: Batches that wait for the tokenizer while the next ones are read and rendered.

@@ -3,12 +3,14 @@
 Nothing here imports torch, so that a mistake in the data is reported within a second.
 """
 
+from __future__ import annotations
+
 import json
 import random
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -27,9 +29,11 @@ from alignment.models.chat_template import (
 )
 from alignment.models.folders import load_config, weights_place
 from alignment.models.limits import embeddings_in, positions_in
-from alignment.registry import Stage
 from alignment.runs import MODEL_CONFIG, Source
 from data_tools.rendering import ModelTokenizer, Renderer
+
+if TYPE_CHECKING:
+    from alignment.registry import Stage
 
 Numbers = npt.NDArray[np.int64]
 

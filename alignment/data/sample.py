@@ -1,17 +1,21 @@
 """The first rows of a stage as its trainer would get them, for an estimate of all of them."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.data.columns import LEFT_OUT
 from alignment.data.prepare import sample_source
 from alignment.data.rows import Start, request_of
 from alignment.data.sources import data_paths, drawn, files_of, is_there
 from alignment.models.chat_template import tokenizer_changes
-from alignment.registry import Stage
 from data_tools.reading import read_rows
+
+if TYPE_CHECKING:
+    from alignment.registry import Stage
 
 #: Files whose lines are rows can be counted without being parsed.
 _LINES = (".jsonl", ".ndjson")

@@ -3,21 +3,25 @@
 Shapes: B rows of a batch, P longest prompt in it, T longest response.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignment.errors import DataError
-from alignment.evaluate.records import Prompt
 from alignment.models.device import default_device
 from alignment.models.limits import read_limits
 from alignment.models.policy import load_causal_model
 from data_tools.formats.record import Unusable
 from data_tools.rendering import Renderer, from_transformers
+
+if TYPE_CHECKING:
+    from alignment.evaluate.records import Prompt
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,12 @@ At most two models are in memory at a time: the reference and one other. The rew
 after all of them are deleted.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import gc
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.progress import Progress
@@ -16,7 +18,6 @@ from transformers import PreTrainedTokenizerBase
 from alignment.evaluate import generation
 from alignment.evaluate.divergence import sequence_kl, why_not_comparable
 from alignment.evaluate.generation import Generated, Policy, Sampling, load_policy
-from alignment.evaluate.plan import Plan
 from alignment.evaluate.progress import counting_progress
 from alignment.evaluate.records import Answer, AnswerRow, Evaluation, NamedModel, Prompt
 from alignment.evaluate.rules import apply_rule
@@ -25,6 +26,9 @@ from alignment.models.device import describe_device
 from alignment.models.folders import load_padding_tokenizer
 from alignment.ppo.scorer import load_scorer
 from alignment.runs import versions
+
+if TYPE_CHECKING:
+    from alignment.evaluate.plan import Plan
 
 Advance = Callable[[int], None]
 

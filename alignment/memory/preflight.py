@@ -5,12 +5,14 @@ until it fits: the effective batch stays what was asked for. The search of trans
 switched off, would lower it without notice.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import torch
@@ -26,7 +28,9 @@ from alignment.memory.batch_size import keep_effective_batch, next_smaller, size
 from alignment.memory.longest_batch import LongestBatch, LongestResponses, LongestRows
 from alignment.memory.restore import RandomStates, memory_of_later_steps, undone
 from alignment.processes import is_main, rank
-from alignment.runs import Run
+
+if TYPE_CHECKING:
+    from alignment.runs import Run
 
 _DDP = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
 

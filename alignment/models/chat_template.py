@@ -4,6 +4,8 @@ The changes are decided once, from the files of the model alone, and then made o
 tokenizer: the light one that prepares rows, and transformers' own that the trainer saves.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +16,6 @@ from tokenizers import AddedToken
 
 from alignment.errors import ConfigError
 from alignment.models.folders import load_tokenizer, tokenizer_home
-from alignment.registry import Stage
 from alignment.runs import TOKENIZER
 from data_tools.formats import Unusable
 from data_tools.rendering import (
@@ -27,6 +28,8 @@ from data_tools.rendering import (
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from alignment.registry import Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ class TokenizerChanges:
         """Make the changes on a light tokenizer; returns a new one."""
         return tokenizer.changed(template=self.template, eos=self.eos, added=self.added)
 
-    def make(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+    def make(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Make the changes on transformers' tokenizer, in place."""
         tokenizer.chat_template = self.template or None
         tokenizer.add_tokens(list(self.added))

@@ -1,5 +1,7 @@
 """What a model's folder holds: config, tokenizer and adapter, found and loaded without torch."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -178,7 +180,7 @@ def tokenizer_home(path: str) -> str:
 
 def load_tokenizer(
     path: str, *, revision: str = DEFAULT_REVISION, trust_remote_code: bool = False
-) -> "PreTrainedTokenizerBase":
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model; it pads with its EOS if it has no padding token.
 
     Args:
@@ -210,7 +212,7 @@ def load_tokenizer(
 
 def load_padding_tokenizer(
     path: str, *, trust_remote_code: bool = False
-) -> "PreTrainedTokenizerBase":
+) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a model that reads batches as it is: without a token to pad, it cannot.
 
     Raises:
@@ -240,7 +242,7 @@ def has_chat_template(path: str) -> bool:
 
 def load_config(
     path: str, *, revision: str = DEFAULT_REVISION, trust_remote_code: bool = False
-) -> "PreTrainedConfig":
+) -> PreTrainedConfig:
     """Load the config of a model; of an adapter, that of its base.
 
     Args:

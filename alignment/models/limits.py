@@ -1,5 +1,7 @@
 """What a model can read, from its config alone: how long a text, and which token ids."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ def positions_in(config: Mapping[str, Any]) -> int | None:
     return max(int(positions), int(original * factor))
 
 
-def max_positions(config: "PreTrainedConfig") -> int | None:
+def max_positions(config: PreTrainedConfig) -> int | None:
     """The same for a config that transformers loaded."""
     return positions_in(config.get_text_config().to_dict())
 

@@ -1,5 +1,7 @@
 """Tiny bilingual models made on the spot, for demos, tests and dry runs without a network."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -114,7 +116,7 @@ def find_preset(name: str) -> Preset:
     raise ConfigError(f"unknown preset {name!r}", f"{hint}presets: {', '.join(PRESETS)}")
 
 
-def build_tokenizer(corpus: Iterable[str], *, vocab_size: int) -> "PreTrainedTokenizerBase":
+def build_tokenizer(corpus: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerBase:
     """Train a byte-level BPE with ChatML markers; pad, start and end are three tokens."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -146,9 +148,7 @@ def build_tokenizer(corpus: Iterable[str], *, vocab_size: int) -> "PreTrainedTok
     )
 
 
-def build_model(
-    shape: Preset, tokenizer: "PreTrainedTokenizerBase", *, seed: int
-) -> "PreTrainedModel":
+def build_model(shape: Preset, tokenizer: PreTrainedTokenizerBase, *, seed: int) -> PreTrainedModel:
     """Make a model of the preset's shape with seeded random weights."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

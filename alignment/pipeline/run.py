@@ -5,9 +5,12 @@ earlier results if it crashes. The fingerprint of a step's run is known before i
 records show which steps a change affects.
 """
 
+from __future__ import annotations
+
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,7 +19,6 @@ from alignment.data.sources import check_sources, digest_inputs
 from alignment.errors import ConfigError
 from alignment.models.parents import identify_parents
 from alignment.pipeline.child import run_child
-from alignment.pipeline.file import Pipeline, Step
 from alignment.pipeline.functions import check_functions
 from alignment.pipeline.launch import command, take_launch_words
 from alignment.registry import ROLES, STAGES
@@ -35,6 +37,9 @@ from alignment.runs import (
 )
 from alignment.secrets import redact_words
 from alignment.settings.resolve import Settings, did_you_mean, resolve
+
+if TYPE_CHECKING:
+    from alignment.pipeline.file import Pipeline, Step
 
 
 @dataclass(frozen=True, slots=True)

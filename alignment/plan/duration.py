@@ -1,11 +1,16 @@
 """How long a stage takes: steps, tokens, operations, and those divided by a device's speed."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from alignment.plan.recipe import StagePlan
 from alignment.plan.speed import find_speed
-from alignment.plan.work import Machine, Work
+
+if TYPE_CHECKING:
+    from alignment.plan.recipe import StagePlan
+    from alignment.plan.work import Machine, Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,17 @@ what comes and goes. The parts do not all exist at once (gradients grow while ac
 the total is at most their sum.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from alignment.plan.models import build_models
 from alignment.plan.optimizers import optimizer_need
 from alignment.plan.steps import read_memory
-from alignment.plan.work import Launch, Sharding, Work
+
+if TYPE_CHECKING:
+    from alignment.plan.work import Launch, Sharding, Work
 
 #: A CUDA context with its libraries and cuBLAS's workspace; assumed, not measured here.
 GPU_CONTEXT = 700 * 2**20

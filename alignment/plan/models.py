@@ -3,6 +3,8 @@
 A model of 70B parameters takes no memory there, and has the parameters that it will have in a run.
 """
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,11 +19,12 @@ from alignment.plan.sizes import (
     largest_frozen,
     quantized_saving,
 )
-from alignment.plan.work import Work
 
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedConfig
+
+    from alignment.plan.work import Work
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -150,7 +153,7 @@ def _add_rewards(work: Work, models: Models) -> None:
             models.held.rewards += bytes_of(model, is_trained=True)
 
 
-def add_adapter(model: Any, adapter: "LoraConfig", *, is_classifier: bool = False) -> Any:
+def add_adapter(model: Any, adapter: LoraConfig, *, is_classifier: bool = False) -> Any:
     """Put a LoRA adapter on a model, to be trained; a classifier's score head is trained too."""
     from peft import get_peft_model
 
@@ -163,7 +166,7 @@ def add_adapter(model: Any, adapter: "LoraConfig", *, is_classifier: bool = Fals
         return get_peft_model(model, config)
 
 
-def _causal_model(config: "PreTrainedConfig", dtype: str, work: Work) -> Any:
+def _causal_model(config: PreTrainedConfig, dtype: str, work: Work) -> Any:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
@@ -172,7 +175,7 @@ def _causal_model(config: "PreTrainedConfig", dtype: str, work: Work) -> Any:
         )
 
 
-def _classifier(config: "PreTrainedConfig", dtype: str, work: Work) -> Any:
+def _classifier(config: PreTrainedConfig, dtype: str, work: Work) -> Any:
     from transformers import AutoModelForSequenceClassification
 
     config = copy.deepcopy(config)
@@ -199,7 +202,7 @@ def at_depth(work: Work, depth: int) -> Work:
     return replace(work, config=config, critic_config=critic, rewards=rewards)
 
 
-def with_depth(config: "PreTrainedConfig", depth: int) -> "PreTrainedConfig":
+def with_depth(config: PreTrainedConfig, depth: int) -> PreTrainedConfig:
     """The same model with fewer layers."""
     shallow = copy.deepcopy(config)
     text = shallow.get_text_config()

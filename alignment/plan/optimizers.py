@@ -1,5 +1,7 @@
 """What optimizers keep for each parameter, in bytes, and what they need in addition at a step."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
@@ -23,7 +25,7 @@ class Need:
 _Rule: TypeAlias = "Callable[[Sequence[Tensor]], Need]"
 
 
-def optimizer_need(name: str, parameters: "Sequence[Tensor]") -> Need:
+def optimizer_need(name: str, parameters: Sequence[Tensor]) -> Need:
     """What the optimizer of the key `optim` takes for these parameters; unknown ones as AdamW."""
     return _RULES.get(name, _RULES["adamw_torch"])(parameters)
 
@@ -31,7 +33,7 @@ def optimizer_need(name: str, parameters: "Sequence[Tensor]") -> Need:
 def _as_weights(states: int, moment: int = 0) -> _Rule:
     """States in the dtype of the weights."""
 
-    def need(parameters: "Sequence[Tensor]") -> Need:
+    def need(parameters: Sequence[Tensor]) -> Need:
         size = sum(p.nbytes for p in parameters)
         return Need(states * size, moment * size)
 
@@ -39,14 +41,14 @@ def _as_weights(states: int, moment: int = 0) -> _Rule:
 
 
 def _float32(states: int) -> _Rule:
-    def need(parameters: "Sequence[Tensor]") -> Need:
+    def need(parameters: Sequence[Tensor]) -> Need:
         return Need(states * 4 * sum(p.numel() for p in parameters))
 
     return need
 
 
 def _eight_bit(states: int) -> _Rule:
-    def need(parameters: "Sequence[Tensor]") -> Need:
+    def need(parameters: Sequence[Tensor]) -> Need:
         big = sum(p.numel() for p in parameters if p.numel() >= _SMALL)
         small = sum(p.numel() for p in parameters if p.numel() < _SMALL)
         return Need(int(states * (big * _EIGHT_BIT + small * 4)))
@@ -54,7 +56,7 @@ def _eight_bit(states: int) -> _Rule:
     return need
 
 
-def _adafactor(parameters: "Sequence[Tensor]") -> Need:
+def _adafactor(parameters: Sequence[Tensor]) -> Need:
     """A row and a column of each matrix; at a step three float32 copies of one parameter."""
     states = 0
     for p in parameters:

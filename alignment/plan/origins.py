@@ -1,5 +1,7 @@
 """The models that a stage starts from or scores with, as shapes: configs are read, no weights."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,9 +31,9 @@ class Origin:
         start: What rows are read with; None: it has no tokenizer, or scores only.
     """
 
-    config: "PreTrainedConfig"
+    config: PreTrainedConfig
     base: str
-    adapter: "LoraConfig | None"
+    adapter: LoraConfig | None
     dtype: str
     start: Start | None = None
 
@@ -83,7 +85,7 @@ def _read(path: str, values: Values, key: str, revision: str) -> Origin:
     return Origin(config, base, _read_adapter(path), stored.removeprefix("torch."))
 
 
-def _read_adapter(path: str) -> "LoraConfig | None":
+def _read_adapter(path: str) -> LoraConfig | None:
     from peft import PeftConfig
 
     return None if adapter_base(path) is None else PeftConfig.from_pretrained(path)

@@ -1,5 +1,7 @@
 """From the settings of a stage to the work that it will be, in any of its forms."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -130,7 +132,7 @@ def _batch(stage: Stage, values: Values, lengths: Lengths) -> Batch:
     return Batch(rows, length, accumulation)
 
 
-def _new_adapter(values: Values) -> "LoraConfig":
+def _new_adapter(values: Values) -> LoraConfig:
     """The adapter that a recipe's LoRA keys describe, whether it asks for one or not."""
     from trl import ModelConfig, get_peft_config
 

@@ -1,11 +1,13 @@
 """The estimate of a stage put together: forms, numbers of GPUs, time, and changes that fit."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from alignment.plan.duration import Duration, estimate_duration
 from alignment.plan.memory import Memory, estimate, launched, shard
-from alignment.plan.recipe import StagePlan
 from alignment.plan.work import (
     FORMS,
     SHARDINGS,
@@ -17,6 +19,9 @@ from alignment.plan.work import (
     Work,
 )
 from alignment.settings.strategies import works_with
+
+if TYPE_CHECKING:
+    from alignment.plan.recipe import StagePlan
 
 #: Changes that fit; more of them help nobody.
 _ENOUGH = 3

@@ -1,12 +1,16 @@
 """How long the rows of a stage are, from a sample of them prepared as for its trainer."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignment.data.rows import Start
 from alignment.data.sample import can_sample, sample_stage
-from alignment.registry import Stage
+
+if TYPE_CHECKING:
+    from alignment.data.rows import Start
+    from alignment.registry import Stage
 
 _SAMPLE = 2000
 #: Tokens that are assumed if nothing says how long rows are, and of a prompt among them.

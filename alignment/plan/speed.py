@@ -1,10 +1,14 @@
 """How fast a device computes: given, known by its name, or measured."""
 
+from __future__ import annotations
+
 import time
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
-from alignment.plan.work import Machine
+if TYPE_CHECKING:
+    from alignment.plan.work import Machine
 
 #: The share of a GPU's peak that training commonly reaches (PaLM, arXiv 2204.02311, table 3: 0.46).
 _GPU_SHARE = 0.4

@@ -5,10 +5,12 @@ arithmetic is left out, the fused LM head is counted in `alignment.plan.head`, a
 `alignment.plan.optimizers`.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,9 +20,11 @@ from alignment.models.renamed import cache_word
 from alignment.plan.head import add_head
 from alignment.plan.ledger import Ledger, Moment, marked_layers
 from alignment.plan.models import Models, at_depth, build_models, take_shape
-from alignment.plan.work import Work
 from alignment.ppo.forward import add_response_forward
 from alignment.ppo.reward_models import SCORED_ROWS
+
+if TYPE_CHECKING:
+    from alignment.plan.work import Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,16 @@
 """An estimate as a table for people and as JSON for machines."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import asdict
 from textwrap import fill
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.plan.quantities import show_count, show_seconds, show_size
-from alignment.plan.report import Change, StageReport
+
+if TYPE_CHECKING:
+    from alignment.plan.report import Change, StageReport
 
 _PARTS = {
     "weights": "weights",

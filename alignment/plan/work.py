@@ -1,14 +1,16 @@
 """What is planned: the models and batches of a stage, a machine, and how a run is launched."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from alignment.registry import Stage
-
 if TYPE_CHECKING:
     from peft import LoraConfig
     from transformers import PreTrainedConfig
+
+    from alignment.registry import Stage
 
 Form = Literal["full", "lora", "qlora"]
 Device = Literal["cpu", "gpu"]
@@ -60,9 +62,9 @@ class RewardModel:
     ``adapter`` is one on the policy's own base; None: a whole model.
     """
 
-    config: "PreTrainedConfig"
+    config: PreTrainedConfig
     dtype: str
-    adapter: "LoraConfig | None" = None
+    adapter: LoraConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +115,13 @@ class Work:
     """
 
     stage: Stage
-    config: "PreTrainedConfig"
+    config: PreTrainedConfig
     form: Form
     device: Device
     batch: Batch
     dtype: str = "float32"
     autocast: bool = False
-    adapter: "LoraConfig | None" = None
+    adapter: LoraConfig | None = None
     is_adapter_trained: bool = False
     quantized: str = ""
     attention: str | None = None
@@ -130,7 +132,7 @@ class Work:
     reference: bool = False
     precomputes_reference: bool = False
     critic: str = "head"
-    critic_config: "PreTrainedConfig | None" = None
+    critic_config: PreTrainedConfig | None = None
     rewards: tuple[RewardModel, ...] = ()
     entropy_gradient: bool = False
 

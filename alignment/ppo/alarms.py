@@ -4,13 +4,17 @@ The alarms use the metrics of each rollout, so they cost nothing. Their memory i
 checkpoint, so a resumed run reports nothing twice.
 """
 
+from __future__ import annotations
+
 import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from alignment.ppo.config import PPOConfig
-from alignment.trackers.base import Tracker
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.trackers.base import Tracker
 
 logger = logging.getLogger(__name__)
 

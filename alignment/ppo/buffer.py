@@ -1,15 +1,20 @@
 """A rollout in use: which rows come next, and how many tokens their mini-batch has."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alignment.errors import ConfigError
-from alignment.ppo import math
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.rollout import Rollout, plan_epoch
+
+if TYPE_CHECKING:
+    from alignment.ppo import math
+    from alignment.ppo.config import PPOConfig
 
 
 @dataclass(frozen=True)

@@ -1,15 +1,19 @@
 """What a checkpoint of PPO holds in addition to the policy: critic, rollout, counters, alarms."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trl import RLOOTrainer
 
 from alignment.ppo.adapters import kept_gradients, unsaved_adapters
-from alignment.ppo.alarms import AlarmBell
-from alignment.ppo.buffer import RolloutBuffer
 from alignment.ppo.critic import load_critic, load_critic_adapter, save_critic
 from alignment.ppo.state import PPOState
+
+if TYPE_CHECKING:
+    from alignment.ppo.alarms import AlarmBell
+    from alignment.ppo.buffer import RolloutBuffer
 
 
 class CheckpointedPPO(RLOOTrainer):  # type: ignore[misc]

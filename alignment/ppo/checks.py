@@ -1,13 +1,17 @@
 """Faults that can be found before the first rollout."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
 
 from alignment.errors import ConfigError, DataError
-from alignment.ppo.reward_functions import Reward
 from alignment.ppo.reward_models import ModelReward
+
+if TYPE_CHECKING:
+    from alignment.ppo.reward_functions import Reward
 
 
 def check_ends(eos_token_ids: list[int | None], tokenizer: PreTrainedTokenizerBase) -> None:

@@ -7,11 +7,13 @@ in `value_head.safetensors` (head, lora) or the folder `critic/` (model).
 Shapes: B rows, P prompt tokens, T response tokens, H hidden size.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel, load_peft_weights, set_peft_model_state_dict
@@ -27,11 +29,13 @@ from alignment.ppo.adapters import (
     read_unquantized,
     recomputed_with,
 )
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import response_window
-from alignment.ppo.reward_functions import ScoreStats
-from alignment.ppo.reward_models import ModelReward
 from alignment.runs import VALUE_HEAD
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.ppo.reward_functions import ScoreStats
+    from alignment.ppo.reward_models import ModelReward
 
 CRITIC = "critic"
 

@@ -3,9 +3,11 @@
 Shapes: N responses of this process, T response tokens, F reward functions.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +16,12 @@ from trl.trainer.utils import use_adapter
 from alignment.errors import DataError
 from alignment.ppo import math
 from alignment.ppo.adapters import keeping_activations, kept_gradients
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.forward import ResponseOutput
-from alignment.ppo.reward_functions import ScoreStats
-from alignment.ppo.rollout import Rollout
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.ppo.reward_functions import ScoreStats
+    from alignment.ppo.rollout import Rollout
 
 Context = Callable[[], AbstractContextManager[Any]]
 

@@ -1,14 +1,19 @@
 """Step 5 of PPO: the loss of a micro-batch, and the sums that become metrics of a mini-batch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alignment.ppo import math
-from alignment.ppo.config import PPOConfig
-from alignment.ppo.forward import ResponseOutput
-from alignment.ppo.rollout import Rollout
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.ppo.forward import ResponseOutput
+    from alignment.ppo.rollout import Rollout
 
 
 @dataclass

@@ -3,13 +3,18 @@
 `alignment/ppo/README.md` explains each and gives its healthy range.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from alignment.ppo import math
-from alignment.ppo.experience import Experience
+
+if TYPE_CHECKING:
+    from alignment.ppo.experience import Experience
 
 
 def rollout_metrics(

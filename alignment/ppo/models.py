@@ -1,16 +1,20 @@
 """The models of PPO made ready for training: policy, critic, reference and reward models."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from alignment.ppo.adapters import BORROWED
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import keep_critic_apart, make_critic, policy_of
 from alignment.ppo.forward import add_response_forward
-from alignment.ppo.reward_functions import Reward
 from alignment.ppo.reward_models import AdapterReward, ModelReward
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.ppo.reward_functions import Reward
 
 
 def prepare_models(

@@ -3,8 +3,10 @@
 Shapes: N responses of this process, F reward functions.
 """
 
+from __future__ import annotations
+
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,12 +15,14 @@ from transformers import ProcessorMixin
 
 from alignment.ppo.checkpoints import CheckpointedPPO
 from alignment.ppo.checks import check_count, check_ends, check_stats
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import policy_of, without_critic
 from alignment.ppo.experience import combine_scores
 from alignment.ppo.prompts import Prompts, decode_prompts
 from alignment.ppo.reward_functions import Reward, as_rewards, distinct
 from alignment.ppo.sampler import EpochSampler
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
 
 
 class Responses(NamedTuple):

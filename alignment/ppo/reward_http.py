@@ -1,5 +1,7 @@
 """A scorer behind HTTP: POST {"prompts", "completions"} -> {"scores"}."""
 
+from __future__ import annotations
+
 import base64
 import http.client
 import json
@@ -9,12 +11,14 @@ import time
 import urllib.error
 import urllib.request
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from alignment.errors import ConfigError, DataError
 from alignment.ppo.reward_functions import Reward, check_scores
-from alignment.settings.reward_spec import RewardSpec
+
+if TYPE_CHECKING:
+    from alignment.settings.reward_spec import RewardSpec
 
 logger = logging.getLogger(__name__)
 

@@ -4,6 +4,8 @@ Shapes: N responses of this process, B rows of a micro-batch, P prompt tokens (p
 T response tokens (padded on the right).
 """
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +38,7 @@ class Rollout:
     def __len__(self) -> int:
         return len(self.prompt_ids)
 
-    def rows(self, index: Tensor) -> "Rollout":
+    def rows(self, index: Tensor) -> Rollout:
         """Select some rows, without the padding that none of them needs."""
         width = int(self.prompt_attention[index].sum(dim=1).max())
         length = max(int(self.response_attention[index].sum(dim=1).max()), 1)
@@ -46,7 +48,7 @@ class Rollout:
             found[name] = x[:, x.size(1) - width :] if name.startswith("prompt_") else x[:, :length]
         return Rollout(**found)
 
-    def with_tokens(self, **columns: Tensor) -> "Rollout":
+    def with_tokens(self, **columns: Tensor) -> Rollout:
         """Return a copy with some `(N, T)` columns replaced, 0 where a token does not count."""
         masked = {name: torch.where(self.response_mask, x, 0.0) for name, x in columns.items()}
         return replace(self, **masked)
@@ -66,7 +68,7 @@ class Rollout:
         save_file({name: x.cpu().contiguous() for name, x in vars(self).items()}, path)
 
     @classmethod
-    def load(cls, path: Path, *, device: torch.device) -> "Rollout":
+    def load(cls, path: Path, *, device: torch.device) -> Rollout:
         """Read what `save` wrote."""
         # Through the CPU: safetensors rejects `cpu:0`, the device of a process among several.
         return cls(**{name: x.to(device) for name, x in load_file(path).items()})

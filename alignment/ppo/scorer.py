@@ -1,13 +1,17 @@
 """A reward model outside of training, scoring exactly as PPO scores."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
 from alignment.models.device import default_device
 from alignment.models.folders import check_reward_model
-from alignment.ppo.reward_models import ModelReward
 from alignment.ppo.rewards import load_reward_model
+
+if TYPE_CHECKING:
+    from alignment.ppo.reward_models import ModelReward
 
 
 def load_scorer(

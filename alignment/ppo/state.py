@@ -4,6 +4,8 @@ A checkpoint may be within a rollout. Then the rollout is saved too, one file pe
 place in it.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -39,7 +41,7 @@ class PPOState:
         (folder / STATE_FILE).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> "PPOState":
+    def load(cls, folder: Path) -> PPOState:
         """Read the state of a checkpoint.
 
         Raises:

@@ -20,16 +20,17 @@ not public are listed in `tests/contracts/private_names.py`, with the reason for
 Shapes: N responses of this process, T tokens of the longest one, F reward functions.
 """
 
+from __future__ import annotations
+
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from alignment.ppo.alarms import AlarmBell, report_alarms
 from alignment.ppo.buffer import MicroBatch, RolloutBuffer
-from alignment.ppo.config import PPOConfig
 from alignment.ppo.critic import head_of, is_critic_parameter, split_groups
 from alignment.ppo.evaluation import EvaluatingPPO
 from alignment.ppo.experience import respond
@@ -37,13 +38,16 @@ from alignment.ppo.losses import StepSums, ppo_loss
 from alignment.ppo.math import adapt_beta
 from alignment.ppo.metrics import rollout_metrics
 from alignment.ppo.models import prepare_models
-from alignment.ppo.responses import Responses
-from alignment.ppo.rollout import Rollout
 from alignment.ppo.samples import sample_rows
 from alignment.ppo.state import PPOState
 from alignment.ppo.stopwatch import Stopwatch
-from alignment.trackers.base import Tracker
 from alignment.trackers.files import FileTracker
+
+if TYPE_CHECKING:
+    from alignment.ppo.config import PPOConfig
+    from alignment.ppo.responses import Responses
+    from alignment.ppo.rollout import Rollout
+    from alignment.trackers.base import Tracker
 
 
 class PPOTrainer(EvaluatingPPO):

@@ -1,5 +1,7 @@
 """The command line of `align data reject`; it imports what it needs when it runs."""
 
+from __future__ import annotations
+
 import os
 import sys
 from pathlib import Path
@@ -76,7 +78,7 @@ def reject(
             click.echo(line)
 
 
-def _report_lines(account: "Account", output: Path) -> list[str]:
+def _report_lines(account: Account, output: Path) -> list[str]:
     from data_tools.convert.output import dropped_path
 
     lines = [f"{output}"]

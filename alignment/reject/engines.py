@@ -1,14 +1,18 @@
 """The engines that answer a batch of prompts: transformers, or vLLM if it is installed."""
 
+from __future__ import annotations
+
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from transformers import GenerationConfig, PreTrainedTokenizerBase
 
 from alignment.evaluate.generation import Policy, Sampling, end_tokens, generate, load_policy
-from alignment.reject.plan import Plan
+
+if TYPE_CHECKING:
+    from alignment.reject.plan import Plan
 
 Answers: TypeAlias = list[dict[str, Any]]
 """Answers to one prompt, each with `text`, `tokens` (including EOS) and `finish_reason`."""

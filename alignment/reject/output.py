@@ -1,18 +1,22 @@
 """Turn finished rows into preference pairs: choose, mark or drop them, and write the files."""
 
+from __future__ import annotations
+
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rapidfuzz import fuzz
 
 from alignment.disk import write_text
-from alignment.reject.rows import Item
 from data_tools.convert.output import dropped_path, json_line, written_whole
 from data_tools.formats import is_blank, normalised, plain
+
+if TYPE_CHECKING:
+    from alignment.reject.rows import Item
 
 #: Two answers with at least this similarity, in per cent, are nearly equal.
 NEAR_EQUAL = 95.0

@@ -5,6 +5,8 @@ killed within a batch, the incomplete lines are ignored, and cut off before the 
 appended. Batches are planned from the whole input, so repeating one gives the same rows.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import shutil
@@ -52,7 +54,7 @@ class Parts:
         return {row["row"]: row for part in self._read() for row in part.rows}
 
     @contextmanager
-    def appending(self, rank: int, settings: Mapping[str, Any]) -> Iterator["Appender"]:
+    def appending(self, rank: int, settings: Mapping[str, Any]) -> Iterator[Appender]:
         """Open the part file of one process, cut to its last complete batch."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"part-{rank}.jsonl"
@@ -71,7 +73,7 @@ class Parts:
         if self.folder.is_dir():
             shutil.rmtree(self.folder)
 
-    def _read(self) -> Iterator["_Part"]:
+    def _read(self) -> Iterator[_Part]:
         for path in sorted(self.folder.glob("part-*.jsonl")):
             yield _read_part(path)
 

@@ -1,15 +1,19 @@
 """Read the rows to answer from any known format, each with its source file and row number."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from alignment.errors import DataError
 from data_tools.formats import as_messages, group_id
-from data_tools.shapes import Served, Sources
+
+if TYPE_CHECKING:
+    from data_tools.shapes import Served, Sources
 
 Text: TypeAlias = str | list[dict[str, Any]]
 

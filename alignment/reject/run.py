@@ -1,13 +1,18 @@
 """Run `align data reject`, from its arguments to the written pairs."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignment.processes import is_main
-from alignment.reject.output import Account
 from alignment.reject.plan import Options, make_plan
 from alignment.runs import locked
+
+if TYPE_CHECKING:
+    from alignment.reject.output import Account
 
 
 def reject(

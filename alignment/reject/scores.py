@@ -1,13 +1,16 @@
 """Score samples with a reward model, which is loaded in the same way as by `align ppo`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedTokenizerBase
 
-from alignment.reject.plan import Plan
-from alignment.reject.rows import Text
+if TYPE_CHECKING:
+    from alignment.reject.plan import Plan
+    from alignment.reject.rows import Text
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,15 @@
 Several processes share the batches; each has the full model and its own part file.
 """
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,9 +23,11 @@ from alignment.models.folders import hub_commit, load_padding_tokenizer
 from alignment.processes import rank
 from alignment.reject.engines import Engine, load_engine
 from alignment.reject.output import Account, write_output
-from alignment.reject.plan import Plan
-from alignment.reject.rows import Text
 from alignment.reject.scores import Scores, load_scores
+
+if TYPE_CHECKING:
+    from alignment.reject.plan import Plan
+    from alignment.reject.rows import Text
 
 #: Processes only wait for each other to finish their batches, which may take days.
 _BARRIER_TIMEOUT = timedelta(days=30)

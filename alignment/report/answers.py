@@ -1,11 +1,15 @@
 """Show answers side by side, starting with the prompts on which the models differ."""
 
+from __future__ import annotations
+
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alignment.evaluate.records import Answer, AnswerRow, Evaluation, Prompt
 from alignment.report.headline import number
+
+if TYPE_CHECKING:
+    from alignment.evaluate.records import Answer, AnswerRow, Evaluation, Prompt
 
 _FEWEST_IN_GROUP = 5
 _MOST_GROUPS = 12

@@ -4,20 +4,23 @@ Each CSS variable has a placeholder colour, which is replaced in the SVG text by
 the same drawing works in the light and in the dark theme.
 """
 
+from __future__ import annotations
+
 import io
 import math
 import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from alignment.evaluate.records import Estimate
+if TYPE_CHECKING:
+    from alignment.evaluate.records import Estimate
 
 INK, MUTED, GRID, PAPER = "#00000a", "#00000b", "#00000c", "#00000d"
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", PAPER: "card"}

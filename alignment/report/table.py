@@ -1,14 +1,19 @@
 """The headline table for a terminal."""
 
+from __future__ import annotations
+
 from io import StringIO
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignment.evaluate.records import Evaluation
 from alignment.report.headline import Cell, headline, verdict
+
+if TYPE_CHECKING:
+    from alignment.evaluate.records import Evaluation
 
 
 def render_table(evaluation: Evaluation, *, width: int = 100, color: bool = False) -> str:

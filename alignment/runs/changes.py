@@ -1,11 +1,16 @@
 """The differences between the record of a run and the settings, data and parents of a new one."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from alignment.runs.record import Parent, Run, Source, decides
 from alignment.secrets import redact
-from alignment.settings.resolve import Settings
+
+if TYPE_CHECKING:
+    from alignment.settings.resolve import Settings
 
 
 def changes_since(

@@ -1,5 +1,7 @@
 """The runs under a folder as a tree: each run below the one whose model it started from."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ class Node:
 
     folder: Path
     run: Run
-    children: tuple["Node", ...]
+    children: tuple[Node, ...]
 
 
 def find_runs(root: Path) -> list[Node]:

@@ -1,5 +1,7 @@
 """One run per folder: a lock that the kernel releases, however a process ends."""
 
+from __future__ import annotations
+
 import json
 import os
 import socket
@@ -36,7 +38,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _acquire(path: Path, folder: Path) -> "BaseFileLock":
+def _acquire(path: Path, folder: Path) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
     lock = FileLock(path, fallback_to_soft=False)

@@ -1,10 +1,14 @@
 """Help for a stage: the most used keys, or every key of the schema."""
 
+from __future__ import annotations
+
 import textwrap
+from typing import TYPE_CHECKING
 
 import click
 
-from alignment.registry import Stage
+if TYPE_CHECKING:
+    from alignment.registry import Stage
 
 #: Texts in ``align <stage> --help`` for keys that several stages have; a stage explains its own
 #: keys. ``--help-all`` prints the texts of the dataclasses.

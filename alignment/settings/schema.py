@@ -4,6 +4,8 @@ Importing a TRL config takes three to five seconds, which is too slow for help, 
 before a run and for ``align run``. So the keys are read once for each set of installed versions.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 import hashlib
@@ -121,7 +123,7 @@ def _read_keys(stage: str) -> Iterator[Key]:
                     yield key
 
 
-def _read_key(field: "dataclasses.Field[Any]", hint: Any, group: str) -> Key | None:
+def _read_key(field: dataclasses.Field[Any], hint: Any, group: str) -> Key | None:
     names, many, optional, choices = _unfold(hint)
     if not names:  # an object that no recipe can express, such as a ParallelismConfig
         return None
@@ -168,7 +170,7 @@ def _unfold(hint: Any) -> tuple[set[str], bool, bool, tuple[Any, ...] | None]:
     return names, many, optional, choices
 
 
-def _default(field: "dataclasses.Field[Any]") -> Any:
+def _default(field: dataclasses.Field[Any]) -> Any:
     if field.default is not dataclasses.MISSING:
         return field.default
     if field.default_factory is not dataclasses.MISSING:

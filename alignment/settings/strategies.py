@@ -1,11 +1,15 @@
 """Ways to share a model between devices with which a stage is known to fail."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from alignment.errors import ConfigError
-from alignment.registry import Stage, Values
+
+if TYPE_CHECKING:
+    from alignment.registry import Stage, Values
 
 Strategy: TypeAlias = Literal["ddp", "zero2", "zero3", "fsdp1", "fsdp2"]
 

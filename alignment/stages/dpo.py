@@ -1,5 +1,7 @@
 """Direct preference optimisation (arXiv 2305.18290): preferences without a reward model."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING
 
@@ -164,7 +166,7 @@ STAGE = Stage(
 )
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on pairs; the reference is the model that training starts from."""
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedDPOTrainer

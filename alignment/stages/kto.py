@@ -1,5 +1,7 @@
 """Kahneman-Tversky optimisation (arXiv 2402.01306): answers labelled good or bad, without pairs."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from alignment.registry import (
@@ -160,7 +162,7 @@ STAGE = Stage(
 )
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on labelled answers; the reference is the model that training starts from."""
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedKTOTrainer

@@ -1,5 +1,7 @@
 """Proximal policy optimisation against a reward model (arXiv 2203.02155, 2403.17031)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from alignment.registry import (
@@ -187,7 +189,7 @@ STAGE = Stage(
 )
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on prompts; the reference is the model that training starts from."""
     from alignment.ppo.rewards import load_rewards, shown_rewards
     from alignment.ppo.trainer import PPOTrainer

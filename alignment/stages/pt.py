@@ -1,5 +1,7 @@
 """Continued pre-training: next-token prediction on plain text, packed to full blocks."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from alignment.registry import (
@@ -47,7 +49,7 @@ STAGE = Stage(
 )
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on ``{"text"}`` rows; every token carries loss."""
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedSFTTrainer

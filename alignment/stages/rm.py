@@ -1,5 +1,7 @@
 """Reward model: a score for each answer, the chosen one above the rejected (Bradley-Terry)."""
 
+from __future__ import annotations
+
 import json
 import math
 from typing import TYPE_CHECKING, Any
@@ -64,7 +66,7 @@ STAGE = Stage(
 _STATS_PAIRS = 512
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on pairs, then measure the scores of chosen answers, with which PPO normalises."""
     from alignment.models.policy import load_reward_policy
     from alignment.training.arguments import trainer_arguments

@@ -1,5 +1,7 @@
 """Supervised fine-tuning: the model learns to give the answers of the data."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 from alignment.registry import LANGUAGE_KEYS, LANGUAGE_METRICS, LANGUAGE_PANELS, Stage, help_keys
@@ -40,7 +42,7 @@ STAGE = Stage(
 )
 
 
-def run(job: "Job") -> None:
+def run(job: Job) -> None:
     """Train on answers; of ``{"prompt","completion"}`` rows only the completion carries loss."""
     from alignment.training.arguments import trainer_arguments
     from alignment.training.trainers import PreparedSFTTrainer

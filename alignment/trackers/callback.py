@@ -1,11 +1,15 @@
 """The one callback through which every trainer reaches the trackers."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from alignment.runs import Run
 from alignment.trackers.base import Tracker, TrainerEvent
+
+if TYPE_CHECKING:
+    from alignment.runs import Run
 
 
 class TrackerCallback(TrainerCallback):

@@ -1,14 +1,18 @@
 """The trackers that transformers has callbacks for, behind our protocol."""
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 from transformers.integrations.integration_utils import get_reporting_integration_callbacks
 
-from alignment.runs import Run
 from alignment.trackers.base import Tracker, TrainerEvent
+
+if TYPE_CHECKING:
+    from alignment.runs import Run
 
 
 class IntegrationTracker(Tracker):

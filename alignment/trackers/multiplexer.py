@@ -1,17 +1,21 @@
 """All trackers of a run as one: the files first, then those of `report_to`; none stops training."""
 
+from __future__ import annotations
+
 import pkgutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignment.runs import Run
 from alignment.secrets import redact_text
 from alignment.settings.trackers import TRACKERS
 from alignment.trackers.base import Tracker, TrainerEvent
-from alignment.trackers.files import FileTracker
+
+if TYPE_CHECKING:
+    from alignment.runs import Run
+    from alignment.trackers.files import FileTracker
 
 _STARTING = "starting"
 _FINISHING = "finishing"

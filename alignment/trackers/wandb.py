@@ -1,5 +1,7 @@
 """W&B: one run for all processes that continue each other, offline if its server cannot be used."""
 
+from __future__ import annotations
+
 import netrc
 import os
 import threading
@@ -8,15 +10,17 @@ import urllib.request
 from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 import wandb
 
-from alignment.runs import Run
 from alignment.trackers.integrations import IntegrationTracker, as_cell
 from alignment.trackers.multiplexer import first_line
+
+if TYPE_CHECKING:
+    from alignment.runs import Run
 
 _HOST = "https://api.wandb.ai"
 #: Seconds that W&B may take to answer before a run begins without it.

@@ -1,15 +1,19 @@
 """What every TRL trainer takes, loaded in one order: tokenizer, rows, model."""
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.data.load import load_datasets
 from alignment.data.rows import Start, prepare_stage
 from alignment.models.folders import load_tokenizer
 from alignment.models.policy import load_policy
-from alignment.training.job import Job
 from data_tools.rendering import from_transformers
+
+if TYPE_CHECKING:
+    from alignment.training.job import Job
 
 
 def trainer_arguments(

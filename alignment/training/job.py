@@ -1,5 +1,7 @@
 """One run of one stage around its trainer: folder, record, resume, the end."""
 
+from __future__ import annotations
+
 import logging
 import math
 import os
@@ -32,15 +34,16 @@ from alignment.runs import (
 )
 from alignment.secrets import redact_text
 from alignment.settings import resolve as config
-from alignment.settings.resolve import Settings
 from alignment.trackers.files import FileTracker
 from alignment.trackers.multiplexer import Trackers
 from alignment.training.checkpoints import newest_whole, require_resumable, sync_files
 from alignment.training.shared_folder import require_shared
-from alignment.training.signals import StopSignals
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
+
+    from alignment.settings.resolve import Settings
+    from alignment.training.signals import StopSignals
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Job:
             os.environ["HF_TOKEN"], arguments.hub_token = arguments.hub_token, None
         return built
 
-    def callbacks(self) -> "list[TrainerCallback]":
+    def callbacks(self) -> list[TrainerCallback]:
         """The callbacks that every trainer gets."""
         from alignment.trackers.callback import TrackerCallback
         from alignment.training.early_stopping import EarlyStopping, WholeLoss
@@ -110,7 +113,7 @@ class Job:
         factor = self.settings.values["max_loss_spike"]
         return [*found, SpikeGuard(factor)] if factor is not None else found
 
-    def train(self, trainer: "Trainer") -> None:
+    def train(self, trainer: Trainer) -> None:
         """Train from the newest whole checkpoint or from the start, save, measure.
 
         Raises:

@@ -4,6 +4,8 @@ TRL averages over batches, whatever they hold, and an evaluation on several proc
 rows twice. Here each metric of a batch is weighted by what it is a mean of: rows, or tokens.
 """
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -45,7 +47,7 @@ class Totals:
         for unit, value in losses.items():
             self._add(_PART + unit, value * counts[unit], counts[unit])
 
-    def merge(self, others: Iterable["Totals"]) -> None:
+    def merge(self, others: Iterable[Totals]) -> None:
         """Add those of other processes."""
         for other in others:
             for name, (total, count) in other.sums.items():

@@ -1,5 +1,7 @@
 """Run a stage: settings, checks, folder, record and training."""
 
+from __future__ import annotations
+
 import importlib
 import logging
 import os
@@ -111,7 +113,7 @@ def _check_process_count() -> None:
 
 
 @contextmanager
-def _library_errors_in_words(settings: "Settings") -> Iterator[None]:
+def _library_errors_in_words(settings: Settings) -> Iterator[None]:
     """Name the key in an error that a library raises for a value of the user."""
     try:
         yield
@@ -122,7 +124,7 @@ def _library_errors_in_words(settings: "Settings") -> Iterator[None]:
         raise in_words from error
 
 
-def _run(stage: str, job: "Job") -> None:
+def _run(stage: str, job: Job) -> None:
     from alignment.training.job import recorded
 
     if job.finished:
@@ -140,7 +142,7 @@ def _run(stage: str, job: "Job") -> None:
 
 
 @contextmanager
-def _tracked(job: "Job") -> Iterator[None]:
+def _tracked(job: Job) -> Iterator[None]:
     """Finish the trackers after the record is written, also if the run fails."""
     exit_code = 1
     try:

@@ -7,6 +7,8 @@ TRL 1.16 names used that are not public; `tests/contracts` holds their signature
 overridden: `_prepare_dataset`, `_precompute_ref_logps`. Of datasets: `_fingerprint`.
 """
 
+from __future__ import annotations
+
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -108,7 +110,7 @@ class PreparedDPOTrainer(MaskedReference, WeightedMetrics, DPOTrainer):  # type:
         """Whether one of the losses is a mean over the tokens of chosen answers."""
         return not set(self.answer_losses).isdisjoint(self.loss_types)
 
-    def masked(self, given: Any) -> "MaskedPreferences":
+    def masked(self, given: Any) -> MaskedPreferences:
         """Our collator, with the arguments of TRL's."""
         return MaskedPreferences(
             pad_token_id=given.pad_token_id,
@@ -202,7 +204,7 @@ class PreparedKTOTrainer(MaskedReference, WeightedMetrics, KTOTrainer):  # type:
         if self.calculate_KL and not self.precompute_ref_logps:  # TRL made those batches before
             self.least_rows = 2
 
-    def masked(self, given: Any) -> "MaskedAnswers":
+    def masked(self, given: Any) -> MaskedAnswers:
         """Our collator, with the arguments of TRL's."""
         return MaskedAnswers(
             pad_token_id=given.pad_token_id,

@@ -1,5 +1,7 @@
 """How long answers are: the bias towards the longer one, and what max_length cuts."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -103,7 +105,7 @@ class Truncation:
 
     BATCH = 256
 
-    def __init__(self, renderer: "Renderer", max_length: int) -> None:
+    def __init__(self, renderer: Renderer, max_length: int) -> None:
         self.renderer, self.max_length = renderer, max_length
         self.records = self.cut = self.equal = self.no_room = 0
         self.tokens = self.tokens_cut = 0
@@ -146,7 +148,7 @@ class Truncation:
                 counts = f"rejected {self.rejected_cut}, chosen {self.chosen_cut} times"
                 yield Finding("cut_one_side", side, counts)
 
-    def _judged(self, sides: list["Tokens"]) -> Iterator[Finding]:
+    def _judged(self, sides: list[Tokens]) -> Iterator[Finding]:
         """Count one record and report what the cut does to it."""
         limit = self.max_length
         ids = [side.ids for side in sides]

@@ -1,5 +1,7 @@
 """Runs all checks over whole sources; counts findings by source and code, and keeps examples."""
 
+from __future__ import annotations
+
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -158,7 +160,7 @@ def validate(  # noqa: PLR0913
     format: str | None = None,
     encoding: str | None = None,
     columns: Columns | None = None,
-    model: "Renderer | None" = None,
+    model: Renderer | None = None,
     max_length: int = 1024,
     pairing: Pairing = ALL_PAIRS,
     each: Callable[[Located], None] | None = None,

@@ -1,5 +1,7 @@
 """Writes output files, each complete or not at all, of the kind that the name asks for."""
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import gzip
@@ -13,14 +15,16 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import orjson
 import zstandard
 
 from alignment.errors import ConfigError, DataError
-from data_tools.formats import Located
 from data_tools.reading import bare_suffix, licences_of, parse_json
+
+if TYPE_CHECKING:
+    from data_tools.formats import Located
 
 STDOUT = Path("-")
 SUFFIXES = frozenset({".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet", ".gz", ".zst"})

@@ -1,14 +1,18 @@
 """Makes pairs of ranked or scored answers, by a named policy."""
 
+from __future__ import annotations
+
 import itertools
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from data_tools.formats.plain_text import digest, plain
-from data_tools.formats.record import Record
 from data_tools.formats.turns import pair_of
+
+if TYPE_CHECKING:
+    from data_tools.formats.record import Record
 
 Order: TypeAlias = list[tuple[int, int]]
 """Pairs of indices (better, worse) into answers that are sorted best first."""

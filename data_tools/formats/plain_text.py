@@ -1,14 +1,17 @@
 """Flattens, normalises and hashes the texts of records, so that they can be compared."""
 
+from __future__ import annotations
+
 import functools
 import html
 import re
 import unicodedata
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import xxhash
 
-from data_tools.formats.record import Record, Text
+if TYPE_CHECKING:
+    from data_tools.formats.record import Record, Text
 
 INVISIBLE = "\u200b\u200c\u200d\u200e\u200f\u2060\ufeff\u00ad"
 """Zero-width and formatting characters, which a reader does not see."""

@@ -1,15 +1,16 @@
 """Reads the rows of any source as records: finds their format, joins, adapts and checks them."""
 
+from __future__ import annotations
+
 import itertools
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from data_tools.formats.columns import passed_over, read_row, unread, whole
 from data_tools.formats.detect import as_ranking, by_name, detect_each, is_ranking, unranked
-from data_tools.formats.mapping import Columns, ReadOptions
 from data_tools.formats.plain_text import is_blank
 from data_tools.formats.record import (
     Adapter,
@@ -20,7 +21,6 @@ from data_tools.formats.record import (
     Text,
     Unusable,
 )
-from data_tools.formats.sources import Located
 from data_tools.reading import (
     Fault,
     MadeRow,
@@ -32,6 +32,10 @@ from data_tools.reading import (
     read_batches,
     turns_of_cell,
 )
+
+if TYPE_CHECKING:
+    from data_tools.formats.mapping import Columns, ReadOptions
+    from data_tools.formats.sources import Located
 
 Repair: TypeAlias = Callable[[dict[str, Any], Adapter], dict[str, Any]]
 

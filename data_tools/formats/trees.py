@@ -1,5 +1,7 @@
 """Open Assistant: trees of messages, nested or flat, in which people ranked the answers."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -62,9 +64,9 @@ class _Node(NamedTuple):
 
     row: Row
     message: dict[str, Any]
-    below: "list[_Node]"
+    below: list[_Node]
 
-    def whole(self) -> "Iterator[_Node]":
+    def whole(self) -> Iterator[_Node]:
         """Yield it and all below it."""
         pending = [self]
         while pending:

@@ -1,11 +1,15 @@
 """A progress bar with the time left, for large files and only on a terminal."""
 
+from __future__ import annotations
+
 import contextlib
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_tools.reading.rows import Watch
+if TYPE_CHECKING:
+    from data_tools.reading.rows import Watch
 
 WORTH_A_BAR = 50_000_000
 """Bytes that are worth a bar for fast work, such as conversion."""

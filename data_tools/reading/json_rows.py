@@ -6,6 +6,8 @@ opened before the cut is still open. orjson parses a whole piece at once. That i
 parser gets, and unlike an event parser it knows the line and column of an error.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import re
@@ -65,11 +67,11 @@ class Batch(NamedTuple):
         values: Each row, or its Fault.
     """
 
-    lines: "Iterable[int | None] | MemberLines"
+    lines: Iterable[int | None] | MemberLines
     values: list[Any]
 
     @classmethod
-    def of(cls, parsed: Iterable[Parsed]) -> "Batch":
+    def of(cls, parsed: Iterable[Parsed]) -> Batch:
         """Make a batch of rows that were parsed one by one."""
         pairs = list(parsed)
         return cls([line for line, _ in pairs], [value for _, value in pairs])

@@ -1,5 +1,7 @@
 """Rows with their place in a source, and the errors that name it."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -42,7 +44,7 @@ class Row:
 
     source: str
     number: int
-    start: "int | Lines | None"
+    start: int | Lines | None
     data: dict[str, Any]
 
     @property
@@ -61,7 +63,7 @@ class Row:
         """The rows of the file that this one was made of: it alone, unless it is a MadeRow."""
         return [self.data]
 
-    def without_data(self) -> "Row":
+    def without_data(self) -> Row:
         """Return the row's place alone, for what is remembered of all rows."""
         return Row(self.source, self.number, self.line, {})
 
@@ -124,7 +126,7 @@ class RowError(DataError):
         }
 
     @classmethod
-    def of(cls, row: Row, fault: Fault) -> "RowError":
+    def of(cls, row: Row, fault: Fault) -> RowError:
         """Make the error for a row that was read but cannot be used."""
         return cls(row.source, row.number, row.line, fault)
 

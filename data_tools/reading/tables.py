@@ -3,6 +3,8 @@
 A value stays a string, `NA` too.
 """
 
+from __future__ import annotations
+
 import csv
 import functools
 import io
@@ -74,7 +76,7 @@ def _delimiter(header: str, expected: str) -> str:
     return max(DELIMITERS, key=lambda one: (header.count(one), one == expected))
 
 
-def _table(records: "CsvReader", above: int) -> Iterator[Parsed]:
+def _table(records: CsvReader, above: int) -> Iterator[Parsed]:
     """Yield records as rows; the first record is the header, `above` it are other lines."""
     header: list[str] | None = None
     while True:

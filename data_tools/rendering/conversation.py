@@ -4,16 +4,17 @@ The chat template decides the text. The span of an assistant turn is what the mo
 from the end of the generation prompt to the end of the template's end-of-turn token.
 """
 
+from __future__ import annotations
+
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jinja2 import TemplateError
 
 from alignment.errors import ConfigError
 from data_tools.formats import Message, Unusable
-from data_tools.rendering.places import Span
 from data_tools.rendering.templates import (
     CLOSE,
     OPEN,
@@ -23,7 +24,10 @@ from data_tools.rendering.templates import (
     hidden_part,
     marks_generation,
 )
-from data_tools.rendering.tokenizer import ModelTokenizer
+
+if TYPE_CHECKING:
+    from data_tools.rendering.places import Span
+    from data_tools.rendering.tokenizer import ModelTokenizer
 
 _MARKS = re.compile(f"([{OPEN}{CLOSE}])")
 #: Stands for the content of a turn while its place is looked for; reserved like the marks.

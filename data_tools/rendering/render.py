@@ -5,10 +5,12 @@ This is the one place that turns a record into token ids. The trainers, the coun
 prompts of PPO all ask it.
 """
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 from tokenizers import Tokenizer
 
@@ -16,7 +18,9 @@ from alignment.errors import ConfigError
 from data_tools.formats import Message, Record, Text, Unusable, as_messages
 from data_tools.rendering.conversation import ChatTemplate, carries_loss, check_reserved
 from data_tools.rendering.places import Located, Span, locate, ranges
-from data_tools.rendering.tokenizer import ModelTokenizer
+
+if TYPE_CHECKING:
+    from data_tools.rendering.tokenizer import ModelTokenizer
 
 Loss: TypeAlias = Literal["assistant", "last", "all"]
 LOSSES: tuple[Loss, ...] = ("assistant", "last", "all")

@@ -1,5 +1,7 @@
 """The tokenizer of a model for data: its vocabulary, chat template and special tokens, no torch."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -61,7 +63,7 @@ class ModelTokenizer:
 
     def changed(
         self, *, template: str, eos: str, added: Sequence[AddedToken] = ()
-    ) -> "ModelTokenizer":
+    ) -> ModelTokenizer:
         """Return the tokenizer with another chat template, end token and further tokens."""
         # a copy: adding tokens changes an encoder in place
         encoder = Tokenizer.from_str(self.encoder.to_str()) if added else self.encoder

@@ -1,8 +1,11 @@
 """Draws statistics as SVG inside one HTML page."""
 
+from __future__ import annotations
+
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from jinja2 import Environment, FileSystemLoader
@@ -10,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from data_tools.convert.output import short_names, table, written_whole
-from data_tools.stats.measure import SourceStats
+
+if TYPE_CHECKING:
+    from data_tools.stats.measure import SourceStats
 
 COLOURS = {"chosen": "#2b7a4b", "rejected": "#b3452f", "answer": "#2b5d8a", "prompt": "#888888"}
 BINS = 40

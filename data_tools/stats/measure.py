@@ -1,5 +1,7 @@
 """Measures a data set: lengths, margins, languages, repeats, and what max_length cuts."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -134,7 +136,7 @@ def stats(
     format: str | None = None,
     encoding: str | None = None,
     columns: Columns | None = None,
-    model: "Renderer | None" = None,
+    model: Renderer | None = None,
     max_length: int = 1024,
     pairing: Pairing | None = None,
 ) -> list[SourceStats]:

@@ -1,5 +1,7 @@
 """A row as the model sees it: its tokens, which of them carry loss, where it is cut."""
 
+from __future__ import annotations
+
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,7 +69,7 @@ def example_at(
     )
 
 
-def sides(record: Record, renderer: "Renderer", max_length: int) -> list[Side]:
+def sides(record: Record, renderer: Renderer, max_length: int) -> list[Side]:
     """Every sequence of a record: both sides of a pair, else one.
 
     Raises:
@@ -84,7 +86,7 @@ def sides(record: Record, renderer: "Renderer", max_length: int) -> list[Side]:
     ]
 
 
-def shown(text: str, tokens: "Tokens", max_length: int) -> Iterator[Token]:
+def shown(text: str, tokens: Tokens, max_length: int) -> Iterator[Token]:
     """The tokens of a sequence with their text.
 
     A character may take several tokens; its text is shown at the first of them.

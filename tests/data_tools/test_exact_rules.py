@@ -3,9 +3,11 @@
 Each test fails for a change of one rule that the tests on real slices do not notice.
 """
 
+from __future__ import annotations
+
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ftfy
 import pytest
@@ -15,12 +17,14 @@ from data_tools.checks import Finding, failing
 from data_tools.checks.records import record_findings
 from data_tools.checks.texts import text_findings
 from data_tools.checks.validate import validate
-from data_tools.convert.output import Summary
 from data_tools.convert.repairs import Repairs
 from data_tools.convert.run import convert
 from data_tools.convert.writer import Conversion
 from data_tools.formats import Pairing, Record, Unusable, detect, examples, group_id, pairs_of
 from data_tools.formats.detect import detect_each
+
+if TYPE_CHECKING:
+    from data_tools.convert.output import Summary
 
 Row = dict[str, Any]
 

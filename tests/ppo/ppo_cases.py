@@ -1,10 +1,14 @@
 """A reward that a rule gives, small arguments, and what the tests look at."""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from alignment.ppo.config import PPOConfig
-from alignment.ppo.trainer import PPOTrainer
+
+if TYPE_CHECKING:
+    from alignment.ppo.trainer import PPOTrainer
 
 PROMPTS = [f"Say hello {number}." for number in range(24)]
 

@@ -1,17 +1,21 @@
 """The alarms ring where they should, once, and not where all is well."""
 
+from __future__ import annotations
+
 import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from ppo_cases import logged, tiny_args
 
 from alignment.ppo.alarms import ALARMS, AlarmBell, report_alarms
-from alignment.ppo.trainer import PPOTrainer
 from alignment.trackers.files import FileTracker
+
+if TYPE_CHECKING:
+    from alignment.ppo.trainer import PPOTrainer
 
 WELL = {
     "objective/kl": 1.0,

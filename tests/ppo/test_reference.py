@@ -3,17 +3,20 @@
 No padding, no batching, no masks, no TRL: full logits of each row alone, Python loops over tokens.
 """
 
+from __future__ import annotations
+
 import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from alignment.ppo.trainer import PPOTrainer
+if TYPE_CHECKING:
+    from alignment.ppo.trainer import PPOTrainer
 
 TEMPERATURE = 0.8
 BETA = 0.2

@@ -1,5 +1,7 @@
 """Every way of starting several processes, on a machine without a GPU, trains the same model."""
 
+from __future__ import annotations
+
 import json
 import os
 import subprocess
@@ -40,7 +42,7 @@ ALONE = {
 
 def start(
     folder: Path, model: Path, stage: str, form: list[str], name: str
-) -> "subprocess.CompletedProcess[str]":
+) -> subprocess.CompletedProcess[str]:
     """Two steps of a stage on a machine that shows no GPU."""
     write_jsonl(folder / "rows.jsonl", ROWS[stage])
     (folder / "two.yaml").write_text(CONFIG)
