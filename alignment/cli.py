@@ -6,12 +6,12 @@ import importlib
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from alignment import __version__
-from alignment.errors import AlignError, hub_error
+from alignment.errors import AlignError, user_errors
 from alignment.models.renamed import quiet_libraries
 from alignment.registry import STAGES
 from alignment.secrets import guard_output, redact_text
@@ -272,16 +272,8 @@ def entry_point() -> None:
     guard_output()
     quiet_libraries()
     try:
-        main(prog_name="align")
+        with user_errors():
+            main(prog_name="align")
     except AlignError as error:
-        _exit(error)
-    except Exception as error:
-        in_words = hub_error(error)
-        if in_words is None:
-            raise
-        _exit(in_words)
-
-
-def _exit(error: AlignError) -> NoReturn:
-    click.echo(redact_text(f"error: {error}"), err=True)
-    sys.exit(2)
+        click.echo(redact_text(f"error: {error}"), err=True)
+        sys.exit(2)

@@ -1,6 +1,9 @@
 """User errors: exceptions that the command line prints without a traceback."""
 
+import errno
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class AlignError(Exception):
@@ -57,8 +60,25 @@ def raised_in(error: BaseException) -> str:
     return name.partition(".")[0]
 
 
-def hub_error(error: BaseException) -> ConfigError | None:
-    """An error of the hub, or of a file that neither it nor the cache has, as a user error."""
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Raise as a user error what a library or the system raises for a name that a user gave."""
+    try:
+        yield
+    except Exception as error:
+        in_words = user_error(error)
+        if in_words is None:
+            raise
+        raise in_words from error
+
+
+def user_error(error: BaseException) -> ConfigError | None:
+    """An error of the hub, of a file that it lacks, or of too long a name, as a user error."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return ConfigError(
+            f"{str(error.filename)[:60]}...: no file system has so long a name",
+            "a name may have 255 bytes (85 Chinese characters), a path 4,096",
+        )
     is_the_hub_s = type(error).__module__.startswith("huggingface_hub")
     # transformers raises a plain OSError, without a number, for a file that it cannot get
     is_absent = isinstance(error, OSError) and error.errno is None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from alignment.errors import AlignError, DataError
+from alignment.errors import AlignError, DataError, user_errors
 from data_tools.options import (
     FILE,
     alone,
@@ -35,7 +35,7 @@ class DataGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; errors that are no user errors keep their traceback."""
         try:
-            with _rarely_collected():
+            with user_errors(), _rarely_collected():
                 return super().invoke(ctx)
         except AlignError as error:
             click.echo(f"error: {error}", err=True)

@@ -102,3 +102,22 @@ def test_a_mistake_is_reported_in_two_lines(
     told = [line for line in done.stderr.splitlines() if not line.startswith("Usage")]
     assert len(told) <= 4
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sft", "--train_data", "x.jsonl", "--model_name_or_path"],
+        ["sft", "--model_name_or_path", "x", "--train_data"],
+        ["data", "validate"],
+        ["run"],
+    ],
+    ids=" ".join,
+)
+def test_a_name_that_no_file_system_takes_is_a_user_error(words: list[str]) -> None:
+    done = align(*words, "名" * 100)
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: {'名' * 60}...: no file system has so long a name",
+        "  a name may have 255 bytes (85 Chinese characters), a path 4,096",
+    ]

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING
 import click
 
 from alignment.disk import check_writable, disk_errors_in_words
-from alignment.errors import AlignError, ConfigError, Interrupted, TrainingError, hub_error
+from alignment.errors import (
+    AlignError,
+    ConfigError,
+    Interrupted,
+    TrainingError,
+    user_error,
+    user_errors,
+)
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import quiet_libraries
 from alignment.processes import count, is_main, rank
@@ -43,7 +50,7 @@ def main(stage: str, argv: list[str]) -> None:
     guard_output()
     signals = StopSignals()
     try:
-        with signals.handled():
+        with signals.handled(), user_errors():
             run_stage(stage, argv, signals)
     except AlignError as error:
         if not is_main():
@@ -118,7 +125,7 @@ def _library_errors_in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        in_words = settings.blame(error) or hub_error(error)
+        in_words = settings.blame(error) or user_error(error)
         if in_words is None:
             raise
         raise in_words from error
