@@ -1,5 +1,6 @@
 """The record beside a checkpoint: fingerprints, lineage, reading it back."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -14,10 +15,12 @@ from alignment.errors import ConfigError
 from alignment.runs.changes import changes_since
 from alignment.runs.files import RECORD, checkpoint_name, checkpoint_step, checkpoints, run_folder
 from alignment.runs.lineage import describe_run, find_runs
+from alignment.runs.outputs import digest_outputs
 from alignment.runs.record import (
     Parent,
     Run,
     Source,
+    changed_parents,
     fingerprint,
     identify,
     load_run,
@@ -116,6 +119,33 @@ def test_a_record_says_which_commit_and_whether_files_were_changed(
     assert found() == {"commit": commit, "dirty": False}
     Path("a.txt").write_text("b")
     assert found() == {"commit": commit, "dirty": True}
+
+
+def test_a_fingerprint_is_the_same_in_every_version() -> None:
+    settings = {"word": "é", "beta": 0.1, "output_dir": "x", "report_to": "none", "weights": [1, 2]}
+    text = (
+        '{"inputs": {"train": ["aa"]}, "parents": {"model": "ffffffffffffffff"}, "settings": '
+        '{"beta": 0.1, "weights": [1, 2], "word": "é"}, "stage": "dpo"}'
+    )
+    wanted = hashlib.sha256(text.encode()).hexdigest()[:16]
+    assert fingerprint("dpo", settings=settings, inputs=DATA, parents=PARENTS) == wanted
+
+
+def test_a_parent_that_was_changed_is_named_with_its_files(tmp_path: Path) -> None:
+    for name in ("config.json", "vocab.txt", "merges.txt"):
+        (tmp_path / name).write_text("a")
+    run = record(tmp_path, "rm", 1.0)
+    run.outputs = digest_outputs(tmp_path)
+    run.write(tmp_path)
+    parents = {"reward_model": identify(str(tmp_path)), "model": Parent("org/hub", "x", None)}
+    assert list(changed_parents(parents)) == []
+    for name in ("vocab.txt", "merges.txt"):
+        (tmp_path / name).write_text("b")
+    parents["reward_model"] = identify(str(tmp_path))
+    assert list(changed_parents(parents)) == [
+        f"reward model {tmp_path}: merges.txt, vocab.txt changed since that run finished; "
+        "this run starts from what is there now"
+    ]
 
 
 def test_a_broken_record_is_a_user_error(tmp_path: Path) -> None:

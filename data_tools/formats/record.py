@@ -367,7 +367,9 @@ def shown(value: object) -> str:
         return f"a list of {len(value)}"
     if isinstance(value, dict):
         return f"an object with {listed(value)}"
-    return f"the number {value}"[:40]
+    if isinstance(value, int | float):
+        return f"the number {value}"[:40]
+    return f"a value of the type {type(value).__name__}"  # bytes or a date, which tables have
 
 
 def listed(data: Data) -> str:
