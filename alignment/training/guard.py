@@ -248,12 +248,14 @@ class Guard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Seal the checkpoint once every process has written its part, then rotate."""
+        # since the last log, each process has the loss of its own rows
+        since_log = float(self.trainer.accelerator.gather(self.trainer._tr_loss).mean())
         if torch.distributed.is_initialized():
             torch.distributed.barrier()
         if not state.is_world_process_zero:
             return
         folder = _folder(args, state)
-        loss = self.trainer._total_loss_scalar + float(self.trainer._tr_loss)
+        loss = self.trainer._total_loss_scalar + since_log
         counters = {
             "num_tokens": self.trainer._total_train_tokens,
             "loss": loss,

@@ -81,3 +81,16 @@ def test_without_a_scaler_the_first_one_stops(tmp_path: Path) -> None:
     run.step(1.0, times=3)
     with pytest.raises(TrainingError, match="not finite in the gradient of weight"):
         run.step(torch.inf)
+
+
+def test_a_checkpoint_holds_the_loss_of_all_processes(tmp_path: Path) -> None:
+    guard = Guard(Run("sft", "out", "f"), StopSignals())
+    guard.trainer = SimpleNamespace(
+        accelerator=SimpleNamespace(gather=lambda mine: torch.stack([mine, torch.tensor(4.0)])),
+        _tr_loss=torch.tensor(2.0), _total_loss_scalar=10.0, _total_train_tokens=7,
+    )  # fmt: skip
+    (tmp_path / "checkpoint-3").mkdir()
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[])
+    guard.on_save(args, TrainerState(global_step=3), TrainerControl())
+    counters = json.loads((tmp_path / "checkpoint-3" / "counters.json").read_text())
+    assert counters == {"num_tokens": 7, "loss": 13.0, "evaluation_is_due": False}
