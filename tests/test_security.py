@@ -13,7 +13,7 @@ from support import REPOSITORY, write_jsonl
 from test_reliability import sft
 from test_secrets import TOKENS
 
-from alignment.cli import _exit
+from alignment import cli
 from alignment.errors import ConfigError
 from alignment.pipeline.file import read_pipeline
 from alignment.pipeline.run import plan_pipeline
@@ -237,12 +237,21 @@ def test_a_token_of_each_kind_is_in_no_setting_record_metric_config_or_message(
             run.main("sft", ["--output_dir", str(tmp_path), "--no-such-key", token])
         told.append(capsys.readouterr().err)
         with pytest.raises(SystemExit):
-            _exit(ConfigError(f"cannot open http://h/{token}", f"see {token}"))
+            _end_with(ConfigError(f"cannot open http://h/{token}", f"see {token}"), monkeypatch)
         told.append(capsys.readouterr().err)
         for text in told:
             shown = token in text or json.dumps(token)[1:-1] in text
             assert not shown, (kind, text[-300:])
         assert all("<redacted>" in told[number] for number in (0, 1, 2, 3, 5)), kind
+
+
+def _end_with(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(**_: str) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "guard_output", lambda: None)
+    monkeypatch.setattr(cli, "main", raising)
+    cli.entry_point()
 
 
 def test_texts_and_command_lines_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
