@@ -26,10 +26,11 @@ from alignment.errors import (
 )
 from alignment.models.imports import import_heavy
 from alignment.models.renamed import quiet_libraries
-from alignment.processes import count, is_main, rank
+from alignment.processes import count, end_with_launcher, is_main, rank
 from alignment.registry import STAGES
 from alignment.runs import delete_previous_runs, locked
 from alignment.secrets import guard_output, redact_text, redact_words, tell_exception
+from alignment.training.accelerate_words import asked_of_accelerate
 from alignment.training.signals import StopSignals
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
     if dry:
         click.echo(describe(settings))
         return
-    _check_process_count()
+    _start_all_processes()
     refuse_strategy(STAGES[stage], settings.values, launched_strategy())
     folder = Path(settings.values["output_dir"])
     if is_main():
@@ -97,24 +98,31 @@ def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -
         _run(stage, open_job(settings, signals or StopSignals()))
 
 
-def _check_process_count() -> None:
-    """Report one process if several may have been asked for.
+def _start_all_processes() -> None:
+    """Become all the processes that `accelerate launch` was to start, if this is one of several.
 
-    On a CPU `accelerate launch` starts one without --multi_gpu, and with --cpu, whatever
-    --num_processes says; only the address at which they were to meet shows it, not their number. A
-    config for one GPU may have that address too, so without --cpu it is no error.
+    On a CPU it starts one without --multi_gpu, and with --cpu, whatever --num_processes says: one
+    process would train with a part of the batch. Only the address at which they were to meet shows
+    it, and accelerate's own command line has their number.
 
     Raises:
-        ConfigError: It was started with --cpu, which would train with a part of the batch.
+        ConfigError: It was started with --cpu, for a number of processes that cannot be found.
     """
     by_accelerate = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
     if not by_accelerate or "RANK" in os.environ:
         return
-    remedy = (
-        "for several on a CPU it needs --multi_gpu (distributed_type: MULTI_GPU) and no --cpu, or "
-        "use align --nproc N"
-    )
-    if os.environ.get("ACCELERATE_USE_CPU") == "True":
+    import torch
+
+    asks_for_cpu = os.environ.get("ACCELERATE_USE_CPU") == "True"
+    number = asked_of_accelerate()
+    if number is not None and (asks_for_cpu or not torch.accelerator.is_available()):
+        if number > 1:
+            launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={number}"]
+            end_with_launcher()  # holds for the program that this process becomes, too
+            os.execv(sys.executable, [sys.executable, "-m", *launcher, *sys.orig_argv[1:]])
+        return
+    remedy = "for several on a CPU use align --nproc N, or --multi_gpu and no --cpu"
+    if asks_for_cpu:
         raise ConfigError("accelerate launch --cpu started one process of several", remedy)
     click.echo(f"warning: accelerate launch started one process; {remedy}", err=True)
 

@@ -7,10 +7,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from support import PATIENCE, REPOSITORY, write_jsonl
+
+from alignment.errors import ConfigError
+from alignment.training import run
+from alignment.training.accelerate_words import asked_of_accelerate
 
 PAIRS = [{"prompt": f"say {n}", "chosen": "one two", "rejected": "no"} for n in range(8)]
 ANSWERS = [{"prompt": f"say {n}", "completion": "one two"} for n in range(8)]
@@ -29,15 +34,16 @@ FLAGS = {
 LAUNCH = ["-m", "accelerate.commands.launch"]
 FORMS = {
     "accelerate": [*LAUNCH, "--multi_gpu", "--num_processes", "2"],
+    "no multi_gpu": [*LAUNCH, "--num_processes", "2"],
+    "cpu": [*LAUNCH, "--cpu", "--num_processes", "2"],
     "config": [*LAUNCH, "--config_file", "two.yaml"],
+    "cpu config": [*LAUNCH, "--config_file", "cpu.yaml"],
     "torchrun": ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"],
     "nproc": [],
 }
 CONFIG = "compute_environment: LOCAL_MACHINE\ndistributed_type: MULTI_GPU\nnum_processes: 2\n"
-ALONE = {
-    "cpu": [*LAUNCH, "--cpu", "--num_processes", "2"],
-    "no multi_gpu": [*LAUNCH, "--num_processes", "2"],
-}
+#: As `accelerate config` writes it for several processes on a CPU.
+CPU_CONFIG = CONFIG.replace("MULTI_GPU", "MULTI_CPU") + "use_cpu: true\nnum_machines: 1\n"
 
 
 def start(
@@ -46,6 +52,7 @@ def start(
     """Two steps of a stage on a machine that shows no GPU."""
     write_jsonl(folder / "rows.jsonl", ROWS[stage])
     (folder / "two.yaml").write_text(CONFIG)
+    (folder / "cpu.yaml").write_text(CPU_CONFIG)
     (folder / "rewards.py").write_text(
         "def length(prompts, completions, **_):\n    return [float(len(c)) for c in completions]\n"
     )
@@ -77,12 +84,29 @@ def test_every_form_trains_the_same_model(stage: str, tmp_path: Path, tiny_dir: 
     assert processes == [("finished", 2)] * len(FORMS)
 
 
-@pytest.mark.parametrize("name", ALONE)
-def test_one_process_in_place_of_two_is_named(name: str, tmp_path: Path, tiny_dir: Path) -> None:
-    done = start(tmp_path, tiny_dir, "sft", ALONE[name], "out")
-    message = {
-        "cpu": "error: accelerate launch --cpu started one process of several\n  for several on a",
-        "no multi_gpu": "warning: accelerate launch started one process; for several on a CPU it",
-    }
-    assert message[name] in done.stderr
-    assert (tmp_path / "out" / "run.json").exists() is (name != "cpu")
+@pytest.mark.parametrize(
+    ("words", "number"),
+    [
+        (["accelerate", "launch", "--cpu", "--num_processes", "3", "recipes/sft.py"], 3),
+        (["python", "/bin/accelerate-launch", "--cpu", "--num_processes=2", "sft.py", "-x"], 2),
+        (["accelerate", "launch", "--config_file", "cpu.yaml", "sft.py"], 2),
+        (["accelerate", "launch", "--num_processes", "4", "--num_machines", "2", "sft.py"], None),
+        (["bash"], None),
+    ],
+)
+def test_the_number_of_processes_is_what_accelerate_was_asked_for(
+    words: list[str], number: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cpu.yaml").write_text(CPU_CONFIG)
+    monkeypatch.chdir(tmp_path)
+    parent = SimpleNamespace(cmdline=lambda: words)
+    monkeypatch.setattr("psutil.Process", lambda: SimpleNamespace(parent=lambda: parent))
+    assert asked_of_accelerate() == number
+
+
+def test_one_process_of_an_unknown_number_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("ACCELERATE_MIXED_PRECISION", "MASTER_ADDR", "ACCELERATE_USE_CPU"):
+        monkeypatch.setenv(name, "True")
+    monkeypatch.setattr(run, "asked_of_accelerate", lambda: None)
+    with pytest.raises(ConfigError, match="started one process of several"):
+        run._start_all_processes()

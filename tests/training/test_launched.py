@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -33,17 +33,21 @@ if os.environ.get("RANK") == "1":
 
 
 class Launched:
-    """`align sft --nproc 2` with more steps than any test waits for."""
+    """`align sft --nproc 2` with more steps than any test waits for; or accelerate's launcher."""
 
-    def __init__(self, root: Path, model: Path, *flags: str, path: str = "") -> None:
+    def __init__(
+        self, root: Path, model: Path, *flags: str, path: str = "", launcher: Sequence[str] = ()
+    ) -> None:
         self.folder = root / "out"
         data = write_jsonl(root / "rows.jsonl", ROWS)
         words = ["--model_name_or_path", str(model), "--train_data", str(data), "--use_cpu"]
         words += ["--output_dir", str(self.folder), "--report_to", "none", "--disable_tqdm", "true"]
-        words += ["--per_device_train_batch_size", "1", "--logging_steps", "1", "--nproc", "2"]
+        words += ["--per_device_train_batch_size", "1", "--logging_steps", "1"]
         words += ["--max_steps", "1000000", "--save_steps", "1000000", *flags]
+        ours = [*launcher, str(REPOSITORY / "recipes" / "sft.py")]
+        start = ours if launcher else ["-m", "alignment", "sft", "--nproc", "2"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "alignment", "sft", *words],
+            [sys.executable, *start, *words],
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPOSITORY,
             env={
                 **os.environ, "PYTHONPATH": os.pathsep.join([path, str(REPOSITORY)]),
@@ -130,6 +134,22 @@ def test_signals_to_a_launcher_and_to_its_processes(
     _, alive = psutil.wait_procs(ranks, timeout=PATIENCE)
     assert not alive
     assert "sft: ended by SIGTERM after its checkpoint was written" in run.end()[1]
+    run.assert_saved()
+
+
+@pytest.mark.slow
+def test_processes_that_accelerate_did_not_start_end_with_it(
+    launch: Launch, tmp_path: Path, tiny_dir: Path
+) -> None:
+    words = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    run = launch(tmp_path, tiny_dir, launcher=words)
+    run.wait_for_steps()
+    started = psutil.Process(run.process.pid).children(recursive=True)
+    assert len(started) == 3  # torch's launcher and two ranks
+    run.process.kill()
+    _, alive = psutil.wait_procs(started, timeout=PATIENCE)
+    assert not alive
+    run.end()
     run.assert_saved()
 
 
