@@ -1,11 +1,21 @@
 """Exact records of a question with what belongs to it, of columns that are renamed or not read."""
 
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
+from support import write_jsonl
 
-from data_tools.formats import Record, Unusable, by_name
+from data_tools.formats import (
+    Record,
+    Unusable,
+    adapted,
+    by_name,
+    examples,
+    read_options,
+    sound_rows,
+)
 from data_tools.formats.columns import PARTS_BESIDE, more_than, passed_over, unread
 from data_tools.formats.context import margin_of, refuse_media, refuse_weights, with_context
 from data_tools.formats.mapping import Columns, parse_columns
@@ -20,7 +30,8 @@ from data_tools.formats.record import (
     text,
     with_template_inputs,
 )
-from data_tools.formats.sources import _place
+from data_tools.formats.sources import Located, _place
+from data_tools.reading import Row
 
 Json = dict[str, Any]
 
@@ -319,3 +330,35 @@ def test_a_row_that_is_no_bare_prompt(row: Json, code: str, reason: str, remedy:
     assert why is not None
     assert (why.code, why.reason, why.remedy) == (code, reason, remedy)
     assert passed_over(("id",), {"prompt": "q", "id": "y"}) is None
+
+
+def test_rows_with_several_records_are_read_on_with_their_first(tmp_path: Path) -> None:
+    asked = {"text": "q", "role": "prompter", "replies": []}
+    answers = [{"text": one, "role": "assistant", "rank": rank, "replies": []}
+               for rank, one in enumerate("ab")]  # fmt: skip
+    again = {**asked, "text": "r", "replies": answers}
+    first = {"text": "x", "role": "assistant", "rank": 0, "replies": [again]}
+    other = {"text": "y", "role": "assistant", "rank": 1, "replies": []}
+    rows = [{"message_tree_id": str(i), "prompt": {**asked, "replies": [first, other]}}
+            for i in range(3)]  # fmt: skip
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    assert [one.row.number for one in examples(source)] == [1, 1, 2, 2, 3, 3]
+    read = read_options()
+    found = list(sound_rows([Located(source, None)], None, read))
+    assert [row.number for row, _ in found] == [1, 2, 3]
+    assert [record.prompt for _, record in found] == [[U]] * 3
+
+
+@pytest.mark.parametrize(
+    ("turns", "reason", "remedy"),
+    [
+        ([{"role": "alien", "content": "x"}], "messages[0] has the role 'alien'",
+         "known: assistant, developer, system, tool, user"),
+        ([U, {"role": None, "content": "x"}], "messages[1] has no role; the row has 'messages'",
+         "name the parts, as in --columns prompt=messages"),
+    ],
+)  # fmt: skip
+def test_a_turn_without_a_known_role(turns: list[Json], reason: str, remedy: str) -> None:
+    (one,) = adapted([Row("f", 1, 1, {"messages": turns})])
+    assert isinstance(one.record, Unusable)
+    assert (one.record.code, one.record.reason, one.record.remedy) == ("role", reason, remedy)

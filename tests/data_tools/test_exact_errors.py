@@ -11,11 +11,13 @@ from alignment.errors import AlignError
 from data_tools.checks import known
 from data_tools.convert.chatlm import merge
 from data_tools.convert.output import STDOUT, check_output, json_line, named_for
-from data_tools.formats import Unusable, by_name, located, parse_columns
+from data_tools.formats import Unusable, adapted, by_name, located, parse_columns
 from data_tools.formats.advice import columns_advice
 from data_tools.formats.detect import BY_NAME, detect
 from data_tools.formats.mapping import PARTS, Columns
 from data_tools.formats.sources import Located, one_split
+from data_tools.formats.turns import split_implicit
+from data_tools.reading import Row
 
 Json = dict[str, Any]
 EXAMPLE = "as in --columns prompt=question,chosen=answer_good,rejected=answer_bad"
@@ -315,3 +317,45 @@ def test_the_advice_on_a_row(row: Json, advice: str) -> None:
 )  # fmt: skip
 def test_the_advice_for_one_answer_or_a_text(row: Json, options: Json, advice: str) -> None:
     assert columns_advice(row, **options) == f"{NAME_PARTS}{advice}"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "code", "reason", "remedy"),
+    [
+        ("webgpt", {"question": 3, "answer_0": "a"}, "wrong_format",
+         "not 'webgpt': 'question' is number, wanted object or text; no 'answer_1'; no 'score_0'; "
+         "no 'score_1'", "leave --format out"),
+        ("openai", {"input": [], "preferred_output": [], "non_preferred_output": []},
+         "wrong_format", "not 'openai': 'input' is empty list, wanted object",
+         "leave --format out"),
+        ("prompt", {"prompt": 3}, "wrong_type",
+         "'prompt' is the number 3, wanted a list of messages", ""),
+        ("prompt", {"prompt": [3]}, "wrong_type",
+         "prompt[0] is the number 3, wanted a message", ""),
+        ("pair", {"q": "a"}, "missing", "no 'prompt': the row has 'q'", ""),
+    ],
+)  # fmt: skip
+def test_a_row_that_is_not_in_the_format_that_is_named(
+    name: str, row: Json, code: str, reason: str, remedy: str
+) -> None:
+    (found,) = (one.record for one in adapted([Row("f", 1, 1, row)], forced=by_name(name)))
+    assert isinstance(found, Unusable)
+    assert (found.code, found.reason, found.remedy) == (code, reason, remedy)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [
+        ([ASKED, ANSWERED, ANSWERED], [ASKED, ANSWERED, {**ANSWERED, "content": "b"}],
+         "chosen and rejected do not share a prompt of whole turns"),
+        ([ASKED, ANSWERED], [ASKED], "chosen and rejected do not share a prompt of whole turns"),
+        ([ANSWERED], [ANSWERED], "chosen and rejected do not share a prompt of whole turns"),
+        ([ASKED, ASKED], [ASKED, ANSWERED], "chosen and rejected differ before the answer"),
+    ],
+)  # fmt: skip
+def test_conversations_that_share_no_prompt(
+    chosen: list[Json], rejected: list[Json], reason: str
+) -> None:
+    with pytest.raises(Unusable) as caught:
+        split_implicit(chosen, rejected)
+    assert (caught.value.code, caught.value.reason) == ("prompt_mismatch", reason)

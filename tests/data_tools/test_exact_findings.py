@@ -6,8 +6,10 @@ import pytest
 
 from data_tools.checks import Finding, Where
 from data_tools.checks.endings import breaks_off, lacks_final_mark
+from data_tools.checks.lengths import LengthBias
 from data_tools.checks.records import cut_by_length, pair_findings
 from data_tools.checks.sets import SetChecks, in_circles
+from data_tools.checks.texts import text_findings
 from data_tools.formats import Record
 
 NEARLY = "one two three four five six seven eight nine ten"
@@ -206,3 +208,40 @@ def test_each_kind_of_bracket_may_be_open() -> None:
         assert breaks_off(line.format(opening))
         assert not breaks_off(line.format(""))
         assert not breaks_off(line.format(opening + closing))
+
+
+@pytest.mark.parametrize(
+    ("longer", "shorter", "found"),
+    [
+        (30, 20, None),  # 0.60 is fair
+        (31, 19, None),  # its interval has 0.5 in it
+        (40, 0, None),  # too few
+        (35, 15, "chosen longer in 70% (56% to 82%)"),
+        (36, 14, "strong: chosen longer in 72% (60% to 84%)"),
+        (14, 36, "strong: chosen longer in 28% (16% to 40%)"),
+        (620, 380, "chosen longer in 62% (59% to 65%)"),
+    ],
+)
+def test_the_bias_of_lengths(longer: int, shorter: int, found: str | None) -> None:
+    bias = LengthBias()
+    for number, record in ((longer, pair("aaaa", "a")), (shorter, pair("a", "aaaa"))):
+        for _ in range(number):
+            bias.add(record)
+    assert bias.finding() == (None if found is None else Finding("length_bias", "", found))
+
+
+@pytest.mark.parametrize(
+    ("text", "codes"),
+    [
+        ("First.\\nSecond.", ["literal_backslash_n"]),
+        ('First.\\nSecond\n"x\nend', ["literal_backslash_n"]),
+        ('"x\ny\nFirst.\\nSecond', ["literal_backslash_n"]),
+        ('First "a\\nb" ends', []),
+        ("the \\n at the end", []),
+        ("ÄãºÃÊÀ½çÎÒÃÇ", ["mojibake"]),
+        ("ÿÿÿÿÿÿÿ", []),
+        ("¡¡¡¡¡¡¡¡", []),
+    ],
+)
+def test_flaws_of_a_text_by_what_is_around(text: str, codes: list[str]) -> None:
+    assert [one.code for one in text_findings(text, "text")] == codes
