@@ -241,6 +241,7 @@ def test_the_bias_of_lengths(longer: int, shorter: int, found: str | None) -> No
         ("ÄãºÃÊÀ½çÎÒÃÇ", ["mojibake"]),
         ("ÿÿÿÿÿÿÿ", []),
         ("¡¡¡¡¡¡¡¡", []),
+        ("þþþþþþþþ", []),
     ],
 )
 def test_flaws_of_a_text_by_what_is_around(text: str, codes: list[str]) -> None:
