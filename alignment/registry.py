@@ -67,6 +67,22 @@ class Ignored(NamedTuple):
     unless: Callable[[Values], bool] = _never
 
 
+def only_with(key: str, *others: str) -> Ignored:
+    """Keys that act only if another one is on."""
+    return Ignored(
+        others,
+        f"acts only with {key}",
+        f"set {key}: true, or leave it out",
+        key,
+        lambda values: bool(values[key]),
+    )
+
+
+def has_held_out_rows(values: Values) -> bool:
+    """Whether a stage is evaluated on anything."""
+    return bool(values["eval_data"]) or values["eval_fraction"] > 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stage:
     """All that the rest of the program needs to know about a stage.
@@ -251,7 +267,7 @@ def panel(key: str, title: str, hint: str = "", baseline: float | None = None) -
     return Panel(title, ((key, "train"), (f"eval_{key}", "held out")), hint, baseline)
 
 
-_NO_TASK = Ignored(("lora_task_type",), "the stage knows its task")
+NO_TASK = Ignored(("lora_task_type",), "the stage knows its task")
 #: Keys that only a language model trained on the rows themselves reads.
 NO_LANGUAGE_KEYS = (
     Ignored(
@@ -270,27 +286,16 @@ NO_LANGUAGE_KEYS = (
     ),
     Ignored(("length_column_name",), "rows are not grouped by length"),
 )
+MOVING_REFERENCE_KEYS = only_with("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps")
 #: Shared by the stages with a reference model that may follow the policy.
 REFERENCE_KEYS = (
-    _NO_TASK,
-    Ignored(
-        ("ref_model_mixup_alpha", "ref_model_sync_steps"),
-        "acts only with sync_ref_model",
-        "set sync_ref_model: true, or leave it out",
-        "sync_ref_model",
-        lambda values: bool(values["sync_ref_model"]),
-    ),
-    Ignored(
-        ("precompute_ref_batch_size",),
-        "acts only with precompute_ref_log_probs",
-        "set precompute_ref_log_probs: true, or leave it out",
-        "precompute_ref_log_probs",
-        lambda values: bool(values["precompute_ref_log_probs"]),
-    ),
+    NO_TASK,
+    MOVING_REFERENCE_KEYS,
+    only_with("precompute_ref_log_probs", "precompute_ref_batch_size"),
 )
 #: Shared by the stages that train a language model on the rows themselves.
 LANGUAGE_KEYS = (
-    _NO_TASK,
+    NO_TASK,
     Ignored(("dataset_kwargs",), "rows are prepared before TRL gets them"),
     Ignored(
         ("dataset_text_field",), "columns are named in one place", "set columns: text=NAME instead"
@@ -312,6 +317,18 @@ LANGUAGE_KEYS = (
     Ignored(("length_column_name",), "lengths are those of the tokens"),
 )
 ENTROPY = panel("entropy", "Entropy", "Nats per token; how undecided the model still is")
+#: Of stages that compare answers with those of a reference.
+IMPLICIT_REWARD_METRICS: Mapping[str, bool | None] = {
+    "rewards/margins": True,
+    "rewards/chosen": None,
+    "rewards/rejected": None,
+    "logps/chosen": None,
+    "logps/rejected": None,
+    "logits/chosen": None,
+    "logits/rejected": None,
+    "entropy": None,
+    "aux_loss": False,
+}
 LANGUAGE_METRICS: Mapping[str, bool | None] = {
     "loss": False,
     "mean_token_accuracy": True,

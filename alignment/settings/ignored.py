@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from alignment.errors import ConfigError, place_of
-from alignment.registry import STAGES, Ignored, Values
-from alignment.settings.late_faults import OPTIMIZER_KEYS
+from alignment.registry import STAGES, Ignored, Values, only_with
+from alignment.settings.late_faults import OPTIMIZER_KEYS, checkpoints_activations
+from alignment.settings.trackers import reporters
 
 #: How names of optimizers begin that have no betas and no epsilon of Adam.
 _NO_ADAM = (
@@ -27,8 +28,7 @@ _NO_WARMUP = ("constant", "greedy", "reduce_lr_on_plateau")
 
 
 def _reports(values: Values, tracker: str) -> bool:
-    given = values["report_to"] or ()
-    return bool({tracker, "all"} & set((given,) if isinstance(given, str) else given))
+    return not {tracker, "all"}.isdisjoint(reporters(values["report_to"]))
 
 
 def _compares(values: Values) -> bool:
@@ -39,22 +39,6 @@ def _compares(values: Values) -> bool:
         or values["save_strategy"] == "best"
         or values["lr_scheduler_type"] in ("reduce_lr_on_plateau", "greedy")
         or "alarm_patience" in values
-    )
-
-
-def _checkpoints(values: Values) -> bool:
-    given = values["activation_checkpointing"]
-    return bool(values["gradient_checkpointing"] if given is None else given)
-
-
-def _only_with(key: str, *others: str, value: str = "true") -> Ignored:
-    """Keys that act only if another one is on."""
-    return Ignored(
-        others,
-        f"acts only with {key}",
-        f"set {key}: {value}, or leave it out",
-        key,
-        lambda values: bool(values[key]),
     )
 
 
@@ -91,7 +75,7 @@ IGNORED = (
         "",
         lambda values: not Path(values["model_name_or_path"] or "").is_dir(),
     ),
-    _only_with(
+    only_with(
         "use_peft",
         "lora_r",
         "lora_alpha",
@@ -102,10 +86,10 @@ IGNORED = (
         "use_rslora",
         "use_dora",
     ),
-    _only_with(
+    only_with(
         "load_in_4bit", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"
     ),
-    _only_with(
+    only_with(
         "push_to_hub",
         "hub_model_id",
         "hub_strategy",
@@ -113,14 +97,14 @@ IGNORED = (
         "hub_always_push",
         "hub_revision",
     ),
-    _only_with("fsdp", "fsdp_config"),
-    _only_with("use_liger_kernel", "liger_kernel_config"),
+    only_with("fsdp", "fsdp_config"),
+    only_with("use_liger_kernel", "liger_kernel_config"),
     Ignored(
         ("activation_checkpointing_kwargs",),
         "acts only with activation_checkpointing",
         "set activation_checkpointing: true, or leave it out",
         "activation_checkpointing",
-        _checkpoints,
+        checkpoints_activations,
     ),
     Ignored(
         ("dataloader_in_order",),

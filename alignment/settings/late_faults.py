@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignment.errors import ConfigError, place_of, raised_in
-from alignment.registry import Rule, Values, bounds
+from alignment.registry import Rule, Values, bounds, has_held_out_rows
 
 #: The keys of `lr_scheduler_kwargs` by `lr_scheduler_type`, as transformers has them.
 SCHEDULER_KEYS: dict[str, tuple[str, ...]] = {
@@ -60,6 +60,7 @@ SCHEDULER_KEYS: dict[str, tuple[str, ...]] = {
 _WORDS = ("warmup_type", "decay_type", "mode", "threshold_mode")
 #: The keys of `optim_args` by how the names of the optimizers begin, and those that are numbers.
 _LOW_RANK = ("rank", "update_proj_gap", "scale", "proj_type")
+_ADEMAMIX = ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3")
 OPTIMIZER_KEYS: dict[str, tuple[str, ...]] = {
     "galore": _LOW_RANK,
     "apollo": (*_LOW_RANK, "proj", "scale_type"),
@@ -71,8 +72,8 @@ OPTIMIZER_KEYS: dict[str, tuple[str, ...]] = {
     ),
     "adamw_torch_4bit": ("block_size", "bf16_stochastic_round"),
     "adamw_torch_8bit": ("block_size", "bf16_stochastic_round"),
-    "ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
-    "paged_ademamix": ("beta1", "beta2", "beta3", "alpha", "eps", "t_alpha", "t_beta3"),
+    "ademamix": _ADEMAMIX,
+    "paged_ademamix": _ADEMAMIX,
     "grokadamw": (
         "alpha_init",
         "lamb",
@@ -187,7 +188,8 @@ def _kwargs(values: Values, key: str) -> Mapping[str, Any]:
     return values.get(key) or {}
 
 
-def _checkpoints(values: Values) -> bool:
+def checkpoints_activations(values: Values) -> bool:
+    """Whether activations are computed again in the backward; both names of the key count."""
     given = values["activation_checkpointing"]
     return bool(values["gradient_checkpointing"] if given is None else given)
 
@@ -233,7 +235,7 @@ RULES = (
          "needs an evaluation at each save, but save_steps is no multiple of eval_steps",
          "make save_steps a multiple of eval_steps"),
     Rule("eval_on_start",
-         lambda v: v["eval_on_start"] and not (v["eval_data"] or v["eval_fraction"] > 0),
+         lambda v: v["eval_on_start"] and not has_held_out_rows(v),
          "is set, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
     Rule("lora_task_type", lambda v: v["lora_task_type"] not in ("CAUSAL_LM", "SEQ_CLS"),
          "'{}' is not a task of a stage", "leave it out: the stage knows its task"),
@@ -252,7 +254,7 @@ RULES = (
          "{} has a key that torch does not know", f"known: {', '.join(_CHECKPOINTING)}"),
     Rule("activation_checkpointing_kwargs",
          lambda v: bool(_kwargs(v, "activation_checkpointing_kwargs").get("selective"))
-         and not _checkpoints(v),
+         and not checkpoints_activations(v),
          "selective needs activation_checkpointing", "set activation_checkpointing: true"),
     Rule("activation_checkpointing_kwargs",
          lambda v: bool(_kwargs(v, "activation_checkpointing_kwargs").get("selective"))

@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from alignment.errors import ConfigError, place_of
-from alignment.registry import STAGES, Rule, Values, bounds
+from alignment.registry import STAGES, Rule, Values, bounds, has_held_out_rows
 from alignment.settings.late_faults import RULES as LATE_RULES
 from alignment.settings.late_faults import late_faults, optimizer_package
 from alignment.settings.precision import (
@@ -21,7 +21,7 @@ from alignment.settings.precision import (
     uses_bf16,
 )
 from alignment.settings.reward_spec import RewardKind, find_source, parse_reward
-from alignment.settings.trackers import TRACKERS
+from alignment.settings.trackers import TRACKERS, reporters
 
 #: A key, the value that needs a package, the package, and our extra that installs it.
 _PACKAGES = (
@@ -33,10 +33,6 @@ _PACKAGES = (
     ("attn_implementation", "flash_attention_3", "flash_attn_interface", ""),
     ("attn_implementation", "flash_attention_4", "flash_attn", ""),
 )
-
-
-def _evaluates(values: Values) -> bool:
-    return bool(values["eval_data"]) or values["eval_fraction"] > 0
 
 
 def _names_precision(values: Values) -> bool:
@@ -109,7 +105,7 @@ _RULES = (
          "leave one of the two out"),
     Rule("eval_fraction", lambda v: bool(v["eval_data"]) and v["eval_fraction"] > 0,
          "is not used when eval_data is given", "give one of the two"),
-    Rule("eval_strategy", lambda v: v["eval_strategy"] != "no" and not _evaluates(v),
+    Rule("eval_strategy", lambda v: v["eval_strategy"] != "no" and not has_held_out_rows(v),
          "{}, but no rows are held out", "give --eval_data FILE or --eval_fraction 0.05"),
     Rule("load_best_model_at_end",
          lambda v: v["load_best_model_at_end"] and v["save_strategy"] == "no",
@@ -222,9 +218,7 @@ def _unknown_trackers(values: Values) -> Iterator[tuple[str, str, str]]:
 
 
 def _trackers(values: Values) -> list[str]:
-    reporters = values["report_to"] or []
-    names = [reporters] if isinstance(reporters, str) else reporters
-    return [name for name in names if name not in ("none", "all")]
+    return [name for name in reporters(values["report_to"]) if name not in ("none", "all")]
 
 
 def _missing_packages(values: Values) -> Iterator[tuple[str, str, str]]:

@@ -5,6 +5,7 @@ it also needs a class with the methods of `alignment.trackers.base.Tracker`. Thi
 nothing heavy, so that settings are validated without torch.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -35,3 +36,8 @@ TRACKERS = {
     "azure_ml": KnownTracker("azureml"),
     "dagshub": KnownTracker("dagshub"),
 }
+
+
+def reporters(report_to: str | Sequence[str] | None) -> Sequence[str]:
+    """The names in a value of `report_to`, with `all` and `none`."""
+    return [report_to] if isinstance(report_to, str) else report_to or []

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from alignment.registry import (
     ENTROPY,
+    IMPLICIT_REWARD_METRICS,
     NO_LANGUAGE_KEYS,
     REFERENCE_KEYS,
     Ignored,
@@ -140,15 +141,7 @@ STAGE = Stage(
         "rewards/accuracies": True,
         "loss": False,
         "mean_token_accuracy": True,
-        "rewards/margins": True,
-        "rewards/chosen": None,
-        "rewards/rejected": None,
-        "logps/chosen": None,
-        "logps/rejected": None,
-        "logits/chosen": None,
-        "logits/rejected": None,
-        "entropy": None,
-        "aux_loss": False,
+        **IMPLICIT_REWARD_METRICS,
     },
     panels=(
         panel("rewards/accuracies", "Accuracy", "Share of pairs in the right order", 0.5),

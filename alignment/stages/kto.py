@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from alignment.registry import (
     ENTROPY,
+    IMPLICIT_REWARD_METRICS,
     NO_LANGUAGE_KEYS,
     REFERENCE_KEYS,
     Ignored,
@@ -14,6 +15,7 @@ from alignment.registry import (
     Stage,
     Values,
     bounds,
+    has_held_out_rows,
     help_keys,
     panel,
 )
@@ -65,7 +67,7 @@ STAGE = Stage(
             "per_device_eval_batch_size",
             lambda values: (
                 _estimates_kl(values)
-                and (bool(values["eval_data"]) or values["eval_fraction"] > 0)
+                and has_held_out_rows(values)
                 and values["per_device_eval_batch_size"] < 2
             ),
             "{} leaves no other row in the batch to estimate the KL with",
@@ -126,15 +128,7 @@ STAGE = Stage(
     metrics={
         "loss": False,
         "kl": None,
-        "rewards/margins": True,
-        "rewards/chosen": None,
-        "rewards/rejected": None,
-        "logps/chosen": None,
-        "logps/rejected": None,
-        "logits/chosen": None,
-        "logits/rejected": None,
-        "entropy": None,
-        "aux_loss": False,
+        **IMPLICIT_REWARD_METRICS,
     },
     panels=(
         panel("rewards/margins", "Margin", "Implicit reward of good minus bad answers", 0.0),

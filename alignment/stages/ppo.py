@@ -5,14 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from alignment.registry import (
+    MOVING_REFERENCE_KEYS,
     NO_LANGUAGE_KEYS,
+    NO_TASK,
     Ignored,
     Panel,
     Rule,
     Stage,
     Values,
     bounds,
+    has_held_out_rows,
     help_keys,
+    only_with,
 )
 
 if TYPE_CHECKING:
@@ -36,7 +40,7 @@ def _only_with_vllm(*keys: str, mode: str = "") -> Ignored:
 
 
 _IGNORED = (
-    Ignored(("lora_task_type",), "the stage knows its task"),
+    NO_TASK,
     Ignored(("loss_on",), "PPO learns from the answers that it samples"),
     Ignored(("data_seed",), "prompts are shuffled with the seed", "set seed instead"),
     Ignored(("train_sampling_strategy",), "prompts are shuffled, or read in order",
@@ -51,20 +55,14 @@ _IGNORED = (
             lambda values: values["kl_control"] == "adaptive"),
     Ignored(("kl_estimator",), "acts only with beta over 0", "give beta, or leave it out",
             "beta", lambda values: values["beta"] > 0),
-    Ignored(("ref_model_mixup_alpha", "ref_model_sync_steps"), "acts only with sync_ref_model",
-            "set sync_ref_model: true, or leave it out", "sync_ref_model",
-            lambda values: bool(values["sync_ref_model"])),
-    Ignored(("transformers_continuous_batching_config",),
-            "acts only with use_transformers_continuous_batching",
-            "set use_transformers_continuous_batching: true, or leave it out",
-            "use_transformers_continuous_batching",
-            lambda values: bool(values["use_transformers_continuous_batching"])),
+    MOVING_REFERENCE_KEYS,
+    only_with("use_transformers_continuous_batching", "transformers_continuous_batching_config"),
     Ignored(("ds3_gather_for_generation",), "acts only with deepspeed",
             "give deepspeed, or leave it out", "deepspeed",
             lambda values: bool(values["deepspeed"])),
     Ignored(("num_generations_eval",), "acts only on held-out prompts",
             "give eval_data or eval_fraction, or leave it out",
-            unless=lambda values: bool(values["eval_data"]) or values["eval_fraction"] > 0),
+            unless=has_held_out_rows),
     Ignored(("cache_implementation",), "acts only without use_vllm",
             unless=lambda values: not values["use_vllm"]),
     _only_with_vllm("vllm_mode", "vllm_model_impl", "vllm_structured_outputs_regex"),
