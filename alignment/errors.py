@@ -66,13 +66,13 @@ def user_errors() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        in_words = user_error(error)
+        in_words = _user_error(error)
         if in_words is None:
             raise
         raise in_words from error
 
 
-def user_error(error: BaseException) -> ConfigError | None:
+def _user_error(error: BaseException) -> ConfigError | None:
     """An error of the hub, of a file that it lacks, or of too long a name, as a user error."""
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
         return ConfigError(

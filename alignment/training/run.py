@@ -21,7 +21,6 @@ from alignment.errors import (
     ConfigError,
     Interrupted,
     TrainingError,
-    user_error,
     user_errors,
 )
 from alignment.models.imports import import_heavy
@@ -51,7 +50,7 @@ def main(stage: str, argv: list[str]) -> None:
     guard_output()
     signals = StopSignals()
     try:
-        with signals.handled(), user_errors():
+        with signals.handled():
             run_stage(stage, argv, signals)
     except AlignError as error:
         if not is_main():
@@ -69,6 +68,7 @@ def main(stage: str, argv: list[str]) -> None:
         sys.exit(1)
 
 
+@user_errors()
 def run_stage(stage: str, argv: list[str], signals: StopSignals | None = None) -> None:
     """Resolve the settings, check what they name, then train.
 
@@ -133,7 +133,7 @@ def _library_errors_in_words(settings: Settings) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        in_words = settings.blame(error) or user_error(error)
+        in_words = settings.blame(error)
         if in_words is None:
             raise
         raise in_words from error
