@@ -9,6 +9,7 @@ import itertools
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple, TypeAlias
 
@@ -157,8 +158,13 @@ def look(path: Path, encoding: str | None = None) -> Look:
     """Find out kind and encoding of a file by its first bytes.
 
     Raises:
-        DataError: If it is empty or not a data file; the message says what it looks like.
+        DataError: If it is empty, damaged or not a data file; the message says what it looks like.
     """
+    with _readable(path):
+        return _look(path, encoding)
+
+
+def _look(path: Path, encoding: str | None) -> Look:
     with open_plain(path) as stream:
         head = stream.read(HEAD)
     for magic, kind in MAGIC:
@@ -253,15 +259,21 @@ def _is_document(line: bytes, stream: IO[bytes]) -> bool:
 def _file_rows(
     path: Path, encoding: str | None, on_error: OnError | None, watch: Watch | None
 ) -> Iterator[list[Row]]:
-    """Yield the rows of one file; errors of its compression become DataError."""
+    """Yield the rows of one file."""
     source = str(path)
+    kind, found = look(path, encoding)
+    with _readable(path), open_plain(path, watch, encoding=found.name) as stream:
+        parsed = _any(_parsed(kind, stream, source), source)
+        if found.name != UTF_8.name:
+            parsed = _with_encoding(parsed, found.name)
+        yield from numbered(parsed, source, on_error)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raise as DataError what the system or a decompressor says of a file."""
     try:
-        kind, found = look(path, encoding)
-        with open_plain(path, watch, encoding=found.name) as stream:
-            parsed = _any(_parsed(kind, stream, source), source)
-            if found.name != UTF_8.name:
-                parsed = _with_encoding(parsed, found.name)
-            yield from numbered(parsed, source, on_error)
+        yield
     except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
         smaller = "write it again in smaller files, rows and batches"
         remedy = smaller if isinstance(error, TooLarge) else "fetch the file again"

@@ -98,6 +98,7 @@ def test_any_of_100_000_rows_gives_a_record_or_a_reason(data: dict[str, Any]) ->
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.one_of(st.binary(max_size=60), st.lists(VALUES, max_size=3).map(repr).map(str.encode)))
+@example(b"\x1f\x8b")  # the begin of a packed file alone
 def test_any_bytes_give_rows_or_an_error(
     tmp_path_factory: pytest.TempPathFactory, raw: bytes
 ) -> None:
