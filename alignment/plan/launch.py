@@ -6,7 +6,7 @@ from typing import Any
 
 from alignment.pipeline.launch import take_launch_words
 from alignment.plan.work import Launch, Sharding
-from alignment.settings.strategies import Strategy, configured_strategy
+from alignment.settings.strategies import Strategy, configured_strategy, zero_stage
 from alignment.settings.yaml_file import read_yaml
 
 _ZERO: dict[int, Sharding] = {2: "zero2", 3: "zero3"}
@@ -33,8 +33,7 @@ def read_launch(argv: Sequence[str]) -> tuple[Launch, Strategy, list[str]]:
 def _sharding(keys: dict[str, Any]) -> Sharding | None:
     match keys.get("distributed_type", "MULTI_GPU"):
         case "DEEPSPEED":
-            stage = (keys.get("deepspeed_config") or {}).get("zero_stage", 2)
-            return _ZERO.get(int(stage))
+            return _ZERO.get(zero_stage(keys))
         case "FSDP":
             return "zero3"
         case "MULTI_GPU" | "MULTI_CPU" | "NO":

@@ -30,9 +30,13 @@ def configured_strategy(keys: Mapping[str, Any]) -> Strategy:
             version = (keys.get("fsdp_config") or {}).get("fsdp_version", 1)
             return "fsdp2" if int(version) == 2 else "fsdp1"
         case "DEEPSPEED":
-            stage = (keys.get("deepspeed_config") or {}).get("zero_stage", 2)
-            return "zero3" if int(stage) == 3 else "zero2"
+            return "zero3" if zero_stage(keys) == 3 else "zero2"
     return "ddp"
+
+
+def zero_stage(keys: Mapping[str, Any]) -> int:
+    """The stage of ZeRO in a config file that asks for DeepSpeed."""
+    return int((keys.get("deepspeed_config") or {}).get("zero_stage", 2))
 
 
 def works_with(stage: Stage, values: Values, strategy: Strategy) -> bool:
