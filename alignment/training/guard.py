@@ -49,6 +49,7 @@ class Guard(TrainerCallback):
         self.overflows = 0
         self.loss = 0.0  # of all steps before a resume
         self.evaluation = PendingEvaluation()
+        self.saved_step: int | None = None
 
     @contextmanager
     def watching(self, trainer: Any) -> Iterator[None]:
@@ -172,13 +173,14 @@ class Guard(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
-        """After a signal save and stop, unless the last step did; that epoch is not over."""
+        """After a signal save and stop, unless the last step was saved; that epoch is not over."""
         if self._is_to_stop(args):
             was_due = self.evaluation.is_due
             if ends_an_epoch(state):
                 self.evaluation.put_off(args, state, control)
             control.should_evaluate = False
-            control.should_save = self.evaluation.is_due and not was_due
+            is_saved = self.saved_step == state.global_step
+            control.should_save = not is_saved or (self.evaluation.is_due and not was_due)
             control.should_training_stop = True
         self.evaluation.begin(args, control)
 
@@ -248,6 +250,7 @@ class Guard(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Seal the checkpoint once every process has written its part, then rotate."""
+        self.saved_step = state.global_step
         # since the last log, each process has the loss of its own rows
         since_log = float(self.trainer.accelerator.gather(self.trainer._tr_loss).mean())
         if torch.distributed.is_initialized():

@@ -94,3 +94,19 @@ def test_a_checkpoint_holds_the_loss_of_all_processes(tmp_path: Path) -> None:
     guard.on_save(args, TrainerState(global_step=3), TrainerControl())
     counters = json.loads((tmp_path / "checkpoint-3" / "counters.json").read_text())
     assert counters == {"num_tokens": 7, "loss": 13.0, "evaluation_is_due": False}
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_signal_after_the_last_step_of_an_epoch_saves_it_once(
+    saved: bool, tmp_path: Path
+) -> None:
+    signals = StopSignals()
+    guard = Guard(Run("sft", "out", "f"), signals)
+    guard.saved_step = 4 if saved else 2
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to=[], save_strategy="epoch")
+    state, control = TrainerState(global_step=4, epoch=1.0), TrainerControl(should_save=True)
+    guard.on_epoch_end(args, state, control)
+    assert (control.should_save, control.should_training_stop) == (True, False)
+    signals.came = signal.SIGTERM
+    guard.on_epoch_end(args, state, control)
+    assert (control.should_save, control.should_training_stop) == (not saved, True)
